@@ -1,0 +1,3 @@
+"""dragoman: the Model Context Protocol for Python."""
+
+__version__ = "0.1.0"

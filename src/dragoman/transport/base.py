@@ -1,0 +1,76 @@
+"""The three small protocols every transport implements.
+
+A frame is `bytes`: one JSON text without a line end. Links push: what arrives is handed to the
+receiver from the event loop's own callback, so a call crosses no queue on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from dragoman.errors import LinkError
+from dragoman.jsonrpc.frame import Noise, Seen
+
+__all__ = ["Connector", "Link", "Receiver"]
+
+
+class Receiver(Protocol):
+    """Whoever a link hands its frames to; called on the event loop's thread, never concurrently."""
+
+    def frames_received(self, frames: Sequence[bytes], seen: Seen) -> None:
+        """Take 1..n whole frames, in order. Must not raise and must not block."""
+
+    def frame_refused(self, noise: Noise) -> None:
+        """A frame was over the limit and is gone; the link goes on."""
+
+    def link_closed(self, error: LinkError | None) -> None:
+        """The link is over; called exactly once, last. `error` is None after an orderly end."""
+
+
+class Link(Protocol):
+    """One open connection that moves whole frames both ways."""
+
+    def start(self, receiver: Receiver) -> None:
+        """Begin to deliver; frames that came earlier are delivered first. Called once."""
+
+    def send(self, frame: bytes, about: int | str | None = None) -> None:
+        """Queue one frame; returns at once.
+
+        `about` is the id of the request this frame answers or belongs to, for transports that
+        must choose a stream. Frames queued in one turn of the loop leave in one write.
+
+        Raises:
+            LinkClosed: the link is over (`sent` is False).
+        """
+
+    @property
+    def is_congested(self) -> bool:
+        """True while more is queued than the high-water mark; `drain` then waits."""
+
+    async def drain(self) -> None:
+        """Wait until the queue is below its high-water mark; returns at once when it is."""
+
+    def pause_reading(self) -> None:
+        """Stop delivering until `resume_reading`; the peer then feels back-pressure."""
+
+    def resume_reading(self) -> None:
+        """Deliver again."""
+
+    async def aclose(self) -> None:
+        """End the link and everything it owns; may be called again and may be cancelled."""
+
+
+class Connector(Protocol):
+    """A way to open links to one peer, more than once."""
+
+    async def connect(self) -> Link:
+        """Open a link; it delivers nothing before `start`.
+
+        Raises:
+            LinkError: the peer cannot be reached or started; `sent` is False.
+        """
+
+    @property
+    def description(self) -> str:
+        """A short text for people: what this connects to."""
