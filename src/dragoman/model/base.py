@@ -1,0 +1,91 @@
+"""What every record shares, and the small records used by all others."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+__all__ = [
+    "JSON",
+    "Annotations",
+    "Cursor",
+    "EmptyResult",
+    "Icon",
+    "Implementation",
+    "Meta",
+    "NoParams",
+    "PageParams",
+    "Record",
+    "Role",
+]
+
+JSON: TypeAlias = Any
+"""Any JSON value as Python holds it."""
+
+Meta: TypeAlias = dict[str, Any]
+"""The `_meta` object: reserved for the protocol and for agreements between two sides."""
+
+Cursor: TypeAlias = str
+"""An opaque position in a list; only the server that made it can read it."""
+
+Role: TypeAlias = Literal["user", "assistant"]
+
+
+class Record(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", dict=False
+):
+    """The root of all records."""
+
+
+class Annotations(Record):
+    """For whom a value is, and how much it matters.
+
+    `audience` lists roles; `priority` runs from 0 (optional) to 1 (required); `last_modified` is
+    an ISO 8601 instant.
+    Spec: server/resources#annotations
+    """
+
+    audience: list[Role] | None = None
+    priority: float | None = None
+    last_modified: str | None = None
+
+
+class Icon(Record):
+    """A picture for a person. `src` is an https or data URI; `sizes` like "48x48" or "any"."""
+
+    src: str
+    mime_type: str | None = None
+    sizes: list[str] | None = None
+    theme: Literal["light", "dark"] | None = None
+
+
+class Implementation(Record):
+    """The name and version of a program; text for display, never an identity to trust."""
+
+    name: str
+    version: str
+    title: str | None = None
+    description: str | None = None
+    website_url: str | None = None
+    icons: list[Icon] | None = None
+
+
+class NoParams(Record):
+    """Parameters of a method that takes none but `_meta`."""
+
+    meta: Meta | None = msgspec.field(name="_meta", default=None)
+
+
+class PageParams(Record):
+    """Parameters of a list request. `cursor` comes from the page before."""
+
+    cursor: Cursor | None = None
+    meta: Meta | None = msgspec.field(name="_meta", default=None)
+
+
+class EmptyResult(Record):
+    """A result that says only: done."""
+
+    meta: Meta | None = msgspec.field(name="_meta", default=None)
+    result_type: str | None = None
