@@ -38,7 +38,7 @@ class Record(
     """The root of all records."""
 
 
-class Annotations(Record):
+class Annotations(Record, frozen=True, kw_only=True):
     """For whom a value is, and how much it matters.
 
     `audience` lists roles; `priority` runs from 0 (optional) to 1 (required); `last_modified` is
@@ -51,7 +51,7 @@ class Annotations(Record):
     last_modified: str | None = None
 
 
-class Icon(Record):
+class Icon(Record, frozen=True, kw_only=True):
     """A picture for a person. `src` is an https or data URI; `sizes` like "48x48" or "any"."""
 
     src: str
@@ -60,7 +60,7 @@ class Icon(Record):
     theme: Literal["light", "dark"] | None = None
 
 
-class Implementation(Record):
+class Implementation(Record, frozen=True, kw_only=True):
     """The name and version of a program; text for display, never an identity to trust."""
 
     name: str
@@ -71,20 +71,20 @@ class Implementation(Record):
     icons: list[Icon] | None = None
 
 
-class NoParams(Record):
+class NoParams(Record, frozen=True, kw_only=True):
     """Parameters of a method that takes none but `_meta`."""
 
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class PageParams(Record):
+class PageParams(Record, frozen=True, kw_only=True):
     """Parameters of a list request. `cursor` comes from the page before."""
 
     cursor: Cursor | None = None
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class EmptyResult(Record):
+class EmptyResult(Record, frozen=True, kw_only=True):
     """A result that says only: done."""
 
     meta: Meta | None = msgspec.field(name="_meta", default=None)

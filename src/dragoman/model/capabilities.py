@@ -27,27 +27,27 @@ __all__ = [
 ]
 
 
-class RootsCapability(Record):
+class RootsCapability(Record, frozen=True, kw_only=True):
     """The client answers roots/list, and says when the list changes."""
 
     list_changed: bool | None = None
 
 
-class SamplingCapability(Record):
+class SamplingCapability(Record, frozen=True, kw_only=True):
     """The client answers sampling/createMessage; `tools` and `context` allow more in it."""
 
     tools: dict[str, Any] | None = None
     context: dict[str, Any] | None = None
 
 
-class ElicitationCapability(Record):
+class ElicitationCapability(Record, frozen=True, kw_only=True):
     """The client answers elicitation/create; with neither named, form mode is meant."""
 
     form: dict[str, Any] | None = None
     url: dict[str, Any] | None = None
 
 
-class ClientCapabilities(Record):
+class ClientCapabilities(Record, frozen=True, kw_only=True):
     """What a client offers."""
 
     roots: RootsCapability | None = None
@@ -58,34 +58,34 @@ class ClientCapabilities(Record):
     tasks: dict[str, Any] | None = None
 
 
-class ToolsCapability(Record):
+class ToolsCapability(Record, frozen=True, kw_only=True):
     """The server has tools, and says when the list changes."""
 
     list_changed: bool | None = None
 
 
-class PromptsCapability(Record):
+class PromptsCapability(Record, frozen=True, kw_only=True):
     """The server has prompts, and says when the list changes."""
 
     list_changed: bool | None = None
 
 
-class ResourcesCapability(Record):
+class ResourcesCapability(Record, frozen=True, kw_only=True):
     """The server has resources; it takes subscriptions, and says when the list changes."""
 
     subscribe: bool | None = None
     list_changed: bool | None = None
 
 
-class LoggingCapability(Record):
+class LoggingCapability(Record, frozen=True, kw_only=True):
     """The server sends log messages."""
 
 
-class CompletionsCapability(Record):
+class CompletionsCapability(Record, frozen=True, kw_only=True):
     """The server completes arguments."""
 
 
-class ServerCapabilities(Record):
+class ServerCapabilities(Record, frozen=True, kw_only=True):
     """What a server offers."""
 
     tools: ToolsCapability | None = None
@@ -98,7 +98,7 @@ class ServerCapabilities(Record):
     tasks: dict[str, Any] | None = None
 
 
-class InitializeParams(Record):
+class InitializeParams(Record, frozen=True, kw_only=True):
     """The client opens: the newest revision it wants, what it can do, who it is."""
 
     protocol_version: str
@@ -107,7 +107,7 @@ class InitializeParams(Record):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class InitializeResult(Record):
+class InitializeResult(Record, frozen=True, kw_only=True):
     """The server answers: the revision it will speak, what it can do, who it is."""
 
     protocol_version: str

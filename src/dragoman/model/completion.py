@@ -20,33 +20,35 @@ __all__ = [
 ]
 
 
-class PromptReference(Record, tag_field="type", tag="ref/prompt"):
+class PromptReference(Record, frozen=True, kw_only=True, tag_field="type", tag="ref/prompt"):
     """An argument of this prompt."""
 
     name: str
     title: str | None = None
 
 
-class ResourceTemplateReference(Record, tag_field="type", tag="ref/resource"):
+class ResourceTemplateReference(
+    Record, frozen=True, kw_only=True, tag_field="type", tag="ref/resource"
+):
     """A variable of this URI template."""
 
     uri: str
 
 
-class CompletionArgument(Record):
+class CompletionArgument(Record, frozen=True, kw_only=True):
     """What is being typed: the argument's name and its value so far."""
 
     name: str
     value: str
 
 
-class CompletionContext(Record):
+class CompletionContext(Record, frozen=True, kw_only=True):
     """Arguments that are settled already, by name."""
 
     arguments: dict[str, str] | None = None
 
 
-class CompleteParams(Record):
+class CompleteParams(Record, frozen=True, kw_only=True):
     """A request for suggestions."""
 
     ref: PromptReference | ResourceTemplateReference
@@ -55,7 +57,7 @@ class CompleteParams(Record):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class Completion(Record):
+class Completion(Record, frozen=True, kw_only=True):
     """Suggestions, best first: at most 100. `total` counts all, `has_more` says there are more."""
 
     values: list[str]
@@ -63,7 +65,7 @@ class Completion(Record):
     has_more: bool | None = None
 
 
-class CompleteResult(Record):
+class CompleteResult(Record, frozen=True, kw_only=True):
     """The answer to a request for suggestions."""
 
     completion: Completion

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-class TextContent(Record, tag_field="type", tag="text"):
+class TextContent(Record, frozen=True, kw_only=True, tag_field="type", tag="text"):
     """Text for a model or a person."""
 
     text: str
@@ -34,7 +34,7 @@ class TextContent(Record, tag_field="type", tag="text"):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class ImageContent(Record, tag_field="type", tag="image"):
+class ImageContent(Record, frozen=True, kw_only=True, tag_field="type", tag="image"):
     """A picture; `data` is base64."""
 
     data: str
@@ -48,7 +48,7 @@ class ImageContent(Record, tag_field="type", tag="image"):
         return cls(data=base64.b64encode(data).decode("ascii"), mime_type=mime_type)
 
 
-class AudioContent(Record, tag_field="type", tag="audio"):
+class AudioContent(Record, frozen=True, kw_only=True, tag_field="type", tag="audio"):
     """Sound; `data` is base64."""
 
     data: str
@@ -62,7 +62,7 @@ class AudioContent(Record, tag_field="type", tag="audio"):
         return cls(data=base64.b64encode(data).decode("ascii"), mime_type=mime_type)
 
 
-class ResourceContents(Record):
+class ResourceContents(Record, frozen=True, kw_only=True):
     """A resource, or one part of it: either its `text` or its bytes as base64 in `blob`.
 
     Raises:
@@ -94,7 +94,7 @@ class ResourceContents(Record):
         return (self.text or "").encode()
 
 
-class EmbeddedResource(Record, tag_field="type", tag="resource"):
+class EmbeddedResource(Record, frozen=True, kw_only=True, tag_field="type", tag="resource"):
     """A resource carried inside a result or a prompt."""
 
     resource: ResourceContents
@@ -102,7 +102,7 @@ class EmbeddedResource(Record, tag_field="type", tag="resource"):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class ResourceLink(Record, tag_field="type", tag="resource_link"):
+class ResourceLink(Record, frozen=True, kw_only=True, tag_field="type", tag="resource_link"):
     """A pointer to a resource that the client may read."""
 
     uri: str
@@ -121,7 +121,7 @@ ContentBlock: TypeAlias = (
 )
 
 
-class ToolUseContent(Record, tag_field="type", tag="tool_use"):
+class ToolUseContent(Record, frozen=True, kw_only=True, tag_field="type", tag="tool_use"):
     """A model asks for a tool, inside a sampling exchange. `input` holds the arguments."""
 
     id: str
@@ -130,7 +130,7 @@ class ToolUseContent(Record, tag_field="type", tag="tool_use"):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class ToolResultContent(Record, tag_field="type", tag="tool_result"):
+class ToolResultContent(Record, frozen=True, kw_only=True, tag_field="type", tag="tool_result"):
     """The answer to a `ToolUseContent`, inside a sampling exchange."""
 
     tool_use_id: str

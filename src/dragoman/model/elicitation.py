@@ -14,7 +14,7 @@ from dragoman.model.base import Meta, Record
 __all__ = ["ElicitParams", "ElicitResult", "ElicitationCompleteParams"]
 
 
-class ElicitParams(Record):
+class ElicitParams(Record, frozen=True, kw_only=True):
     """A question. In form mode `requested_schema` is a flat object schema; in URL mode the user is
     sent to `url` and nothing comes back but whether they agreed.
 
@@ -36,7 +36,7 @@ class ElicitParams(Record):
             raise ValueError("an elicitation in form mode needs `requestedSchema`")
 
 
-class ElicitResult(Record):
+class ElicitResult(Record, frozen=True, kw_only=True):
     """What the user did. `content` holds the form's values when `action` is "accept"."""
 
     action: Literal["accept", "decline", "cancel"]
@@ -44,7 +44,7 @@ class ElicitResult(Record):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class ElicitationCompleteParams(Record):
+class ElicitationCompleteParams(Record, frozen=True, kw_only=True):
     """The interaction behind a URL has ended."""
 
     elicitation_id: str

@@ -21,14 +21,14 @@ LEVELS: dict[str, int] = {level: rank for rank, level in enumerate(get_args(Logg
 """Each level's rank: 0 (debug) to 7 (emergency)."""
 
 
-class SetLevelParams(Record):
+class SetLevelParams(Record, frozen=True, kw_only=True):
     """The least severe level the client wants to hear."""
 
     level: LoggingLevel
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class LogMessageParams(Record):
+class LogMessageParams(Record, frozen=True, kw_only=True):
     """One log message; `data` is any JSON."""
 
     level: LoggingLevel

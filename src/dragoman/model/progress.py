@@ -12,7 +12,7 @@ from dragoman.model.base import Meta, Record
 __all__ = ["CancelledParams", "ProgressParams"]
 
 
-class ProgressParams(Record):
+class ProgressParams(Record, frozen=True, kw_only=True):
     """How far a request is. `progress` only ever grows; `total` is where it will end, if known."""
 
     progress_token: int | str
@@ -22,7 +22,7 @@ class ProgressParams(Record):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class CancelledParams(Record):
+class CancelledParams(Record, frozen=True, kw_only=True):
     """The sender no longer wants the answer to `request_id`."""
 
     request_id: int | str

@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 
-class PromptArgument(Record):
+class PromptArgument(Record, frozen=True, kw_only=True):
     """An argument of a prompt; its value is always a string."""
 
     name: str
@@ -29,7 +29,7 @@ class PromptArgument(Record):
     required: bool | None = None
 
 
-class Prompt(Record):
+class Prompt(Record, frozen=True, kw_only=True):
     """A prompt's definition."""
 
     name: str
@@ -40,7 +40,7 @@ class Prompt(Record):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class ListPromptsResult(Record):
+class ListPromptsResult(Record, frozen=True, kw_only=True):
     """One page of prompts."""
 
     prompts: list[Prompt]
@@ -51,7 +51,7 @@ class ListPromptsResult(Record):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class GetPromptParams(Record):
+class GetPromptParams(Record, frozen=True, kw_only=True):
     """Which prompt, filled with what."""
 
     name: str
@@ -59,14 +59,14 @@ class GetPromptParams(Record):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class PromptMessage(Record):
+class PromptMessage(Record, frozen=True, kw_only=True):
     """One message of a prompt."""
 
     role: Role
     content: ContentBlock
 
 
-class GetPromptResult(Record):
+class GetPromptResult(Record, frozen=True, kw_only=True):
     """A prompt, ready to use: 0..n messages in order."""
 
     messages: list[PromptMessage]

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 
-class Resource(Record):
+class Resource(Record, frozen=True, kw_only=True):
     """A resource's definition. `size` is in bytes, before any encoding."""
 
     uri: str
@@ -35,7 +35,7 @@ class Resource(Record):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class ResourceTemplate(Record):
+class ResourceTemplate(Record, frozen=True, kw_only=True):
     """A family of resources; `uri_template` follows RFC 6570."""
 
     uri_template: str
@@ -48,7 +48,7 @@ class ResourceTemplate(Record):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class ListResourcesResult(Record):
+class ListResourcesResult(Record, frozen=True, kw_only=True):
     """One page of resources."""
 
     resources: list[Resource]
@@ -59,7 +59,7 @@ class ListResourcesResult(Record):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class ListResourceTemplatesResult(Record):
+class ListResourceTemplatesResult(Record, frozen=True, kw_only=True):
     """One page of templates."""
 
     resource_templates: list[ResourceTemplate]
@@ -70,14 +70,14 @@ class ListResourceTemplatesResult(Record):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class UriParams(Record):
+class UriParams(Record, frozen=True, kw_only=True):
     """Parameters of resources/read, resources/subscribe and resources/unsubscribe."""
 
     uri: str
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class ReadResourceResult(Record):
+class ReadResourceResult(Record, frozen=True, kw_only=True):
     """The contents of a resource: 1..n parts (a folder may give many)."""
 
     contents: list[ResourceContents]
@@ -92,7 +92,7 @@ class ReadResourceResult(Record):
         return "\n".join(part.text for part in self.contents if part.text is not None)
 
 
-class ResourceUpdatedParams(Record):
+class ResourceUpdatedParams(Record, frozen=True, kw_only=True):
     """A resource that was subscribed to, or a part of it, has changed."""
 
     uri: str

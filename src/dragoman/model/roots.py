@@ -12,7 +12,7 @@ from dragoman.model.base import Meta, Record
 __all__ = ["ListRootsResult", "Root"]
 
 
-class Root(Record):
+class Root(Record, frozen=True, kw_only=True):
     """A folder or file the user opens to the server; `uri` is a file URI."""
 
     uri: str
@@ -20,7 +20,7 @@ class Root(Record):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class ListRootsResult(Record):
+class ListRootsResult(Record, frozen=True, kw_only=True):
     """All roots."""
 
     roots: list[Root]

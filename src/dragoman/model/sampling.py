@@ -23,13 +23,13 @@ __all__ = [
 ]
 
 
-class ModelHint(Record):
+class ModelHint(Record, frozen=True, kw_only=True):
     """Part of a model's name; the client may map it to another provider's equivalent."""
 
     name: str | None = None
 
 
-class ModelPreferences(Record):
+class ModelPreferences(Record, frozen=True, kw_only=True):
     """What matters when the client chooses a model; priorities run from 0 to 1."""
 
     hints: list[ModelHint] | None = None
@@ -38,7 +38,7 @@ class ModelPreferences(Record):
     intelligence_priority: float | None = None
 
 
-class SamplingMessage(Record):
+class SamplingMessage(Record, frozen=True, kw_only=True):
     """One message of the conversation; one block or several."""
 
     role: Role
@@ -46,13 +46,13 @@ class SamplingMessage(Record):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class ToolChoice(Record):
+class ToolChoice(Record, frozen=True, kw_only=True):
     """Whether the model may, must or must not use the given tools."""
 
     mode: Literal["auto", "required", "none"] | None = None
 
 
-class CreateMessageParams(Record):
+class CreateMessageParams(Record, frozen=True, kw_only=True):
     """A request to the client's model. The client and its user may change or refuse all of it."""
 
     messages: list[SamplingMessage]
@@ -68,7 +68,7 @@ class CreateMessageParams(Record):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class CreateMessageResult(Record):
+class CreateMessageResult(Record, frozen=True, kw_only=True):
     """What the model said. `stop_reason` is "endTurn", "stopSequence", "maxTokens" or its own."""
 
     role: Role

@@ -24,7 +24,7 @@ __all__ = [
 NO_ARGUMENTS = msgspec.Raw(b"")
 
 
-class ToolAnnotations(Record):
+class ToolAnnotations(Record, frozen=True, kw_only=True):
     """Hints about a tool's behaviour. They are claims: trust them only from a trusted server."""
 
     title: str | None = None
@@ -34,13 +34,13 @@ class ToolAnnotations(Record):
     open_world_hint: bool | None = None
 
 
-class ToolExecution(Record):
+class ToolExecution(Record, frozen=True, kw_only=True):
     """How a tool may be run as a task."""
 
     task_support: Literal["forbidden", "optional", "required"] | None = None
 
 
-class Tool(Record):
+class Tool(Record, frozen=True, kw_only=True):
     """A tool's definition. `input_schema` is a JSON Schema whose type is "object"."""
 
     name: str
@@ -63,7 +63,7 @@ class Tool(Record):
         return self.name
 
 
-class ListToolsResult(Record):
+class ListToolsResult(Record, frozen=True, kw_only=True):
     """One page of tools."""
 
     tools: list[Tool]
@@ -74,7 +74,7 @@ class ListToolsResult(Record):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
-class CallToolParams(Record):
+class CallToolParams(Record, frozen=True, kw_only=True):
     """A call. `raw_arguments` is the JSON text of the arguments object, still unread."""
 
     name: str
@@ -98,7 +98,7 @@ class CallToolParams(Record):
         return cls(name=name, raw_arguments=raw, meta=meta)
 
 
-class CallToolResult(Record):
+class CallToolResult(Record, frozen=True, kw_only=True):
     """What a tool gave back. `is_error` means the tool, not the protocol, failed."""
 
     content: list[ContentBlock]
