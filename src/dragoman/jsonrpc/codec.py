@@ -1,0 +1,329 @@
+"""Bytes to message and back.
+
+Strict where JSON is loose: duplicate keys, NaN, lone surrogates and deep nesting are refused, and
+an id is a string or an integer. The typical frame passes the strictness checks at C speed; only a
+frame that looks unusual is examined slowly.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+
+from dragoman.errors import BadMessage
+from dragoman.jsonrpc.message import (
+    ABSENT,
+    Batch,
+    ErrorBody,
+    Failure,
+    Message,
+    Notification,
+    Request,
+    RequestId,
+    Success,
+)
+
+__all__ = [
+    "MAX_DEPTH",
+    "decode",
+    "encode_value",
+    "failure",
+    "find_id",
+    "notification",
+    "request",
+    "success",
+]
+
+# 128 levels: the deepest official example has 12; parsers around us give up between 500 and 1000.
+MAX_DEPTH = 128
+
+# 2^53: what every JSON implementation can hold exactly; ids beyond it come back as other ids.
+MAX_ID = 2**53
+
+# 256 bytes of a bad frame are enough to recognise it in a log without repeating a secret in full.
+_SAMPLE_BYTES = 256
+
+
+class _Parts(msgspec.Struct):
+    """The members that stay undecoded."""
+
+    params: msgspec.Raw = ABSENT
+    result: msgspec.Raw = ABSENT
+    error: msgspec.Raw = ABSENT
+
+
+_parts = msgspec.json.Decoder(_Parts).decode
+_batch = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_error_body = msgspec.json.Decoder(ErrorBody).decode
+_anything = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ESCAPED_COLON = re.compile(rb"\\u003[aA]")
+_LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def decode(frame: bytes) -> Message | Batch:
+    """Read one frame.
+
+    A batch is recognised, not judged: whether arrays are allowed is for the caller to say. An
+    empty batch raises, as JSON-RPC asks.
+
+    Raises:
+        BadMessage: `.kind` is "parse" when the frame is not acceptable JSON, "invalid" when it is
+            JSON but no JSON-RPC 2.0 message; `.id` is the request's id where it could be read.
+    """
+    value = _read(frame)
+    if type(value) is dict:
+        return _one(frame, value)
+    if type(value) is list:
+        if not value:
+            raise _bad("invalid", "a batch must hold at least one message", frame)
+        return Batch(tuple(map(_member, _batch(frame), value)))
+    raise _bad("invalid", f"expected a JSON object, got {_kind(value)}", frame)
+
+
+def _member(raw: msgspec.Raw, value: Any) -> Message | BadMessage:
+    frame = bytes(raw)
+    if type(value) is not dict:
+        return _bad("invalid", "a batch may hold only objects", frame)
+    try:
+        return _one(frame, value)
+    except BadMessage as fault:
+        return fault
+
+
+def _read(frame: bytes) -> Any:
+    """The frame as plain values, once it has passed every strictness check."""
+    try:
+        value = _anything(frame)
+    except RecursionError:
+        raise _bad("parse", f"nested deeper than {MAX_DEPTH} levels", frame) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
+        raise _bad("parse", _explain(frame, fault), frame) from None
+    if frame.count(b"[") + frame.count(b"{") > MAX_DEPTH and _too_deep(frame, value):
+        raise _bad("parse", f"nested deeper than {MAX_DEPTH} levels", frame, _id_of(value))
+    # Each pair of an object has one colon outside of strings; colons inside strings survive a
+    # round trip. So equal counts prove that no pair was lost, which is what a duplicate key does.
+    if frame.count(b":") != _encode(value).count(b":") or (
+        b"\\u003" in frame and _ESCAPED_COLON.search(frame)
+    ):
+        _refuse_duplicates(frame, value)
+    return value
+
+
+def _id_of(value: Any) -> RequestId | None:
+    ident = value.get("id") if type(value) is dict else None
+    return ident if type(ident) in (int, str) else None
+
+
+def _too_deep(frame: bytes, value: Any) -> bool:
+    """Exact nesting check; the quick half peels one level of empty brackets at a time."""
+    brackets = frame.translate(None, _NOT_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if not brackets:
+            return False
+    # Brackets inside strings can leave a rest: only now walk the value itself.
+    level: list[Any] = [value]
+    depth = 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH + 1:
+            return True
+        level = [
+            child
+            for node in level
+            for child in (node.values() if type(node) is dict else node)
+            if type(child) in (dict, list)
+        ]
+    return False
+
+
+def _refuse_duplicates(frame: bytes, value: Any) -> None:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            seen: set[str] = set()
+            for key, _ in pairs:
+                if key in seen:
+                    reason = f"the key {key[:64]!r} appears twice in one object"
+                    ident = None if key == "id" else _id_of(value)
+                    raise _bad("parse", reason, frame, ident)
+                seen.add(key)
+        return result
+
+    json.loads(frame, object_pairs_hook=unique)
+
+
+def _explain(frame: bytes, fault: Exception) -> str:
+    """Why a frame is not JSON, in words that name the real cause."""
+    try:
+        text = frame.decode("utf-8")
+    except UnicodeDecodeError as undecodable:
+        return f"not valid UTF-8 at byte {undecodable.start}"
+    if not text.strip():
+        return "the message is empty"
+
+    def refuse(name: str) -> Any:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        value = json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        return f"nested deeper than {MAX_DEPTH} levels"
+    except ValueError as reason:
+        return f"not valid JSON: {reason}"
+    if _LONE_SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+        return "a string holds half of a surrogate pair, which is no character"
+    return f"not acceptable JSON: {fault}"
+
+
+def _one(frame: bytes, value: dict[str, Any]) -> Message:
+    parts = _parts(frame)
+    ident = value.get("id", msgspec.UNSET)
+    kind = type(ident)
+    if kind is int and not -MAX_ID <= ident <= MAX_ID:
+        raise _bad("invalid", f"an integer id must lie within ±2^53, got {ident}", frame)
+    has_id = kind is int or kind is str
+    if value.get("jsonrpc") != "2.0":
+        raise _bad("invalid", 'the member "jsonrpc" must be "2.0"', frame, _id_of(value))
+
+    method = value.get("method", msgspec.UNSET)
+    if method is msgspec.UNSET:
+        return _outcome(frame, value, parts)
+    if type(method) is not str:
+        reason = f"the method must be a string, got {_kind(method)}"
+        raise _bad("invalid", reason, frame, _id_of(value))
+    if parts.result is not ABSENT or parts.error is not ABSENT:
+        reason = "a message has a method or an outcome, not both"
+        raise _bad("invalid", reason, frame, _id_of(value))
+    params = parts.params
+    if params is not ABSENT and type(value["params"]) is not dict:
+        raise _bad("invalid", "params must be an object", frame, _id_of(value))
+    if has_id:
+        return Request(ident, method, params)
+    if ident is msgspec.UNSET:
+        return Notification(method, params)
+    raise _bad("invalid", f"an id must be a string or an integer, got {_kind(ident)}", frame)
+
+
+def _outcome(frame: bytes, value: dict[str, Any], parts: _Parts) -> Success | Failure:
+    ident = _id_of(value)
+    raw_id = value.get("id", msgspec.UNSET)
+    if (parts.result is ABSENT) == (parts.error is ABSENT):
+        what = (
+            "neither method, result nor error"
+            if parts.result is ABSENT
+            else "both result and error"
+        )
+        raise _bad("invalid", f"the message has {what}", frame, ident)
+    if parts.error is ABSENT:
+        if ident is None:
+            raise _bad("invalid", f"a result needs the id it answers, got {_kind(raw_id)}", frame)
+        if type(value["result"]) is not dict:
+            raise _bad("invalid", "a result must be an object", frame, ident)
+        return Success(ident, parts.result)
+    if ident is None and raw_id is not None and raw_id is not msgspec.UNSET:
+        raise _bad("invalid", f"an id must be a string or an integer, got {_kind(raw_id)}", frame)
+    try:
+        return Failure(ident, _error_body(parts.error))
+    except msgspec.MsgspecError as fault:
+        raise _bad("invalid", f"the error is malformed: {fault}", frame, ident) from None
+
+
+def _bad(kind: str, reason: str, frame: bytes, ident: RequestId | None = None) -> BadMessage:
+    return BadMessage(kind, reason, id=ident, sample=frame[:_SAMPLE_BYTES])
+
+
+def _kind(value: Any) -> str:
+    if value is msgspec.UNSET:
+        return "nothing"
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", float: "a fraction", int: "an integer", str: "a string"}
+    return names.get(type(value), "an array" if isinstance(value, list) else "an object")
+
+
+_ID = re.compile(rb'"id"\s*:\s*("(?:[^"\\\x00-\x1f]|\\.){0,256}"|-?\d{1,16})\s*[,}]')
+_METHOD = re.compile(rb'"method"\s*:')
+
+
+def find_id(head: bytes, tail: bytes) -> tuple[RequestId | None, bool]:
+    """Guess the id of a frame of which only the ends are left, and whether it is a request.
+
+    Only for frames that were too large to hold: their owner should hear of it at once instead of
+    waiting for a deadline. A wrong guess is possible, so nothing but an error may follow from it.
+    """
+    is_request = bool(_METHOD.search(head) or _METHOD.search(tail))
+    found = _ID.search(head)
+    if found is None:
+        for found in _ID.finditer(tail):
+            pass
+    return (None if found is None else _anything(found.group(1))), is_request
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+def encode_value(value: Any) -> bytes:
+    """Write a value as compact JSON in UTF-8.
+
+    Raises:
+        ValueError: it holds something JSON or UTF-8 cannot: an unknown type, a lone surrogate.
+    """
+    try:
+        return _encode(value)
+    except RecursionError:
+        raise ValueError("the value is nested too deeply, or refers to itself") from None
+    except (TypeError, msgspec.MsgspecError, UnicodeEncodeError, OverflowError) as fault:
+        raise ValueError(f"cannot be written as JSON: {fault}") from None
+
+
+def _id(ident: RequestId | None) -> bytes:
+    return b"%d" % ident if type(ident) is int else _encode(ident)
+
+
+def request(ident: RequestId, method: str, params: bytes) -> bytes:
+    """A request; empty `params` leaves the member out."""
+    if params:
+        return b'{"jsonrpc":"2.0","id":%b,"method":"%b","params":%b}' % (
+            _id(ident),
+            method.encode(),
+            params,
+        )
+    return b'{"jsonrpc":"2.0","id":%b,"method":"%b"}' % (_id(ident), method.encode())
+
+
+def notification(method: str, params: bytes) -> bytes:
+    """A notification; empty `params` leaves the member out."""
+    if params:
+        return b'{"jsonrpc":"2.0","method":"%b","params":%b}' % (method.encode(), params)
+    return b'{"jsonrpc":"2.0","method":"%b"}' % method.encode()
+
+
+def success(ident: RequestId, result: bytes) -> bytes:
+    """The answer to a request that worked."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (_id(ident), result)
+
+
+def failure(ident: RequestId | None, error: ErrorBody, *, null_id: bool = True) -> bytes:
+    """The answer to a request that did not work.
+
+    Without an id the member is null, as JSON-RPC says, or left out where `null_id` is False.
+    """
+    body: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.data is not None:
+        body["data"] = error.data
+    try:
+        written = encode_value(body)
+    except ValueError:
+        # The data is the sender's own and may hold anything; the number and text must arrive.
+        text = error.message.encode("utf-8", "replace").decode("utf-8")
+        written = _encode({"code": error.code, "message": text})
+    if ident is None and not null_id:
+        return b'{"jsonrpc":"2.0","error":%b}' % written
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (_id(ident), written)
