@@ -259,11 +259,8 @@ def find_id(head: bytes, tail: bytes) -> tuple[RequestId | None, bool]:
     waiting for a deadline. A wrong guess is possible, so nothing but an error may follow from it.
     """
     is_request = bool(_METHOD.search(head) or _METHOD.search(tail))
-    found = _ID.search(head)
-    if found is None:
-        for found in _ID.finditer(tail):
-            pass
-    return (None if found is None else _anything(found.group(1))), is_request
+    ids = _ID.findall(head) or _ID.findall(tail)[-1:]
+    return (_anything(ids[0]) if ids else None), is_request
 
 
 # --- writing ------------------------------------------------------------------------------------

@@ -1,0 +1,34 @@
+"""Revision 2025-11-25: what changed since 2025-06-18.
+
+Spec: https://modelcontextprotocol.io/specification/2025-11-25/changelog
+"""
+
+from __future__ import annotations
+
+from dragoman.model.elicitation import ElicitParams
+from dragoman.revisions.v2024_11_05 import members_at
+from dragoman.revisions.v2025_06_18 import V2025_06_18
+
+__all__ = ["V2025_11_25"]
+
+V2025_11_25 = V2025_06_18.evolve(
+    wire="2025-11-25",
+    members=members_at(3),
+    adds={
+        # changelog: "Add support for URL mode elicitation"
+        "notifications/elicitation/complete",
+    },
+    facts={
+        # schema: JSONRPCErrorResponse.id is optional
+        "sends_null_id": False,
+        # changelog: "Support for URL mode elicitation requests"
+        "has_url_elicitation": True,
+        # changelog: "Add tool calling support to sampling"
+        "has_sampling_tools": True,
+        # changelog: titled, untitled, single-select and multi-select enums
+        "has_rich_enums": True,
+    },
+    substitutes={
+        ElicitParams: None,
+    },
+)
