@@ -1,0 +1,221 @@
+"""The everything server in the first line of the Python SDK (mcp 1.x); see interop/README.md.
+
+One file serves 1.6 to 1.29: what a version lacks (elicitation, output schemas) is left out.
+"""
+
+import json
+
+import anyio
+import mcp.types as types
+from mcp.server.fastmcp import Context, FastMCP, Image
+from mcp.server.lowlevel import NotificationOptions
+from mcp.server.stdio import stdio_server
+from pydantic import BaseModel
+
+LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010804000000b51c0c02"
+    "0000000b4944415478da6364f80f00010501012718e3660000000049454e44ae426082"
+)
+ITEMS = ["1", "12", "2"]
+TONES = ["harsh", "kind", "kindly"]
+
+app = FastMCP("mcp1-everything", instructions="Use the tools.", log_level="WARNING")
+low = app._mcp_server
+state = {"level": "debug", "hanging": 0, "cancelled": 0}
+subscribed: set[str] = set()
+
+
+class Person(BaseModel):
+    """What the elicit tool asks for."""
+
+    name: str
+    age: int
+
+
+class Weather(BaseModel):
+    """What the weather tool returns."""
+
+    city: str
+    degrees: float
+
+
+@app.tool(description="Add two integers.")
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@app.tool(description="Return the text unchanged.")
+def echo(text: str) -> str:
+    return text
+
+
+@app.tool(description="Report progress for each step.")
+async def slow(steps: int, ctx: Context) -> str:
+    meta = ctx.request_context.meta
+    token = meta.progressToken if meta else None
+    for step in range(1, steps + 1):
+        if token is not None:
+            # Sent on the session: 1.6 has no message in its helper, and none in its revision.
+            await ctx.session.send_progress_notification(token, step, steps)
+    return f"done {steps}"
+
+
+@app.tool(description="Always fail.")
+def fail() -> str:
+    raise ValueError("deliberate failure")
+
+
+@app.tool(description="Return a picture.")
+def image() -> Image:
+    return Image(data=PNG, format="png")
+
+
+@app.tool(description="Return a record.")
+def weather(city: str) -> Weather:
+    return Weather(city=city, degrees=21.5)
+
+
+@app.tool(description="Ask the client's model.")
+async def ask_model(prompt: str, ctx: Context) -> str:
+    question = types.SamplingMessage(
+        role="user", content=types.TextContent(type="text", text=prompt)
+    )
+    answer = await ctx.session.create_message(
+        [question],
+        max_tokens=50,
+        system_prompt="be brief",
+        temperature=0.5,
+        stop_sequences=["STOP"],
+        model_preferences=types.ModelPreferences(
+            hints=[types.ModelHint(name="small")], speedPriority=0.9
+        ),
+    )
+    return f"{answer.role}|{answer.model}|{answer.content.text}"
+
+
+@app.tool(description="List the client's roots.")
+async def list_my_roots(ctx: Context) -> str:
+    found = await ctx.session.list_roots()
+    return json.dumps([[str(root.uri), root.name] for root in found.roots])
+
+
+@app.tool(description="Log once at each level.")
+async def log_all_levels(ctx: Context) -> str:
+    for level in LEVELS[LEVELS.index(state["level"]) :]:
+        await ctx.session.send_log_message(level, f"message at {level}", logger="interop")
+    return "logged"
+
+
+@app.tool(description="Ping the client.")
+async def ping_client(ctx: Context) -> str:
+    await ctx.session.send_ping()
+    return "pong"
+
+
+@app.tool(description="Wait until the request is cancelled.")
+async def hang() -> str:
+    state["hanging"] += 1
+    try:
+        await anyio.sleep_forever()
+    except anyio.get_cancelled_exc_class():
+        state["cancelled"] += 1
+        raise
+    finally:
+        state["hanging"] -= 1
+    return "never"
+
+
+@app.tool(description="Say how many calls hang and how many were cancelled.")
+def hang_state() -> str:
+    return json.dumps({"hanging": state["hanging"], "cancelled": state["cancelled"]})
+
+
+@app.tool(description="Add a tool and announce it.")
+async def grow(ctx: Context) -> str:
+    def extra() -> str:
+        return "extra"
+
+    app.add_tool(extra, name="extra", description="Came later.")
+    await ctx.session.send_tool_list_changed()
+    return "grown"
+
+
+@app.tool(description="Announce that a resource changed, to those who subscribed.")
+async def touch(uri: str, ctx: Context) -> str:
+    if uri not in subscribed:
+        return "nobody subscribed"
+    await ctx.session.send_resource_updated(types.AnyUrl(uri))
+    return "announced"
+
+
+if hasattr(Context, "elicit"):
+
+    @app.tool(description="Ask the client's user.")
+    async def elicit(question: str, ctx: Context) -> str:
+        answer = await ctx.elicit(question, Person)
+        data = getattr(answer, "data", None)
+        return json.dumps([answer.action, data.model_dump() if data is not None else None])
+
+
+@app.resource("interop://greeting", name="greeting", description="A text", mime_type="text/plain")
+def greeting() -> str:
+    return "hello from the peer"
+
+
+@app.resource("interop://blob", name="blob", mime_type="application/octet-stream")
+def blob() -> bytes:
+    return bytes(range(256))
+
+
+@app.resource("interop://item/{id}", name="item", description="One item", mime_type="text/plain")
+def item(id: str) -> str:
+    return f"item {id}"
+
+
+@app.prompt(description="Ask for a review.")
+def review(code: str, tone: str = "kind") -> str:
+    return f"Review this, be {tone}: {code}"
+
+
+@low.completion()
+async def complete(ref, argument, *context):
+    if isinstance(ref, types.PromptReference):
+        known = TONES if (ref.name, argument.name) == ("review", "tone") else []
+    else:
+        known = ITEMS if (ref.uri, argument.name) == ("interop://item/{id}", "id") else []
+    values = [value for value in known if value.startswith(argument.value)]
+    return types.Completion(values=values, total=len(values), hasMore=False)
+
+
+@low.set_logging_level()
+async def set_level(level: str) -> None:
+    state["level"] = level
+
+
+@low.subscribe_resource()
+async def subscribe(uri) -> None:
+    subscribed.add(str(uri))
+
+
+@low.unsubscribe_resource()
+async def unsubscribe(uri) -> None:
+    subscribed.discard(str(uri))
+
+
+async def main() -> None:
+    options = low.create_initialization_options(NotificationOptions(tools_changed=True))
+    # The SDK serves subscriptions but always declares that it does not.
+    options.capabilities.resources.subscribe = True
+    if types.LATEST_PROTOCOL_VERSION != "2024-11-05" and "completions" not in type(
+        options.capabilities
+    ).model_fields:
+        # 1.9 completes but cannot say so; the capability came with its revision.
+        declared = options.capabilities.model_dump(exclude_none=True)
+        options.capabilities = types.ServerCapabilities(**declared, completions={})
+    async with stdio_server() as (reader, writer):
+        await low.run(reader, writer, options)
+
+
+if __name__ == "__main__":
+    anyio.run(main)
