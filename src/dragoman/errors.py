@@ -132,13 +132,21 @@ class BadMessage(PeerError):
     """A frame that is not a valid JSON-RPC message.
 
     `.kind` is the reserved error it answers to ("parse" or "invalid"), `.id` the request id where
-    one could still be read, `.sample` the first bytes of the frame.
+    one could still be read, `.is_answer` whether it was meant as an answer, `.sample` the first
+    bytes of the frame.
     """
 
     def __init__(
-        self, kind: str, reason: str, *, id: int | str | None = None, sample: bytes = b""
+        self,
+        kind: str,
+        reason: str,
+        *,
+        id: int | str | None = None,
+        sample: bytes = b"",
+        is_answer: bool = False,
     ) -> None:
         self.kind = kind
+        self.is_answer = is_answer
         self.reason = reason
         self.id = id
         self.sample = sample
@@ -296,6 +304,13 @@ class LinkError(DragomanError):
         self.sent = sent
         self.hint = hint
         super().__init__(f"{message}. {hint}" if hint else message)
+
+    def again(self, *, sent: bool | None) -> LinkError:
+        """The same error once more, for another request that it concerns."""
+        twin = type(self).__new__(type(self), *self.args)
+        twin.__dict__.update(self.__dict__)
+        twin.sent = sent
+        return twin
 
 
 class LinkClosed(LinkError):

@@ -214,25 +214,30 @@ def _one(frame: bytes, value: dict[str, Any]) -> Message:
 def _outcome(frame: bytes, value: dict[str, Any], parts: _Parts) -> Success | Failure:
     ident = _id_of(value)
     raw_id = value.get("id", msgspec.UNSET)
-    if (parts.result is ABSENT) == (parts.error is ABSENT):
-        what = (
-            "neither method, result nor error"
-            if parts.result is ABSENT
-            else "both result and error"
-        )
-        raise _bad("invalid", f"the message has {what}", frame, ident)
+    if parts.result is ABSENT and parts.error is ABSENT:
+        raise _bad("invalid", "the message has neither method, result nor error", frame, ident)
+    if parts.result is not ABSENT and parts.error is not ABSENT:
+        raise _bad_answer("invalid", "the message has both result and error", frame, ident)
     if parts.error is ABSENT:
         if ident is None:
-            raise _bad("invalid", f"a result needs the id it answers, got {_kind(raw_id)}", frame)
+            raise _bad_answer(
+                "invalid", f"a result needs the id it answers, got {_kind(raw_id)}", frame
+            )
         if type(value["result"]) is not dict:
-            raise _bad("invalid", "a result must be an object", frame, ident)
+            raise _bad_answer("invalid", "a result must be an object", frame, ident)
         return Success(ident, parts.result)
     if ident is None and raw_id is not None and raw_id is not msgspec.UNSET:
-        raise _bad("invalid", f"an id must be a string or an integer, got {_kind(raw_id)}", frame)
+        raise _bad_answer(
+            "invalid", f"an id must be a string or an integer, got {_kind(raw_id)}", frame
+        )
     try:
         return Failure(ident, _error_body(parts.error))
     except msgspec.MsgspecError as fault:
-        raise _bad("invalid", f"the error is malformed: {fault}", frame, ident) from None
+        raise _bad_answer("invalid", f"the error is malformed: {fault}", frame, ident) from None
+
+
+def _bad_answer(kind: str, reason: str, frame: bytes, ident: RequestId | None = None) -> BadMessage:
+    return BadMessage(kind, reason, id=ident, sample=frame[:_SAMPLE_BYTES], is_answer=True)
 
 
 def _bad(kind: str, reason: str, frame: bytes, ident: RequestId | None = None) -> BadMessage:

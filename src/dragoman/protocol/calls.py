@@ -1,0 +1,102 @@
+"""Requests under way: ours (`Call`) and the peer's (`Exchange`)."""
+
+from __future__ import annotations
+
+from dragoman.jsonrpc.frame import Seen
+from dragoman.jsonrpc.message import RequestId
+from dragoman.model.methods import Method
+from dragoman.protocol.limits import Bucket
+from dragoman.revisions.dialect import Dialect
+
+__all__ = ["BatchReply", "Call", "Exchange"]
+
+
+class Call:
+    """A request of ours.
+
+    `deadline` moves on with each sign of life, up to `limit`; both in seconds of the engine's
+    clock. `context` is the caller's own and is handed back untouched.
+    """
+
+    __slots__ = (
+        "context",
+        "deadline",
+        "id",
+        "last_progress",
+        "limit",
+        "method",
+        "timeout_s",
+        "total_s",
+    )
+
+    def __init__(
+        self, ident: int, method: Method, now: float, timeout_s: float, total_s: float
+    ) -> None:
+        self.id = ident
+        self.method = method
+        self.timeout_s = timeout_s
+        self.total_s = total_s
+        self.limit = now + total_s
+        self.deadline = min(now + timeout_s, self.limit)
+        self.last_progress: float | None = None
+        self.context: object = None
+
+    def __repr__(self) -> str:
+        return f"<Call {self.id} {self.method.name}>"
+
+
+class BatchReply:
+    """The answers to one batch, which leave together."""
+
+    __slots__ = ("frames", "pending")
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self.frames: list[bytes] = []
+
+
+class Exchange:
+    """A request of the peer.
+
+    `is_over` once it was answered or cancelled: nothing more is sent for it then. `dialect` is
+    the revision it is answered in; `seen` who asked.
+    """
+
+    __slots__ = (
+        "batch",
+        "bucket",
+        "context",
+        "deadline",
+        "dialect",
+        "id",
+        "is_over",
+        "last_progress",
+        "method",
+        "seen",
+        "token",
+    )
+
+    def __init__(
+        self,
+        ident: RequestId,
+        method: Method,
+        dialect: Dialect,
+        token: RequestId | None,
+        seen: Seen,
+        deadline: float,
+        batch: BatchReply | None,
+    ) -> None:
+        self.id = ident
+        self.method = method
+        self.dialect = dialect
+        self.token = token
+        self.seen = seen
+        self.deadline = deadline
+        self.batch = batch
+        self.is_over = False
+        self.last_progress: float | None = None
+        self.bucket: Bucket | None = None
+        self.context: object = None
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.id!r} {self.method.name}>"

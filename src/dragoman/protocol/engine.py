@@ -1,0 +1,808 @@
+"""The engine: the only stateful object that understands MCP.
+
+It takes frames and clock readings and gives frames and events; it never touches a socket, a clock
+or a task. One engine serves one connection, on either side.
+
+    engine.open(now=0.0)                   # a client says hello
+    engine.take()                          # [(frame, about), ...] to send, in order
+    engine.receive(frame, now=0.1)         # [event, ...]; never raises for a fault of the peer
+    engine.next_deadline()                 # when to call `expire`, or None
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from dragoman.errors import (
+    BadMessage,
+    CannotLower,
+    DeadlineExceeded,
+    InternalError,
+    InvalidParams,
+    InvalidRequest,
+    LimitExceeded,
+    LinkClosed,
+    LinkError,
+    LocalError,
+    MethodNotFound,
+    NotNegotiated,
+    ParseError,
+    PeerError,
+    RemoteFailure,
+    RequestError,
+    WrongState,
+)
+from dragoman.jsonrpc import codec
+from dragoman.jsonrpc.frame import LOCAL, Noise, Seen
+from dragoman.jsonrpc.message import (
+    ABSENT,
+    Batch,
+    ErrorBody,
+    Failure,
+    Message,
+    Notification,
+    Request,
+    RequestId,
+    Success,
+)
+from dragoman.model.base import EmptyResult, Implementation, NoParams, Record
+from dragoman.model.capabilities import (
+    ClientCapabilities,
+    InitializeParams,
+    InitializeResult,
+    ServerCapabilities,
+)
+from dragoman.model.logging import LEVELS, LogMessageParams
+from dragoman.model.methods import CATALOGUE, Method, Side
+from dragoman.model.progress import CancelledParams, ProgressParams
+from dragoman.protocol.calls import BatchReply, Call, Exchange
+from dragoman.protocol.events import (
+    Answered,
+    CancelArrived,
+    Degraded,
+    Event,
+    Failed,
+    Fault,
+    FaultKind,
+    LateAnswer,
+    NotificationArrived,
+    Opened,
+    Overdue,
+    ProgressArrived,
+    RequestArrived,
+)
+from dragoman.protocol.lifecycle import MOVES, RECEIVES, SENDS, Move, State
+from dragoman.protocol.limits import Bucket, Limits
+from dragoman.protocol.negotiation import Capabilities, check_params, vocabulary
+from dragoman.protocol.subscriptions import Subscriptions
+from dragoman.revisions.dialect import Dialect, Loss
+from dragoman.revisions.registry import HANDSHAKE, negotiate
+
+__all__ = ["Engine", "Introduction"]
+
+_NO_PARAMS = b"{}"
+
+
+class Introduction(NamedTuple):
+    """What we tell the peer about ourselves; `instructions` only from a server."""
+
+    info: Implementation
+    capabilities: Capabilities
+    instructions: str | None = None
+
+
+class Engine:
+    """One end of one connection.
+
+    Frames to send collect in an outbox that `take` empties; call it after every other method.
+    """
+
+    def __init__(
+        self,
+        side: Side,
+        introduction: Introduction,
+        *,
+        dialects: Sequence[Dialect] = HANDSHAKE,
+        limits: Limits | None = None,
+    ) -> None:
+        self.side = side
+        self.introduction = introduction
+        self.dialects = dialects
+        self.limits = limits or Limits()
+        self.state = State.IDLE
+        self.dialect = dialects[-1]
+        self.peer: Implementation | None = None
+        self.peer_capabilities: Capabilities = (
+            ServerCapabilities() if side is Side.CLIENT else ClientCapabilities()
+        )
+        self.instructions: str | None = None
+        self.log_level: int = 0
+        self.subscriptions = Subscriptions(self.limits.max_subscriptions)
+        self.calls: dict[RequestId, Call] = {}
+        self.exchanges: dict[RequestId, Exchange] = {}
+        self._abandoned: OrderedDict[RequestId, None] = OrderedDict()
+        self._next_id = 1
+        self._outbox: list[tuple[bytes, RequestId | None]] = []
+        self._losses: list[Loss] = []
+        self._events: list[Event] = []
+        self._wake: float | None = None
+        self._may_send: dict[str, Method] = {}
+        self._may_receive: dict[str, Method] = {}
+        self._logs = Bucket(self.limits.logs_per_s, self.limits.logs_burst)
+        self._logs_dropped = 0
+        self._set_vocabulary()
+
+    # --- what to send, and when to wake -----------------------------------------------------------
+
+    def take(self) -> list[tuple[bytes, RequestId | None]]:
+        """Empty the outbox: frames in order, each with the id of the request it belongs to."""
+        out = self._outbox
+        if out:
+            self._outbox = []
+        return out
+
+    def next_deadline(self) -> float | None:
+        """The earliest time at which `expire` may have something to do; None for never."""
+        return self._wake
+
+    # --- opening ------------------------------------------------------------------------------------
+
+    def open(self, *, now: float, timeout_s: float | None = None) -> Call:
+        """Say hello (clients only): offers the newest revision we speak.
+
+        Spec: basic/lifecycle#initialization
+        """
+        self._move(Move.HELLO)
+        params = InitializeParams(
+            protocol_version=self.dialects[-1].wire,
+            capabilities=self._our_client_capabilities(),
+            client_info=self.introduction.info,
+        )
+        return self._call(
+            CATALOGUE["initialize"], params, now, timeout_s, None, wants_progress=False
+        )
+
+    def may_send(self, method: str) -> bool:
+        """Whether the method exists, is declared and is allowed now."""
+        return method in self._may_send and method in SENDS[self.side, self.state]
+
+    # --- our requests -------------------------------------------------------------------------------
+
+    def request(
+        self,
+        method: str,
+        params: Record,
+        *,
+        now: float,
+        timeout_s: float | None = None,
+        total_s: float | None = None,
+        wants_progress: bool = False,
+    ) -> Call:
+        """Ask the peer. The answer comes as `Answered` or `Failed` with this call.
+
+        `timeout_s` counts from the last sign of life, `total_s` from now.
+
+        Raises:
+            WrongState: the connection is not open, or not any more.
+            NotNegotiated: the peer did not declare what this needs.
+            CannotLower: the peer's revision has no such thing.
+            LimitExceeded: too many requests are under way.
+            ValueError: the parameters cannot be written as JSON.
+        """
+        known = self._permitted(method)
+        if known.needs_of is not None:
+            check_params(params, self.dialect, self.peer_capabilities)
+        return self._call(known, params, now, timeout_s, total_s, wants_progress=wants_progress)
+
+    def _call(
+        self,
+        method: Method,
+        params: Record,
+        now: float,
+        timeout_s: float | None,
+        total_s: float | None,
+        *,
+        wants_progress: bool,
+    ) -> Call:
+        limits = self.limits
+        if len(self.calls) >= limits.max_calls:
+            raise LimitExceeded("requests under way", limits.max_calls, "requests")
+        ident = self._next_id
+        if wants_progress:
+            meta = {**(getattr(params, "meta", None) or {}), "progressToken": ident}
+            params = msgspec.structs.replace(params, meta=meta)
+        raw = self._write(method.name, params)
+        self._next_id = ident + 1
+        call = Call(
+            ident,
+            method,
+            now,
+            limits.call_timeout_s if timeout_s is None else timeout_s,
+            limits.call_total_s if total_s is None else total_s,
+        )
+        self.calls[ident] = call
+        if self._wake is None or call.deadline < self._wake:
+            self._wake = call.deadline
+        self._outbox.append(
+            (codec.request(ident, method.name, b"" if raw == _NO_PARAMS else raw), ident)
+        )
+        return call
+
+    def cancel(self, call: Call, reason: str | None = None) -> bool:
+        """Give a call up and tell the peer. False when it has ended already.
+
+        Raises:
+            LocalError: the call is `initialize`, which must not be cancelled.
+
+        Spec: basic/utilities/cancellation
+        """
+        if call.method.name == "initialize":
+            raise LocalError("initialize must not be cancelled; close the connection instead")
+        if self.calls.pop(call.id, None) is None:
+            return False
+        self._abandon(call)
+        if self.state is State.OPEN or self.state is State.OPENING:
+            self._tell_cancelled(call, reason)
+        return True
+
+    def _abandon(self, call: Call) -> None:
+        self._abandoned[call.id] = None
+        if len(self._abandoned) > self.limits.max_abandoned:
+            self._abandoned.popitem(last=False)
+
+    def _tell_cancelled(self, call: Call, reason: str | None) -> None:
+        params = CancelledParams(request_id=call.id, reason=reason)
+        raw = self._write("notifications/cancelled", params)
+        self._outbox.append((codec.notification("notifications/cancelled", raw), call.id))
+
+    # --- our notifications ----------------------------------------------------------------------------
+
+    def notify(self, method: str, params: Record, *, about: RequestId | None = None) -> None:
+        """Tell the peer. Raises as `request` does."""
+        self._permitted(method)
+        raw = self._write(method, params)
+        frame = codec.notification(method, b"" if raw == _NO_PARAMS else raw)
+        self._outbox.append((frame, about))
+
+    def log(self, params: LogMessageParams, *, now: float, about: RequestId | None = None) -> bool:
+        """Send a log message if the client wants its level; False when it was not sent.
+
+        At most `logs_per_s` in the long run; what is dropped is counted and the count is sent
+        with the next message that passes.
+        Spec: server/utilities/logging
+        """
+        if not self.may_send("notifications/message") or LEVELS[params.level] < self.log_level:
+            return False
+        if not self._logs.take(now):
+            self._logs_dropped += 1
+            return False
+        if self._logs_dropped:
+            dropped, self._logs_dropped = self._logs_dropped, 0
+            note = f"{dropped} log messages were dropped: over {self.limits.logs_per_s:g} a second"
+            self.notify(
+                "notifications/message",
+                LogMessageParams(level="warning", logger="dragoman", data=note),
+            )
+        self.notify("notifications/message", params, about=about)
+        return True
+
+    # --- the peer's requests ----------------------------------------------------------------------------
+
+    def answer(self, exchange: Exchange, result: Record) -> None:
+        """Answer a request; nothing is sent when it was cancelled meanwhile.
+
+        A result that this revision cannot hold, or that is no JSON, becomes an internal error.
+
+        Raises:
+            CannotLower, ValueError: the result could not be written; the peer has its error, and
+                the caller should log the cause.
+        """
+        if exchange.is_over:
+            return
+        try:
+            raw = self._write(exchange.method.name, result, exchange.dialect)
+        except (CannotLower, ValueError) as fault:
+            self.fail(exchange, InternalError(f"the result cannot be sent: {fault}"))
+            raise
+        self._finish(exchange, codec.success(exchange.id, raw))
+
+    def answer_raw(self, exchange: Exchange, raw: bytes) -> None:
+        """Answer with a result that was lowered and written before, for this very dialect."""
+        if not exchange.is_over:
+            self._finish(exchange, codec.success(exchange.id, raw))
+
+    def fail(self, exchange: Exchange, error: RequestError) -> None:
+        """Refuse a request; nothing is sent when it was cancelled meanwhile."""
+        if not exchange.is_over:
+            body = exchange.dialect.error(error)
+            self._finish(exchange, codec.failure(exchange.id, body))
+
+    def progress(
+        self,
+        exchange: Exchange,
+        progress: float,
+        total: float | None = None,
+        message: str | None = None,
+        *,
+        now: float,
+    ) -> bool:
+        """Tell how far a request is; False when nothing was sent.
+
+        Nothing is sent when the peer did not ask for it, when `progress` does not increase, when
+        the request is over, or when too many came in a short time (the last one, where progress
+        reaches its total, always passes).
+        Spec: basic/utilities/progress
+        """
+        if exchange.token is None or exchange.is_over or self.state is State.CLOSED:
+            return False
+        last = exchange.last_progress
+        if last is not None and progress <= last:
+            return False
+        if exchange.bucket is None:
+            exchange.bucket = Bucket(self.limits.progress_per_s, self.limits.progress_burst)
+        if not exchange.bucket.take(now) and (total is None or progress < total):
+            return False
+        exchange.last_progress = progress
+        params = ProgressParams(
+            progress_token=exchange.token, progress=progress, total=total, message=message
+        )
+        raw = self._write("notifications/progress", params)
+        self._outbox.append((codec.notification("notifications/progress", raw), exchange.id))
+        return True
+
+    def _finish(self, exchange: Exchange, frame: bytes) -> None:
+        exchange.is_over = True
+        self.exchanges.pop(exchange.id, None)
+        batch = exchange.batch
+        if batch is None:
+            self._outbox.append((frame, exchange.id))
+            return
+        batch.frames.append(frame)
+        batch.pending -= 1
+        self._flush_batch(batch, exchange.id)
+
+    def _flush_batch(self, batch: BatchReply, about: RequestId | None) -> None:
+        if batch.pending == 0 and batch.frames:
+            self._outbox.append((b"[" + b",".join(batch.frames) + b"]", about))
+            batch.frames = []
+
+    # --- receiving ------------------------------------------------------------------------------------
+
+    def receive(self, frame: bytes, *, now: float, seen: Seen = LOCAL) -> list[Event]:
+        """Take one frame. Faults of the peer become events, never exceptions."""
+        try:
+            message = codec.decode(frame)
+        except BadMessage as bad:
+            self._unreadable(bad, None)
+        else:
+            if isinstance(message, Batch):
+                self._batch(message, now, seen)
+            else:
+                self._message(message, now, seen, None)
+        events = self._events
+        if events:
+            self._events = []
+        return events
+
+    def refuse(self, noise: Noise) -> list[Event]:
+        """Take note of a frame the link could not hold: whoever waits for it hears of it."""
+        ident, is_request = codec.find_id(noise.head, noise.tail)
+        detail = f"a frame of {noise.size} bytes is over the limit of {noise.limit}"
+        self._events.append(Fault(FaultKind.TOO_LARGE, detail, noise.head[:256]))
+        if is_request:
+            self._reply_unreadable(ident, InvalidRequest(detail), None)
+        elif ident is not None and ident in self.calls:
+            call = self.calls.pop(ident)
+            self._abandon(call)
+            error = LimitExceeded("the size of a frame", noise.limit, "bytes", detail)
+            self._events.append(Failed(call, error))
+        events, self._events = self._events, []
+        return events
+
+    def _message(self, message: Message, now: float, seen: Seen, batch: BatchReply | None) -> None:
+        kind = type(message)
+        if kind is Request:
+            self._request(message, now, seen, batch)  # type: ignore[arg-type]
+        elif kind is Success:
+            self._success(message)  # type: ignore[arg-type]
+        elif kind is Notification:
+            self._notification(message, now)  # type: ignore[arg-type]
+        else:
+            self._failure(message)  # type: ignore[arg-type]
+
+    def _batch(self, batch: Batch, now: float, seen: Seen) -> None:
+        facts = self.dialect.facts
+        size = len(batch.members)
+        if not facts.takes_batches and self.state is not State.IDLE:
+            detail = f"revision {self.dialect.wire} has no batches; send each message on its own"
+        elif size > self.limits.max_batch:
+            detail = f"a batch of {size} messages is over the limit of {self.limits.max_batch}"
+        else:
+            reply = BatchReply()
+            # Held until every member was looked at, so that no part leaves before the rest.
+            reply.pending = 1
+            for member in batch.members:
+                if isinstance(member, BadMessage):
+                    self._unreadable(member, reply)
+                else:
+                    self._message(member, now, seen, reply)
+            reply.pending -= 1
+            self._flush_batch(reply, None)
+            return
+        self._events.append(Fault(FaultKind.BAD_BATCH, detail))
+        self._reply_unreadable(None, InvalidRequest(detail), None)
+
+    # requests of the peer
+
+    def _request(self, message: Request, now: float, seen: Seen, batch: BatchReply | None) -> None:
+        name = message.method
+        method = self._may_receive.get(name)
+        if method is None or name not in RECEIVES[self.side, self.state]:
+            self._refuse_request(message, seen, batch)
+            return
+        dialect = self.dialect
+        if message.id in self.exchanges:
+            detail = f"the id {message.id!r} belongs to a request that is under way"
+            self._refused(FaultKind.REUSED_ID, message, InvalidRequest(detail), batch)
+            return
+        if len(self.exchanges) >= self.limits.max_exchanges:
+            detail = f"more than {self.limits.max_exchanges} requests are under way; wait for some"
+            self._refused(FaultKind.WRONG_TIME, message, RequestError(detail, code=-32000), batch)
+            return
+        raw = message.params
+        try:
+            params = dialect.lift(method.params, _NO_PARAMS if raw is ABSENT else raw)
+        except (msgspec.ValidationError, ValueError) as fault:
+            error = InvalidParams(f"{name}: {fault}")
+            self._refused(FaultKind.BAD_PARAMS, message, error, batch)
+            return
+        meta = params.meta  # type: ignore[attr-defined]
+        token = None
+        if meta is not None:
+            token = meta.get("progressToken")
+            if token is not None and type(token) is not int and type(token) is not str:
+                error = InvalidParams("the progress token must be a string or an integer")
+                self._refused(FaultKind.BAD_PARAMS, message, error, batch)
+                return
+        deadline = now + self.limits.exchange_timeout_s
+        exchange = Exchange(message.id, method, dialect, token, seen, deadline, batch)
+        self.exchanges[message.id] = exchange
+        if batch is not None:
+            batch.pending += 1
+        if self._wake is None or deadline < self._wake:
+            self._wake = deadline
+        if name == "ping":
+            self.answer(exchange, EmptyResult())
+        elif name == "initialize":
+            self._hello(exchange, params)  # type: ignore[arg-type]
+        else:
+            self._events.append(RequestArrived(exchange, params))
+
+    def _refuse_request(self, message: Request, seen: Seen, batch: BatchReply | None) -> None:
+        """Say why a request cannot be taken: no such method, or not now."""
+        name = message.method
+        if name not in RECEIVES[self.side, self.state] and name in self.dialect.methods:
+            if name == "initialize":
+                detail = "the connection is open already; initialize comes once"
+            elif self.state is State.OPEN or self.state is State.CLOSED:
+                detail = f"{name} is not allowed while the connection is {self.state.value}"
+            else:
+                detail = f"{name} came before the connection was initialized; only ping may"
+            self._refused(FaultKind.WRONG_TIME, message, InvalidRequest(detail), batch)
+        elif self.dialect.method(name, self.side.other) is not None:
+            detail = f"{name} was not negotiated: no such capability is declared here"
+            self._refused(FaultKind.NOT_NEGOTIATED, message, MethodNotFound(detail), batch)
+        else:
+            detail = f"unknown method {name[:128]!r}"
+            self._refused(FaultKind.UNKNOWN_METHOD, message, MethodNotFound(detail), batch)
+
+    def _refused(
+        self, kind: FaultKind, message: Request, error: RequestError, batch: BatchReply | None
+    ) -> None:
+        self._events.append(Fault(kind, error.message))
+        frame = codec.failure(message.id, self.dialect.error(error))
+        if batch is None:
+            self._outbox.append((frame, message.id))
+        else:
+            batch.frames.append(frame)
+
+    def _hello(self, exchange: Exchange, params: InitializeParams) -> None:
+        if exchange.batch is not None:
+            self.fail(exchange, InvalidRequest("initialize must not be part of a batch"))
+            return
+        self._move(Move.HELLO)
+        self.dialect = negotiate(params.protocol_version, self.dialects)
+        exchange.dialect = self.dialect
+        self.peer = params.client_info
+        self.peer_capabilities = params.capabilities
+        self._set_vocabulary()
+        ours = self.introduction
+        assert isinstance(ours.capabilities, ServerCapabilities)
+        result = InitializeResult(
+            protocol_version=self.dialect.wire,
+            capabilities=ours.capabilities,
+            server_info=ours.info,
+            instructions=ours.instructions,
+        )
+        self.answer(exchange, result)
+
+    # answers to our requests
+
+    def _success(self, message: Success) -> None:
+        call = self.calls.pop(message.id, None)
+        if call is None:
+            self._stray(message.id)
+            return
+        record = call.method.result
+        assert record is not None
+        try:
+            result = self.dialect.lift(record, message.result)
+        except (msgspec.ValidationError, ValueError) as fault:
+            detail = f"the answer to {call.method.name} does not fit: {fault}"
+            self._events.append(Fault(FaultKind.BAD_ANSWER, detail, bytes(message.result)[:256]))
+            error = PeerError(detail)
+            self._events.append(Failed(call, error))
+            if call.method.name == "initialize":
+                self._move(Move.REJECT)
+            return
+        if call.method.name == "initialize":
+            self._welcome(call, result)  # type: ignore[arg-type]
+            return
+        self._events.append(Answered(call, result))
+
+    def _welcome(self, call: Call, result: InitializeResult) -> None:
+        chosen = next((d for d in self.dialects if d.wire == result.protocol_version), None)
+        if chosen is None:
+            self._move(Move.REJECT)
+            ours = ", ".join(dialect.wire for dialect in self.dialects)
+            error = PeerError(
+                f"the server chose revision {result.protocol_version[:64]!r}; we speak {ours}"
+            )
+            self._events.append(Failed(call, error))
+            return
+        self.dialect = chosen
+        self.peer = result.server_info
+        self.peer_capabilities = result.capabilities
+        self.instructions = result.instructions
+        self._move(Move.WELCOME)
+        self._set_vocabulary()
+        self.notify("notifications/initialized", NoParams())
+        self._events.append(
+            Opened(result.server_info, result.capabilities, chosen, result.instructions)
+        )
+        self._events.append(Answered(call, result))
+
+    def _failure(self, message: Failure) -> None:
+        error = message.error
+        if message.id is None:
+            detail = f"error {error.code}: {error.message}"
+            self._events.append(Fault(FaultKind.REFUSED_US, detail))
+            # With a single call under way it can only have been that one; it need not wait for
+            # its deadline. With several nobody can tell.
+            if len(self.calls) != 1:
+                return
+            call = self.calls.popitem()[1]
+        else:
+            found = self.calls.pop(message.id, None)
+            if found is None:
+                self._stray(message.id)
+                return
+            call = found
+        if call.method.name == "initialize":
+            self._move(Move.REJECT)
+        failure = RemoteFailure(error.code, error.message, error.data, method=call.method.name)
+        self._events.append(Failed(call, failure))
+
+    def _stray(self, ident: RequestId) -> None:
+        if ident in self._abandoned:
+            del self._abandoned[ident]
+            self._events.append(LateAnswer(ident))
+        else:
+            self._events.append(Fault(FaultKind.STRAY_ANSWER, f"no request has the id {ident!r}"))
+
+    # notifications of the peer
+
+    def _notification(self, message: Notification, now: float) -> None:
+        name = message.method
+        method = self.dialect.method(name, self.side.other)
+        if method is None or method.is_request:
+            what = "needs an id" if method is not None else "does not exist here"
+            self._events.append(
+                Fault(FaultKind.UNKNOWN_METHOD, f"the notification {name[:128]!r} {what}")
+            )
+            return
+        if name not in RECEIVES[self.side, self.state]:
+            detail = f"{name} is not allowed while the connection is {self.state.value}"
+            self._events.append(Fault(FaultKind.WRONG_TIME, detail))
+            return
+        raw = message.params
+        try:
+            params = self.dialect.lift(method.params, _NO_PARAMS if raw is ABSENT else raw)
+        except (msgspec.ValidationError, ValueError) as fault:
+            self._events.append(Fault(FaultKind.BAD_PARAMS, f"{name}: {fault}"))
+            return
+        if name == "notifications/progress":
+            self._progress(params, now)  # type: ignore[arg-type]
+        elif name == "notifications/cancelled":
+            self._cancelled(params)  # type: ignore[arg-type]
+        elif name == "notifications/initialized":
+            self._move(Move.READY)
+            assert self.peer is not None
+            self._events.append(
+                Opened(self.peer, self.peer_capabilities, self.dialect, self.instructions)
+            )
+        else:
+            if name not in self._may_receive:
+                # Not declared, but harmless: the listener decides.
+                self._events.append(
+                    Fault(FaultKind.NOT_NEGOTIATED, f"{name} was sent without being declared")
+                )
+            self._events.append(NotificationArrived(method, params))
+
+    def _progress(self, params: ProgressParams, now: float) -> None:
+        call = self.calls.get(params.progress_token)
+        if call is None:
+            if params.progress_token not in self._abandoned:
+                detail = f"no request has the progress token {params.progress_token!r}"
+                self._events.append(Fault(FaultKind.STRAY_PROGRESS, detail))
+            return
+        last = call.last_progress
+        if last is not None and params.progress <= last:
+            detail = f"progress went from {last:g} to {params.progress:g}"
+            self._events.append(Fault(FaultKind.BACKWARD_PROGRESS, detail))
+            return
+        call.last_progress = params.progress
+        call.deadline = min(now + call.timeout_s, call.limit)
+        self._events.append(ProgressArrived(call, params))
+
+    def _cancelled(self, params: CancelledParams) -> None:
+        exchange = self.exchanges.get(params.request_id)
+        if exchange is None:
+            detail = f"no request has the id {params.request_id!r}, or it has ended"
+            self._events.append(Fault(FaultKind.STRAY_CANCEL, detail))
+            return
+        exchange.is_over = True
+        del self.exchanges[exchange.id]
+        if exchange.batch is not None:
+            exchange.batch.pending -= 1
+            self._flush_batch(exchange.batch, exchange.id)
+        self._events.append(CancelArrived(exchange, params.reason))
+
+    # faults
+
+    def _unreadable(self, bad: BadMessage, batch: BatchReply | None) -> None:
+        self._events.append(Fault(FaultKind.UNREADABLE, bad.reason, bad.sample))
+        if bad.is_answer:
+            call = None if bad.id is None else self.calls.pop(bad.id, None)
+            if call is not None:
+                detail = f"the answer to {call.method.name} is no valid message: {bad.reason}"
+                self._events.append(Failed(call, PeerError(detail)))
+                if call.method.name == "initialize":
+                    self._move(Move.REJECT)
+            return
+        if self.side is Side.CLIENT and bad.kind == "parse" and bad.id is None:
+            # What a child prints by mistake is no request and wants no answer.
+            return
+        error = ParseError(bad.reason) if bad.kind == "parse" else InvalidRequest(bad.reason)
+        self._reply_unreadable(bad.id, error, batch)
+
+    def _reply_unreadable(
+        self, ident: RequestId | None, error: RequestError, batch: BatchReply | None
+    ) -> None:
+        if self.state is State.CLOSED:
+            return
+        body = ErrorBody(error.code, error.message)
+        frame = codec.failure(ident, body, null_id=self.dialect.facts.sends_null_id)
+        if batch is None:
+            self._outbox.append((frame, ident))
+        else:
+            batch.frames.append(frame)
+
+    # --- time and end -----------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> list[Event]:
+        """End what is overdue: our calls are cancelled, the peer's requests answered with an error."""
+        wake: float | None = None
+        for call in list(self.calls.values()):
+            if call.deadline <= now:
+                del self.calls[call.id]
+                self._abandon(call)
+                if call.method.name == "initialize":
+                    self._move(Move.REJECT)
+                elif self.state is not State.CLOSED:
+                    self._tell_cancelled(call, "no answer in time")
+                waited = call.timeout_s if call.deadline < call.limit else call.total_s
+                self._events.append(Failed(call, DeadlineExceeded(call.method.name, waited)))
+            elif wake is None or call.deadline < wake:
+                wake = call.deadline
+        for exchange in list(self.exchanges.values()):
+            if exchange.deadline <= now:
+                limit = self.limits.exchange_timeout_s
+                detail = f"{exchange.method.name} took longer than {limit:g} s"
+                self.fail(exchange, InternalError(detail))
+                self._events.append(Overdue(exchange))
+            elif wake is None or exchange.deadline < wake:
+                wake = exchange.deadline
+        self._wake = wake
+        events, self._events = self._events, []
+        return events
+
+    def close(self, error: LinkError | None = None) -> list[Event]:
+        """The link is over: every call of ours fails, every request of the peer is dropped."""
+        self._move(Move.CLOSE)
+        for call in self.calls.values():
+            cause = (
+                LinkClosed("the connection was closed before the answer came")
+                if error is None
+                else error.again(sent=None)
+            )
+            self._events.append(Failed(call, cause))
+        self.calls.clear()
+        for exchange in self.exchanges.values():
+            exchange.is_over = True
+            self._events.append(CancelArrived(exchange, "the connection was closed"))
+        self.exchanges.clear()
+        self._outbox.clear()
+        self._wake = None
+        events, self._events = self._events, []
+        return events
+
+    # --- inside -----------------------------------------------------------------------------------------
+
+    def _move(self, move: Move) -> None:
+        new = MOVES.get((self.side, self.state, move))
+        if new is None:
+            raise WrongState(self.state.value, f"{move.value}: not possible now")
+        self.state = new
+
+    def _permitted(self, name: str) -> Method:
+        """The method, if we may send it now."""
+        method = self._may_send.get(name)
+        if method is not None and name in SENDS[self.side, self.state]:
+            return method
+        if name not in SENDS[self.side, self.state]:
+            if self.state is State.CLOSED:
+                raise LinkClosed("the connection is closed", sent=False)
+            raise WrongState(self.state.value, f"{name} has to wait until it is open")
+        known = self.dialect.method(name, self.side)
+        if known is None:
+            raise CannotLower(f"the method {name!r}", self.dialect.wire)
+        raise NotNegotiated(self.dialect.needs(known) or name)
+
+    def _write(self, method: str, value: Record, dialect: Dialect | None = None) -> bytes:
+        """Lower and encode; what was lost becomes an event."""
+        losses = self._losses
+        raw = (dialect or self.dialect).encode(value, losses.append)
+        if losses:
+            self._events.append(Degraded(method, tuple(losses)))
+            losses.clear()
+        return raw
+
+    def drain_events(self) -> list[Event]:
+        """Events that calls of ours caused (what was degraded on the way out)."""
+        events = self._events
+        if events:
+            self._events = []
+        return events
+
+    def _our_client_capabilities(self) -> ClientCapabilities:
+        capabilities = self.introduction.capabilities
+        assert isinstance(capabilities, ClientCapabilities)
+        return capabilities
+
+    def _set_vocabulary(self) -> None:
+        ours, theirs = self.introduction.capabilities, self.peer_capabilities
+        if self.side is Side.CLIENT:
+            assert isinstance(ours, ClientCapabilities)
+            assert isinstance(theirs, ServerCapabilities)
+            client, server = ours, theirs
+        else:
+            assert isinstance(theirs, ClientCapabilities)
+            assert isinstance(ours, ServerCapabilities)
+            client, server = theirs, ours
+        self._may_send = vocabulary(self.dialect, self.side, client, server)
+        self._may_receive = vocabulary(self.dialect, self.side.other, client, server)
