@@ -1,0 +1,1 @@
+"""Layer 5: one engine, one link, and the tasks between them."""

@@ -1,0 +1,362 @@
+"""The driver: one engine, one link, and the tasks that run between them.
+
+The only place where an event becomes an awaited call. The way of a request is
+
+    link -> Driver.frames_received -> Engine.receive -> Driver._dispatch -> Handler.handle_request
+
+and back through `Engine.answer` and `Link.send`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from dragoman.errors import (
+    CannotLower,
+    DragomanError,
+    InternalError,
+    LinkClosed,
+    LinkError,
+    RequestError,
+)
+from dragoman.jsonrpc.frame import Noise, Seen
+from dragoman.model.base import Record
+from dragoman.model.progress import ProgressParams
+from dragoman.protocol.calls import Call, Exchange
+from dragoman.protocol.engine import Engine
+from dragoman.protocol.events import (
+    Answered,
+    CancelArrived,
+    Event,
+    Failed,
+    Overdue,
+    ProgressArrived,
+    RequestArrived,
+)
+from dragoman.runtime.clock import Clock, LoopClock, Timer
+from dragoman.transport.base import Link
+
+__all__ = ["Driver", "Encoded", "Handler", "Tap"]
+
+log = logging.getLogger("dragoman.runtime")
+
+Tap = Callable[[str, bytes], None]
+"""Sees every frame: ("sent" or "received", the frame). Must not block and must not raise."""
+
+# 5 s: how long handlers may take to end after they were cancelled, before we go on without them.
+HANDLER_GRACE_S = 5.0
+
+
+class Encoded:
+    """A result that was written before, once for each revision.
+
+    `record` is the result itself, for whoever wants to look at it.
+    """
+
+    __slots__ = ("record", "written")
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.written: dict[str, bytes] = {}
+
+
+class Handler(Protocol):
+    """What a driver calls: the server or the client behind it."""
+
+    async def handle_request(
+        self, driver: Driver, exchange: Exchange, params: Record
+    ) -> Record | Encoded:
+        """Answer the peer's request.
+
+        Raises:
+            RequestError: what the peer is told. Anything else becomes an internal error.
+        """
+
+    def handle_event(self, driver: Driver, event: Event) -> None:
+        """Take note of anything else; must not block."""
+
+
+class _Waiter:
+    """Who awaits a call, and who hears of its progress."""
+
+    __slots__ = ("future", "on_progress")
+
+    def __init__(
+        self,
+        future: asyncio.Future[Record],
+        on_progress: Callable[[ProgressParams], None] | None,
+    ) -> None:
+        self.future = future
+        self.on_progress = on_progress
+
+
+class Driver:
+    """Runs one connection until its link closes.
+
+    `closed` is a future that ends with the link: None, or the LinkError that ended it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        link: Link,
+        handler: Handler,
+        *,
+        clock: Clock | None = None,
+        tap: Tap | None = None,
+    ) -> None:
+        self.engine = engine
+        self.link = link
+        self.handler = handler
+        self.clock: Clock = clock or LoopClock()
+        self.tap = tap
+        self._loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[LinkError | None] = self._loop.create_future()
+        self._running: dict[Exchange, asyncio.Task[None]] = {}
+        self._timer: Timer | None = None
+        self._timer_at = 0.0
+        self._unclogging: asyncio.Task[None] | None = None
+        self._spawn = _eager_task if sys.version_info >= (3, 12) else self._loop.create_task
+
+    def start(self) -> None:
+        """Begin to receive."""
+        self.link.start(self)
+
+    # --- what the link calls ------------------------------------------------------------------------
+
+    def frames_received(self, frames: Sequence[bytes], seen: Seen) -> None:
+        """Run frames through the engine and act on what it says."""
+        receive = self.engine.receive
+        now = self.clock.now()
+        for frame in frames:
+            if self.tap is not None:
+                self.tap("received", frame)
+            events = receive(frame, now=now, seen=seen)
+            if events:
+                self._dispatch(events)
+        self.flush()
+
+    def frame_refused(self, noise: Noise) -> None:
+        """A frame was too large to hold."""
+        self._dispatch(self.engine.refuse(noise))
+        self.flush()
+
+    def link_closed(self, error: LinkError | None) -> None:
+        """Fail what is under way, stop the handlers, and say so."""
+        self._dispatch(self.engine.close(error))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self.closed.done():
+            self.closed.set_result(error)
+
+    # --- sending --------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Hand the outbox to the link, take note of new deadlines, and mind the back-pressure."""
+        engine = self.engine
+        link = self.link
+        out = engine.take()
+        if out:
+            try:
+                for frame, about in out:
+                    if self.tap is not None:
+                        self.tap("sent", frame)
+                    link.send(frame, about)
+            except LinkClosed:
+                # `link_closed` follows, or has come; what is under way fails there.
+                return
+            if link.is_congested and self._unclogging is None:
+                link.pause_reading()
+                self._unclogging = self._loop.create_task(self._unclog())
+        wake = engine.next_deadline()
+        if wake is not None and (self._timer is None or wake < self._timer_at):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = wake
+            self._timer = self.clock.call_at(wake, self._expire)
+
+    async def _unclog(self) -> None:
+        """Read on once the peer has taken what we wrote."""
+        try:
+            await self.link.drain()
+        except LinkError:
+            return
+        finally:
+            self._unclogging = None
+        self.link.resume_reading()
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._dispatch(self.engine.expire(self.clock.now()))
+        self.flush()
+
+    async def request(
+        self,
+        method: str,
+        params: Record,
+        *,
+        timeout_s: float | None = None,
+        total_s: float | None = None,
+        on_progress: Callable[[ProgressParams], None] | None = None,
+    ) -> Record:
+        """Ask the peer and wait for the answer. Cancelling the wait cancels the request.
+
+        Raises:
+            RemoteFailure: the peer answered with an error.
+            DeadlineExceeded: no answer in time; the peer was told.
+            LinkError: the connection ended; `sent` says whether the request may have run.
+            LocalError, LimitExceeded, ValueError: as `Engine.request`.
+        """
+        call = self.engine.request(
+            method,
+            params,
+            now=self.clock.now(),
+            timeout_s=timeout_s,
+            total_s=total_s,
+            wants_progress=on_progress is not None,
+        )
+        return await self._wait(call, on_progress)
+
+    async def open(self, *, timeout_s: float | None = None) -> Record:
+        """Say hello and wait until the connection is open. Raises as `request` does."""
+        call = self.engine.open(now=self.clock.now(), timeout_s=timeout_s)
+        return await self._wait(call, None)
+
+    async def _wait(
+        self, call: Call, on_progress: Callable[[ProgressParams], None] | None
+    ) -> Record:
+        future: asyncio.Future[Record] = self._loop.create_future()
+        call.context = _Waiter(future, on_progress)
+        self._note(self.engine.drain_events())
+        self.flush()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if call.method.name != "initialize" and self.engine.cancel(call, "no longer wanted"):
+                self.flush()
+            raise
+
+    def notify(self, method: str, params: Record, *, about: int | str | None = None) -> None:
+        """Tell the peer. Raises as `Engine.notify` does."""
+        self.engine.notify(method, params, about=about)
+        self._note(self.engine.drain_events())
+        self.flush()
+
+    # --- acting on events ---------------------------------------------------------------------------
+
+    def _dispatch(self, events: Sequence[Event]) -> None:
+        for event in events:
+            kind = type(event)
+            if kind is RequestArrived:
+                exchange: Exchange = event.exchange  # type: ignore[union-attr]
+                params: Record = event.params  # type: ignore[union-attr]
+                task = self._spawn(self._run(exchange, params))
+                if not task.done():
+                    self._running[exchange] = task
+            elif isinstance(event, Answered | Failed):
+                self._settle(event)
+            elif isinstance(event, ProgressArrived):
+                self._tell_progress(event)
+            elif isinstance(event, CancelArrived | Overdue):
+                running = self._running.get(event.exchange)
+                if running is not None:
+                    running.cancel()
+                self._tell(event)
+            else:
+                self._tell(event)
+
+    def _note(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        try:
+            self.handler.handle_event(self, event)
+        except Exception:
+            log.exception("a listener failed on %s", type(event).__name__)
+
+    def _settle(self, event: Answered | Failed) -> None:
+        waiter = event.call.context
+        if not isinstance(waiter, _Waiter) or waiter.future.done():
+            return
+        if isinstance(event, Answered):
+            waiter.future.set_result(event.result)
+        else:
+            waiter.future.set_exception(event.error)
+
+    def _tell_progress(self, event: ProgressArrived) -> None:
+        waiter = event.call.context
+        if not isinstance(waiter, _Waiter) or waiter.on_progress is None:
+            return
+        try:
+            waiter.on_progress(event.params)
+        except Exception:
+            log.exception("a progress callback failed")
+
+    async def _run(self, exchange: Exchange, params: Record) -> None:
+        """One request of the peer, from its event to its answer."""
+        engine = self.engine
+        try:
+            result = await self.handler.handle_request(self, exchange, params)
+            if type(result) is Encoded:
+                self._answer_encoded(exchange, result)
+            else:
+                engine.answer(exchange, result)  # type: ignore[arg-type]
+        except RequestError as refusal:
+            engine.fail(exchange, refusal)
+        except asyncio.CancelledError:
+            # The peer's cancellation and the end of the link have marked the exchange already.
+            engine.fail(exchange, InternalError(f"{exchange.method.name} was cancelled here"))
+        except (CannotLower, ValueError, DragomanError):
+            log.exception("%s could not be answered", exchange.method.name)
+            engine.fail(exchange, InternalError(f"{exchange.method.name} failed"))
+        except BaseException:
+            # Even SystemExit from a handler ends the request, not the server.
+            log.exception("%s failed", exchange.method.name)
+            engine.fail(exchange, InternalError(f"{exchange.method.name} failed"))
+        finally:
+            self._running.pop(exchange, None)
+            self._note(engine.drain_events())
+            self.flush()
+
+    def _answer_encoded(self, exchange: Exchange, result: Encoded) -> None:
+        dialect = exchange.dialect
+        raw = result.written.get(dialect.wire)
+        if raw is None:
+            raw = dialect.encode(result.record, lambda loss: None)
+            result.written[dialect.wire] = raw
+        self.engine.answer_raw(exchange, raw)
+
+    # --- ending ---------------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Wait until the peer has taken enough of what was sent."""
+        await self.link.drain()
+
+    async def aclose(self) -> None:
+        """End the link, the handlers and every wait; may be called again."""
+        try:
+            await self.link.aclose()
+        finally:
+            if not self.closed.done():
+                self.link_closed(None)
+            tasks = list(self._running.values())
+            if self._unclogging is not None:
+                tasks.append(self._unclogging)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                _, stuck = await asyncio.wait(tasks, timeout=HANDLER_GRACE_S)
+                for task in stuck:
+                    log.warning("a handler ignores its cancellation: %r", task)
+
+
+def _eager_task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task that runs at once up to its first wait: most handlers end there."""
+    loop = asyncio.get_running_loop()
+    return asyncio.Task(coroutine, loop=loop, eager_start=True)  # type: ignore[call-arg,unused-ignore]
