@@ -145,8 +145,8 @@ def ready(peer: Peer) -> bool:
 def program(name: str, script: str, *arguments: str) -> list[str]:
     """The command line that runs ``interop/programs/<script>`` inside the peer called ``name``.
 
-    Node resolves a bare import from the file that holds it, so a script for an npm peer is copied into the
-    peer first. Raises `PeerError` if the peer is not ready.
+    Node resolves a bare import from the file that holds it, so the scripts for npm peers are copied
+    into the peer first. Raises `PeerError` if the peer is not ready.
     """
     peer = _need(name)
     source = PROGRAMS / script
@@ -154,12 +154,12 @@ def program(name: str, script: str, *arguments: str) -> list[str]:
         return [str(python(peer)), str(source), *arguments]
     copies = peer.directory / "programs"
     copies.mkdir(exist_ok=True)
-    target = copies / script
-    # Written beside and renamed: another process may start the same copy at this moment.
-    fresh = copies / f".{script}.{os.getpid()}.{threading.get_ident()}"
-    fresh.write_bytes(source.read_bytes())
-    fresh.replace(target)
-    return [_tool("node"), str(target), *arguments]
+    for module in PROGRAMS.glob("*.mjs"):
+        # Written beside and renamed: another process may start the same copy at this moment.
+        fresh = copies / f".{module.name}.{os.getpid()}.{threading.get_ident()}"
+        fresh.write_bytes(module.read_bytes())
+        fresh.replace(copies / module.name)
+    return [_tool("node"), str(copies / script), *arguments]
 
 
 def binary(name: str, package: str, *arguments: str) -> list[str]:

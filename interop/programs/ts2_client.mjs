@@ -1,0 +1,33 @@
+// The everything client in the second line of the TypeScript SDK; see ts_client.mjs.
+//
+//     node ts2_client.mjs [--mode auto|legacy] [--revision DATE] COMMAND ARGUMENT...
+//
+// `legacy`, the default of the SDK, shakes hands at once; `auto` asks `server/discover` first, of a
+// second process. `--revision` offers that revision and no other.
+
+import { Client } from "@modelcontextprotocol/client";
+import { StdioClientTransport } from "@modelcontextprotocol/client/stdio";
+
+import { CAPABILITIES, options, run } from "./ts_client.mjs";
+
+const { command, mode, revision } = options(process.argv.slice(2));
+const client = new Client(
+  { name: "ts2-client", version: "2.4" },
+  {
+    capabilities: CAPABILITIES,
+    versionNegotiation: { mode },
+    ...(revision && { supportedProtocolVersions: [revision] }),
+  },
+);
+
+await run({
+  sdk: "typescript 2.4",
+  client,
+  connect: () =>
+    client.connect(new StdioClientTransport({ command: command[0], args: command.slice(1) })),
+  version: () => client.getNegotiatedProtocolVersion(),
+  elicits: () => !["2024-11-05", "2025-03-26"].includes(client.getNegotiatedProtocolVersion()),
+  on: (method, handler) => client.setRequestHandler(method, handler),
+  note: (method, handler) => client.setNotificationHandler(method, handler),
+  call: (params, more) => client.callTool(params, more),
+});
