@@ -62,6 +62,11 @@ _anything = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_TO_SQUARE = bytes.maketrans(b"{}", b"[]")
+# Indented by one space a level, a line this far to the right is inside of MAX_DEPTH containers.
+_DEEPEST_LINE = b"\n" + b" " * MAX_DEPTH
+# 256 KiB: indenting is the fastest check, but can make a hostile frame a hundred times longer.
+_INDENTABLE_BYTES = 256 * 1024
 _ESCAPED_COLON = re.compile(rb"\\u003[aA]")
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -104,7 +109,7 @@ def _read(frame: bytes) -> Any:
         raise _bad("parse", f"nested deeper than {MAX_DEPTH} levels", frame) from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
         raise _bad("parse", _explain(frame, fault), frame) from None
-    if frame.count(b"[") + frame.count(b"{") > MAX_DEPTH and _too_deep(frame, value):
+    if frame.count(b"[") + frame.count(b"{") > MAX_DEPTH and _too_deep(frame):
         raise _bad("parse", f"nested deeper than {MAX_DEPTH} levels", frame, _id_of(value))
     # Each pair of an object has one colon outside of strings; colons inside strings survive a
     # round trip. So equal counts prove that no pair was lost, which is what a duplicate key does.
@@ -120,27 +125,24 @@ def _id_of(value: Any) -> RequestId | None:
     return ident if type(ident) in (int, str) else None
 
 
-def _too_deep(frame: bytes, value: Any) -> bool:
-    """Exact nesting check; the quick half peels one level of empty brackets at a time."""
-    brackets = frame.translate(None, _NOT_BRACKETS)
+def _too_deep(frame: bytes) -> bool:
+    """Exact nesting check of a frame that is valid JSON."""
+    if len(frame) <= _INDENTABLE_BYTES:
+        try:
+            if _DEEPEST_LINE not in msgspec.json.format(frame, indent=1):
+                return False
+        except RecursionError:
+            return True
+    # Brackets inside strings do not nest: drop the escapes, then every second piece between quotes.
+    if b"\\" in frame:
+        frame = frame.replace(b"\\\\", b"").replace(b'\\"', b"")
+    brackets = b"".join(frame.split(b'"')[::2]).translate(_TO_SQUARE, _NOT_BRACKETS)
     for _ in range(MAX_DEPTH):
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        # each pass removes the innermost level, and only that
+        brackets = brackets.replace(b"[]", b"")
         if not brackets:
             return False
-    # Brackets inside strings can leave a rest: only now walk the value itself.
-    level: list[Any] = [value]
-    depth = 0
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH + 1:
-            return True
-        level = [
-            child
-            for node in level
-            for child in (node.values() if type(node) is dict else node)
-            if type(child) in (dict, list)
-        ]
-    return False
+    return True
 
 
 def _refuse_duplicates(frame: bytes, value: Any) -> None:
@@ -172,12 +174,12 @@ def _explain(frame: bytes, fault: Exception) -> str:
         raise ValueError(f"{name} is not JSON")
 
     try:
-        value = json.loads(text, parse_constant=refuse)
+        plain = json.dumps(json.loads(text, parse_constant=refuse), ensure_ascii=False)
     except RecursionError:
         return f"nested deeper than {MAX_DEPTH} levels"
     except ValueError as reason:
         return f"not valid JSON: {reason}"
-    if _LONE_SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+    if _LONE_SURROGATE.search(plain):
         return "a string holds half of a surrogate pair, which is no character"
     return f"not acceptable JSON: {fault}"
 
@@ -265,7 +267,13 @@ def find_id(head: bytes, tail: bytes) -> tuple[RequestId | None, bool]:
     """
     is_request = bool(_METHOD.search(head) or _METHOD.search(tail))
     ids = _ID.findall(head) or _ID.findall(tail)[-1:]
-    return (_anything(ids[0]) if ids else None), is_request
+    try:
+        ident = _anything(ids[0]) if ids else None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None, is_request
+    if type(ident) is int and not -MAX_ID <= ident <= MAX_ID:
+        return None, is_request
+    return ident, is_request
 
 
 # --- writing ------------------------------------------------------------------------------------
@@ -273,6 +281,8 @@ def find_id(head: bytes, tail: bytes) -> tuple[RequestId | None, bool]:
 
 def encode_value(value: Any) -> bytes:
     """Write a value as compact JSON in UTF-8.
+
+    A float that is no number becomes null, as JavaScript writes it.
 
     Raises:
         ValueError: it holds something JSON or UTF-8 cannot: an unknown type, a lone surrogate.
@@ -292,19 +302,19 @@ def _id(ident: RequestId | None) -> bytes:
 def request(ident: RequestId, method: str, params: bytes) -> bytes:
     """A request; empty `params` leaves the member out."""
     if params:
-        return b'{"jsonrpc":"2.0","id":%b,"method":"%b","params":%b}' % (
+        return b'{"jsonrpc":"2.0","id":%b,"method":%b,"params":%b}' % (
             _id(ident),
-            method.encode(),
+            _encode(method),
             params,
         )
-    return b'{"jsonrpc":"2.0","id":%b,"method":"%b"}' % (_id(ident), method.encode())
+    return b'{"jsonrpc":"2.0","id":%b,"method":%b}' % (_id(ident), _encode(method))
 
 
 def notification(method: str, params: bytes) -> bytes:
     """A notification; empty `params` leaves the member out."""
     if params:
-        return b'{"jsonrpc":"2.0","method":"%b","params":%b}' % (method.encode(), params)
-    return b'{"jsonrpc":"2.0","method":"%b"}' % method.encode()
+        return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (_encode(method), params)
+    return b'{"jsonrpc":"2.0","method":%b}' % _encode(method)
 
 
 def success(ident: RequestId, result: bytes) -> bytes:
