@@ -1,0 +1,224 @@
+"""The second schema engine: types that only pydantic can read.
+
+This module imports pydantic, so it is itself imported only when a signature holds one of pydantic's
+models, fields or types, or a type that msgspec refuses.
+
+Values are validated in strict mode from JSON text: a string stays a string, true stays a boolean.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pydantic
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
+
+from dragoman.errors import ArgumentFault, Misconfigured
+from dragoman.model.base import JSON
+from dragoman.server.annotations import map_type
+from dragoman.server.faults import preview
+from dragoman.server.schemas import REF, Schema
+
+__all__ = ["PydanticType", "field_factory", "field_name", "tidy"]
+
+# Bytes travel as base64, as they do everywhere else in the protocol.
+_CONFIG = pydantic.ConfigDict(val_json_bytes="base64", ser_json_bytes="base64")
+
+
+class _Generator(GenerateJsonSchema):
+    """pydantic's generator without the titles that repeat a member's name."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+class PydanticType:
+    """One type under pydantic's rules.
+
+    Raises:
+        Misconfigured: pydantic has no JSON form for it either.
+    """
+
+    def __init__(self, annotation: Any) -> None:
+        self.annotation = map_type(annotation, _to_field)
+        self.name = getattr(annotation, "__name__", None)
+        try:
+            with warnings.catch_warnings():
+                # An alias on a parameter is handled by the binding.
+                warnings.simplefilter("ignore")
+                self.adapter = self.make_adapter()
+        except (pydantic.PydanticUserError, TypeError) as error:
+            raise Misconfigured(str(error).splitlines()[0]) from None
+
+    def make_adapter(self) -> pydantic.TypeAdapter[Any]:
+        try:
+            return pydantic.TypeAdapter(self.annotation, config=_CONFIG)
+        except pydantic.PydanticUserError as error:
+            # Models, dataclasses and TypedDicts bring their own configuration.
+            if error.code != "type-adapter-config-unused":
+                raise
+            return pydantic.TypeAdapter(self.annotation)
+
+    def schema(self, *, is_output: bool = False) -> Schema:
+        """The JSON Schema, in the same words as `schemas.SchemaWriter`'s; with `$defs`."""
+        try:
+            raw = self.adapter.json_schema(
+                ref_template=REF + "{model}",
+                schema_generator=_Generator,
+                mode="serialization" if is_output else "validation",
+            )
+        except pydantic.PydanticUserError as error:
+            raise Misconfigured(str(error).splitlines()[0]) from None
+        return tidy(raw, self.name)
+
+    def read(self, raw: msgspec.Raw | bytes) -> Any:
+        """Validate JSON text.
+
+        Raises:
+            ValueError: it does not fit (pydantic's ValidationError is one).
+        """
+        return self.adapter.validate_json(bytes(raw), strict=True)
+
+    def read_text(self, text: str) -> Any:
+        """Validate a string that stands for a value, as in a URI: "3" may be a number here."""
+        return self.adapter.validate_strings(text)
+
+    def faults(self, raw: bytes, path: str) -> list[ArgumentFault]:
+        """What pydantic finds wrong with JSON text; none when it fits."""
+        try:
+            self.read(raw)
+        except pydantic.ValidationError as error:
+            whole = msgspec.json.decode(raw)
+            return [
+                ArgumentFault(path + _path(one["loc"], whole), one["msg"], preview(one["input"]))
+                for one in error.errors(include_url=False, include_context=False)
+            ]
+        return []
+
+    def dump(self, value: Any) -> JSON:
+        """The JSON form of a value, checked against the type.
+
+        Raises:
+            ValueError: the value is not of this type; the text says where.
+        """
+        return self.adapter.dump_python(value, mode="json", by_alias=True, warnings="error")
+
+
+def field_name(metadata: Any) -> str | None:
+    """The name that a `Field(alias=...)` gives a parameter on the wire; None when it gives none."""
+    if not isinstance(metadata, FieldInfo):
+        return None
+    alias = metadata.validation_alias or metadata.alias
+    return alias if isinstance(alias, str) else None
+
+
+def field_factory(metadata: FieldInfo) -> Callable[[], Any] | None:
+    """What makes a `Field`'s default anew for each call; None when the default is a value."""
+    if metadata.default_factory is None:
+        return None
+    return lambda: metadata.get_default(call_default_factory=True, validated_data={})
+
+
+def _to_field(metadata: Any) -> Any:
+    """One item of `Annotated` in pydantic's words; what is already so stays as it is."""
+    if isinstance(metadata, FieldInfo):
+        return metadata
+    text = metadata if isinstance(metadata, str) else getattr(metadata, "documentation", None)
+    if isinstance(text, str):
+        return pydantic.Field(description=text)
+    if not isinstance(metadata, msgspec.Meta):
+        return metadata
+    names = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern")
+    said = ("title", "description", "examples")
+    given = {
+        name: value
+        for name in (*names, *said)
+        if (value := getattr(metadata, name, None)) is not None
+    }
+    return pydantic.Field(**given, json_schema_extra=metadata.extra_json_schema)
+
+
+def _path(location: tuple[int | str, ...], value: JSON) -> str:
+    """Where a fault is. pydantic also names the branches of unions, which lead nowhere."""
+    path = ""
+    for step in location:
+        if isinstance(value, list) and isinstance(step, int) and step < len(value):
+            path, value = f"{path}[{step}]", value[step]
+        elif isinstance(value, dict) and step in value:
+            path, value = f"{path}.{step}", value[step]
+    return path
+
+
+def tidy(schema: Schema, name: str | None = None) -> Schema:
+    """Bring pydantic's schema into the form that the other engine writes.
+
+    Titles that repeat a class name go, `const` becomes a one-element `enum`, enumerations are
+    written in place, "any value" is written as nothing. `name` is the class at the root.
+    """
+    definitions: dict[str, Schema] = schema.pop("$defs", {})
+    enums = {
+        REF + key: _tidy_one(definition, key)
+        for key, definition in definitions.items()
+        if "enum" in definition or "const" in definition
+    }
+    kept = {
+        key: _tidy(definition, key, enums)
+        for key, definition in definitions.items()
+        if REF + key not in enums
+    }
+    whole: Schema = _tidy(schema, name, enums)
+    return {**whole, "$defs": kept} if kept else whole
+
+
+def _tidy(schema: Any, name: str | None, enums: dict[str, Schema]) -> Any:
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("$ref") in enums:
+        around = {key: value for key, value in schema.items() if key != "$ref"}
+        schema = {**enums[schema["$ref"]], **around}
+    one = _tidy_one(schema, name)
+    for word, inner in list(one.items()):
+        if word in ("properties", "patternProperties", "dependentSchemas"):
+            one[word] = {key: _tidy(value, None, enums) for key, value in inner.items()}
+        elif word in ("items", "additionalProperties", "not", "contains", "propertyNames"):
+            one[word] = _tidy(inner, None, enums)
+        elif word in ("anyOf", "oneOf", "allOf", "prefixItems"):
+            one[word] = [_tidy(value, None, enums) for value in inner]
+    _drop_any(one)
+    if isinstance(one.get("propertyNames"), dict):
+        # A member's name is always text.
+        one["propertyNames"].pop("type", None)
+    patterns = one.get("patternProperties")
+    if patterns and "properties" not in one and "additionalProperties" not in one:
+        # So are a dict's keys under a pattern written; the validator refuses every other key.
+        ((pattern, values),) = patterns.items() if len(patterns) == 1 else ((None, None),)
+        if pattern is not None:
+            del one["patternProperties"]
+            one["propertyNames"] = {"pattern": pattern}
+            one |= {"additionalProperties": values} if values else {}
+    return one
+
+
+def _tidy_one(schema: Schema, name: str | None) -> Schema:
+    one = dict(schema)
+    if "const" in one:
+        one["enum"] = [one.pop("const")]
+    title = one.get("title")
+    if title is not None and title == name:
+        del one["title"]
+    if one.get("format") == "base64url":
+        del one["format"]
+        one["contentEncoding"] = "base64"
+    # An OpenAPI word; the constants in each branch say the same.
+    one.pop("discriminator", None)
+    return one
+
+
+def _drop_any(schema: Schema) -> None:
+    for word in ("items", "additionalProperties"):
+        if schema.get(word) in (True, {}):
+            del schema[word]
