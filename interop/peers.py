@@ -283,9 +283,7 @@ def _tool(name: str) -> str:
 def _need(name: str) -> Peer:
     peer = find(name)
     if not ready(peer):
-        raise PeerError(
-            f"peer {name} is not ready; run: python interop/peers.py --only {name}"
-        )
+        raise PeerError(f"peer {name} is not ready; run: python interop/peers.py --only {name}")
     return peer
 
 
@@ -352,7 +350,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Make the interoperability peers of dragoman.")
     parser.add_argument("--only", action="append", metavar="NAME", help="this peer (repeatable)")
     parser.add_argument("--list", action="store_true", help="name the peers, make nothing")
-    parser.add_argument("--json", action="store_true", help="describe the peers as JSON, make nothing")
+    parser.add_argument(
+        "--json", action="store_true", help="describe the peers as JSON, make nothing"
+    )
     parser.add_argument("--jobs", type=int, default=3, help="peers made at the same time")
     options = parser.parse_args(argv)
     try:
@@ -361,7 +361,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(fault, file=sys.stderr)
         return 2
     if options.json:
-        print(json.dumps({"cache": str(cache()), "peers": [describe(peer) for peer in chosen]}, indent=2))
+        print(
+            json.dumps(
+                {"cache": str(cache()), "peers": [describe(peer) for peer in chosen]}, indent=2
+            )
+        )
         return 0
     width = max(len(peer.name) for peer in chosen)
     if options.list:

@@ -20,7 +20,8 @@ PNG = bytes.fromhex(
 ITEMS = ["1", "12", "2"]
 TONES = ["harsh", "kind", "kindly"]
 
-app = FastMCP("fastmcp-everything", instructions="Use the tools.")
+# Pages of five: the only peer that makes a client follow cursors.
+app = FastMCP("fastmcp-everything", instructions="Use the tools.", list_page_size=5)
 state = {"hanging": 0, "cancelled": 0}
 subscribed: set[str] = set()
 

@@ -200,7 +200,9 @@ async def main(command):
             "blob": "interop://blob",
             "item": "interop://item/12",
         }.items():
-            seen[key] = [plain(part) for part in (await session.read_resource(AnyUrl(uri))).contents]
+            seen[key] = [
+                plain(part) for part in (await session.read_resource(AnyUrl(uri))).contents
+            ]
         await session.subscribe_resource(AnyUrl("interop://greeting"))
         seen["touch"] = await call("touch", uri="interop://greeting")
         await settle(session, lambda: seen["resourcesUpdated"])
@@ -209,7 +211,9 @@ async def main(command):
 
         prompts = await every_page(session.list_prompts, "prompts")
         seen["prompts"] = {prompt.name: plain(prompt) for prompt in prompts}
-        seen["review"] = plain(await session.get_prompt("review", {"code": "x = 1", "tone": "harsh"}))
+        seen["review"] = plain(
+            await session.get_prompt("review", {"code": "x = 1", "tone": "harsh"})
+        )
         seen["complete"] = plain(
             await session.complete(
                 types.PromptReference(type="ref/prompt", name="review"),

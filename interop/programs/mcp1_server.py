@@ -207,9 +207,10 @@ async def main() -> None:
     options = low.create_initialization_options(NotificationOptions(tools_changed=True))
     # The SDK serves subscriptions but always declares that it does not.
     options.capabilities.resources.subscribe = True
-    if types.LATEST_PROTOCOL_VERSION != "2024-11-05" and "completions" not in type(
-        options.capabilities
-    ).model_fields:
+    if (
+        types.LATEST_PROTOCOL_VERSION != "2024-11-05"
+        and "completions" not in type(options.capabilities).model_fields
+    ):
         # 1.9 completes but cannot say so; the capability came with its revision.
         declared = options.capabilities.model_dump(exclude_none=True)
         options.capabilities = types.ServerCapabilities(**declared, completions={})

@@ -189,7 +189,9 @@ async def main(command):
 
         prompts = await every_page(client.list_prompts, "prompts")
         seen["prompts"] = {prompt.name: plain(prompt) for prompt in prompts}
-        seen["review"] = plain(await client.get_prompt("review", {"code": "x = 1", "tone": "harsh"}))
+        seen["review"] = plain(
+            await client.get_prompt("review", {"code": "x = 1", "tone": "harsh"})
+        )
         seen["complete"] = plain(
             await client.complete(
                 types.PromptReference(type="ref/prompt", name="review"),
