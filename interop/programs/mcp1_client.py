@@ -99,7 +99,7 @@ async def slow(session):
 
         return await session.call_tool("slow", arguments, progress_callback=on_progress)
     meta = types.RequestParams.Meta(progressToken="slow-token")
-    params = types.CallToolRequestParams(name="slow", arguments=arguments, **{"_meta": meta})
+    params = types.CallToolRequestParams(name="slow", arguments=arguments, _meta=meta)
     request = types.CallToolRequest(method="tools/call", params=params)
     return await session.send_request(types.ClientRequest(request), types.CallToolResult)
 

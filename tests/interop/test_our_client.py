@@ -1,0 +1,474 @@
+"""The dragoman client against servers of other implementations, each in its own process."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from dragoman import Client, RemoteFailure, ToolError
+from dragoman.model.completion import PromptReference, ResourceTemplateReference
+from dragoman.model.content import TextContent
+from dragoman.model.elicitation import ElicitParams, ElicitResult
+from dragoman.model.logging import LogMessageParams
+from dragoman.model.roots import Root
+from dragoman.model.sampling import CreateMessageParams, CreateMessageResult
+from interop import peers
+from tests.interop.documents import ECHOED, PNG_SIGNATURE, REVISIONS, TOOLS
+
+pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("our-client")]
+
+# One step of a visit; a local server answers in milliseconds, a hang must not hide the other steps.
+STEP_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One everything server: its peer, its program, and what it can and cannot do.
+
+    `newest` is the newest revision it shakes hands on, `oldest` the oldest it still accepts. `codes`:
+    its error numbers; a name that is missing is answered with a tool result that is an error.
+    `pages`: it answers lists page by page.
+    """
+
+    peer: str
+    program: str
+    name: str
+    newest: str
+    codes: dict[str, int]
+    messages: bool = True
+    cancels: bool = True
+    pages: bool = False
+
+
+NO_CODE = {"prompt": 0, "resource": 0}
+TS_1 = {"prompt": -32602, "resource": -32602}
+TS_2 = {**TS_1, "tool": -32602}
+
+SERVERS: dict[str, Server] = {
+    "mcp-1.6": Server(
+        "mcp-1.6", "mcp1_server.py", "mcp1-everything", "2024-11-05", NO_CODE, False, cancels=False
+    ),
+    "mcp-1.9": Server(
+        "mcp-1.9", "mcp1_server.py", "mcp1-everything", "2025-03-26", NO_CODE, False, cancels=False
+    ),
+    "mcp-1.22": Server(
+        "mcp-1.22", "mcp1_server.py", "mcp1-everything", "2025-06-18", NO_CODE, False
+    ),
+    "mcp-1.29": Server(
+        "mcp-1.29", "mcp1_server.py", "mcp1-everything", "2025-11-25", NO_CODE, False
+    ),
+    "mcp-2.3": Server(
+        "mcp-2.3",
+        "mcp2_server.py",
+        "mcp2-everything",
+        "2025-11-25",
+        {"prompt": 0, "resource": -32602},
+    ),
+    "fastmcp-4.1": Server(
+        "fastmcp-4.1", "fastmcp_server.py", "fastmcp-everything", "2025-11-25", TS_1, pages=True
+    ),
+    "ts-1": Server("ts-1", "ts1_server.mjs", "ts1-everything", "2025-11-25", TS_1),
+    "ts-2": Server("ts-2", "ts2_server.mjs", "ts2-everything", "2025-11-25", TS_2),
+}
+
+# The visits: each server as it negotiates by itself, and three that take every revision, pinned to each.
+VISITS: dict[str, tuple[str, str | None]] = {
+    **{name: (name, None) for name in SERVERS},
+    **{
+        f"{name}-at-{revision}": (name, revision)
+        for name in ("mcp-2.3", "ts-1", "ts-2")
+        for revision in REVISIONS[:-1]
+    },
+}
+
+
+@dataclass
+class Visit:
+    """What one client saw of one server: the value or the exception of every step."""
+
+    server: Server
+    revision: str
+    found: dict[str, Any] = field(default_factory=dict)
+    faults: dict[str, BaseException] = field(default_factory=dict)
+    logs: list[tuple[str, str | None, Any]] = field(default_factory=list)
+    progress: list[tuple[float, float | None, str | None]] = field(default_factory=list)
+    sampled: list[CreateMessageParams] = field(default_factory=list)
+    elicited: list[ElicitParams] = field(default_factory=list)
+    updated: list[str] = field(default_factory=list)
+    tools_changed: int = 0
+    junk: list[object] = field(default_factory=list)
+
+    def __getitem__(self, step: str) -> Any:
+        """The value of a step; raises what the step raised."""
+        if step in self.faults:
+            raise self.faults[step]
+        return self.found[step]
+
+    def has(self, revision: str) -> bool:
+        """Whether the agreed revision is `revision` or newer."""
+        return REVISIONS.index(self.revision) >= REVISIONS.index(revision)
+
+    async def step(self, name: str, awaitable: Awaitable[Any]) -> None:
+        try:
+            async with asyncio.timeout(STEP_TIMEOUT_S):
+                self.found[name] = await awaitable
+        except Exception as fault:
+            self.faults[name] = fault
+
+    # --- what the client is asked and told ----------------------------------------------------
+
+    async def on_sampling(self, params: CreateMessageParams) -> CreateMessageResult:
+        self.sampled.append(params)
+        content = params.messages[0].content
+        block = content[0] if isinstance(content, list) else content
+        assert isinstance(block, TextContent)
+        answer = TextContent(text=f"answer to {block.text}")
+        return CreateMessageResult(role="assistant", content=answer, model="our-model")
+
+    async def on_elicit(self, params: ElicitParams) -> ElicitResult:
+        self.elicited.append(params)
+        return ElicitResult(action="accept", content={"name": "Ada", "age": 36})
+
+    def on_log(self, params: LogMessageParams) -> None:
+        self.logs.append((params.level, params.logger, params.data))
+
+    def on_progress(
+        self, progress: float, total: float | None = None, message: str | None = None
+    ) -> None:
+        self.progress.append((progress, total, message))
+
+    def on_tools_changed(self) -> None:
+        self.tools_changed += 1
+
+    def on_resource_updated(self, uri: str) -> None:
+        self.updated.append(uri)
+
+    def on_junk(self, line: object) -> None:
+        self.junk.append(line)
+
+
+async def settle(client: Client, condition: Callable[[], object]) -> None:
+    """Let notifications arrive that are still on their way; each ping is a full round trip."""
+    for _ in range(100):
+        if condition():
+            return
+        await client.ping()
+
+
+async def cancel(client: Client) -> tuple[dict[str, int], bool]:
+    """Cancel a call that hangs: what the server says of it, and whether our task was cancelled."""
+
+    async def state() -> dict[str, int]:
+        said = json.loads((await client.call_tool("hang_state")).text)
+        assert isinstance(said, dict)
+        return said
+
+    call = asyncio.create_task(client.call_tool("hang"))
+    while (await state())["hanging"] != 1:
+        pass
+    call.cancel()
+    await asyncio.wait([call])
+    while (now := await state())["cancelled"] != 1:
+        pass
+    return now, call.cancelled()
+
+
+async def grow(client: Client, visit: Visit) -> list[str]:
+    await client.call_tool("grow")
+    await settle(client, lambda: visit.tools_changed)
+    return [tool.name for tool in await client.list_tools()]
+
+
+async def touch(client: Client, visit: Visit) -> tuple[str, str]:
+    await client.subscribe_resource("interop://greeting")
+    first = await client.call_tool("touch", {"uri": "interop://greeting"})
+    await settle(client, lambda: visit.updated)
+    await client.unsubscribe_resource("interop://greeting")
+    second = await client.call_tool("touch", {"uri": "interop://greeting"})
+    return first.text, second.text
+
+
+async def log(client: Client, visit: Visit) -> str:
+    await client.set_logging_level("warning")
+    said = await client.call_tool("log_all_levels")
+    await settle(client, lambda: len(visit.logs) >= 5)
+    return said.text
+
+
+async def pages(client: Client) -> list[list[str]]:
+    """The tools as the server cut them into pages."""
+    found, cursor = [], None
+    while True:
+        page = await client.list_tools_page(cursor)
+        found.append([tool.name for tool in page.tools])
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+async def visit_server(server: Server, pinned: str | None) -> Visit:
+    visit = Visit(server, pinned or server.newest)
+    async with Client(
+        peers.program(server.peer, server.program),
+        name="dragoman-client",
+        version="1",
+        revision=pinned,
+        timeout_s=STEP_TIMEOUT_S,
+        on_log=visit.on_log,
+        on_tools_changed=visit.on_tools_changed,
+        on_resource_updated=visit.on_resource_updated,
+        on_junk=visit.on_junk,
+        sampling_handler=visit.on_sampling,
+        elicitation_handler=visit.on_elicit,
+        roots=[Root(uri="file:///srv/project", name="project")],
+    ) as client:
+        call = client.call_tool
+        visit.found["protocol_version"] = client.protocol_version
+        visit.found["server_info"] = client.server_info
+        visit.found["instructions"] = client.instructions
+        visit.found["capabilities"] = client.server_capabilities
+        await visit.step("tools", client.list_tools())
+        await visit.step("pages", pages(client))
+        await visit.step("add", call("add", {"a": 2, "b": 3}))
+        await visit.step("echo", call("echo", {"text": ECHOED}))
+        await visit.step("slow", call("slow", {"steps": 3}, on_progress=visit.on_progress))
+        await visit.step("fail", call("fail"))
+        await visit.step("fail quietly", call("fail", raise_on_error=False))
+        await visit.step("image", call("image"))
+        await visit.step("weather", call("weather", {"city": "Oslo"}))
+        await visit.step("ask_model", call("ask_model", {"prompt": "why?"}))
+        await visit.step("roots", call("list_my_roots"))
+        await visit.step("roots changed", client.notify_roots_changed())
+        await visit.step("roots again", call("list_my_roots"))
+        await visit.step("log", log(client, visit))
+        await visit.step("ping", client.ping())
+        await visit.step("ping_client", call("ping_client"))
+        await visit.step("resources", client.list_resources())
+        await visit.step("templates", client.list_resource_templates())
+        await visit.step("greeting", client.read_resource("interop://greeting"))
+        await visit.step("blob", client.read_resource("interop://blob"))
+        await visit.step("item", client.read_resource("interop://item/12"))
+        await visit.step("touch", touch(client, visit))
+        await visit.step("prompts", client.list_prompts())
+        await visit.step("review", client.get_prompt("review", {"code": "x = 1", "tone": "harsh"}))
+        reference = PromptReference(name="review")
+        await visit.step("complete", client.complete(reference, "tone", "kind"))
+        template = ResourceTemplateReference(uri="interop://item/{id}")
+        await visit.step("complete template", client.complete(template, "id", "1"))
+        await visit.step("no tool", call("no_such_tool"))
+        await visit.step("no prompt", client.get_prompt("no_such_prompt", {}))
+        await visit.step("no resource", client.read_resource("interop://nothing"))
+        await visit.step("bad arguments", call("add", {"a": "x"}))
+        if "elicit" in {tool.name for tool in visit.found.get("tools", ())}:
+            await visit.step("elicit", call("elicit", {"question": "who are you?"}))
+        await visit.step("grow", grow(client, visit))
+        if server.cancels:
+            await visit.step("cancel", cancel(client))
+            await visit.step("alive", call("add", {"a": 20, "b": 22}))
+    return visit
+
+
+@functools.cache
+def visit_of(name: str) -> Visit:
+    server, pinned = VISITS[name]
+    return asyncio.run(visit_server(SERVERS[server], pinned))
+
+
+@pytest.fixture(params=VISITS)
+def visit(request: pytest.FixtureRequest) -> Visit:
+    return visit_of(request.param)
+
+
+def test_the_revision_is_agreed(visit: Visit) -> None:
+    assert visit["protocol_version"] == visit.revision
+
+
+def test_the_server_introduces_itself(visit: Visit) -> None:
+    assert visit["server_info"].name == visit.server.name
+    assert visit["instructions"] == "Use the tools."
+
+
+def test_capabilities_are_known(visit: Visit) -> None:
+    declared = visit["capabilities"]
+    assert declared.tools.list_changed is True
+    assert declared.resources.subscribe is True
+    assert declared.prompts is not None
+    assert declared.logging is not None
+
+
+def test_every_tool_is_listed(visit: Visit) -> None:
+    names = [tool.name for tool in visit["tools"]]
+    assert sorted(names) == sorted(set(names))
+    assert set(names) - {"elicit"} == TOOLS
+    add = next(tool for tool in visit["tools"] if tool.name == "add")
+    assert add.description == "Add two integers."
+    assert sorted(add.input_schema["required"]) == ["a", "b"]
+
+
+def test_pages_are_followed(visit: Visit) -> None:
+    sizes = [len(page) for page in visit["pages"]]
+    assert [name for page in visit["pages"] for name in page] == [t.name for t in visit["tools"]]
+    assert max(sizes) == (5 if visit.server.pages else len(visit["tools"]))
+
+
+def test_tools_are_called(visit: Visit) -> None:
+    assert visit["add"].text == "5"
+    assert visit["add"].is_error is False
+
+
+def test_text_of_any_script_comes_back(visit: Visit) -> None:
+    assert visit["echo"].text == ECHOED
+
+
+def test_progress_arrives_in_order(visit: Visit) -> None:
+    assert visit["slow"].text == "done 3"
+    assert [(progress, total) for progress, total, _ in visit.progress] == [(1, 3), (2, 3), (3, 3)]
+    if visit.server.messages and visit.has("2025-03-26"):
+        assert [note[2] for note in visit.progress] == ["step 1", "step 2", "step 3"]
+
+
+def test_a_failed_tool_raises(visit: Visit) -> None:
+    with pytest.raises(ToolError, match="deliberate failure"):
+        visit["fail"]
+
+
+def test_a_failed_tool_can_be_read_as_a_result(visit: Visit) -> None:
+    assert visit["fail quietly"].is_error is True
+    assert "deliberate failure" in visit["fail quietly"].text
+
+
+def test_a_picture_arrives_whole(visit: Visit) -> None:
+    (block,) = visit["image"].content
+    assert block.mime_type == "image/png"
+    assert block.decode().startswith(PNG_SIGNATURE)
+
+
+def test_records_are_data(visit: Visit) -> None:
+    record = {"city": "Oslo", "degrees": 21.5}
+    assert json.loads(visit["weather"].text) == record
+    if visit.has("2025-06-18"):
+        assert visit["weather"].data == record
+
+
+def test_the_server_may_ask_our_model(visit: Visit) -> None:
+    assert visit["ask_model"].text == "assistant|our-model|answer to why?"
+    (asked,) = visit.sampled
+    assert (asked.max_tokens, asked.system_prompt, asked.temperature) == (50, "be brief", 0.5)
+    assert asked.stop_sequences == ["STOP"]
+    assert asked.model_preferences is not None
+    assert [hint.name for hint in asked.model_preferences.hints or ()] == ["small"]
+    assert asked.model_preferences.speed_priority == 0.9
+
+
+def test_the_server_sees_our_roots(visit: Visit) -> None:
+    assert json.loads(visit["roots"].text) == [["file:///srv/project", "project"]]
+    assert visit["roots changed"] is None
+    assert json.loads(visit["roots again"].text) == [["file:///srv/project", "project"]]
+
+
+def test_log_messages_arrive_from_the_level_asked_for(visit: Visit) -> None:
+    assert visit["log"] == "logged"
+    levels = ["warning", "error", "critical", "alert", "emergency"]
+    found = [
+        # FastMCP servers wrap the text in a record of their own.
+        (level, logger, data["msg"] if isinstance(data, dict) else data)
+        for level, logger, data in visit.logs
+    ]
+    assert found == [(level, "interop", f"message at {level}") for level in levels]
+
+
+def test_both_sides_ping(visit: Visit) -> None:
+    assert visit["ping"] is None or visit["ping"] >= 0
+    assert visit["ping_client"].text == "pong"
+
+
+def test_resources_and_templates_are_listed(visit: Visit) -> None:
+    found = {entry.uri: entry for entry in visit["resources"]}
+    assert set(found) == {"interop://greeting", "interop://blob"}
+    assert found["interop://greeting"].name == "greeting"
+    assert found["interop://greeting"].mime_type == "text/plain"
+    (template,) = visit["templates"]
+    assert (template.uri_template, template.name) == ("interop://item/{id}", "item")
+
+
+def test_resources_are_read(visit: Visit) -> None:
+    assert visit["greeting"].text == "hello from the peer"
+    (blob,) = visit["blob"].contents
+    assert blob.decode() == bytes(range(256))
+    assert blob.mime_type == "application/octet-stream"
+    assert visit["item"].text == "item 12"
+
+
+def test_subscribers_hear_of_changes_and_others_do_not(visit: Visit) -> None:
+    assert visit["touch"] == ("announced", "nobody subscribed")
+    assert visit.updated == ["interop://greeting"]
+
+
+def test_prompts_are_listed_and_filled(visit: Visit) -> None:
+    (entry,) = visit["prompts"]
+    assert (entry.name, entry.description) == ("review", "Ask for a review.")
+    required = {argument.name: bool(argument.required) for argument in entry.arguments}
+    assert required == {"code": True, "tone": False}
+    (message,) = visit["review"].messages
+    assert message.role == "user"
+    assert message.content.text == "Review this, be harsh: x = 1"
+
+
+def test_arguments_are_completed(visit: Visit) -> None:
+    assert visit["complete"].values == ["kind", "kindly"]
+    assert visit["complete template"].values == ["1", "12"]
+
+
+@pytest.mark.parametrize("what", ["prompt", "resource"])
+def test_what_does_not_exist_is_a_remote_failure(visit: Visit, what: str) -> None:
+    with pytest.raises(RemoteFailure) as caught:
+        visit[f"no {what}"]
+    assert caught.value.code == visit.server.codes[what]
+
+
+def test_an_unknown_tool_is_an_error(visit: Visit) -> None:
+    code = visit.server.codes.get("tool")
+    with pytest.raises(ToolError if code is None else RemoteFailure) as caught:
+        visit["no tool"]
+    assert "no_such_tool" in str(caught.value)
+    if isinstance(caught.value, RemoteFailure):
+        assert caught.value.code == code
+
+
+def test_wrong_arguments_are_an_error(visit: Visit) -> None:
+    with pytest.raises((ToolError, RemoteFailure)):
+        visit["bad arguments"]
+
+
+def test_the_server_may_ask_our_user(visit: Visit) -> None:
+    if not visit.has("2025-06-18"):
+        assert visit.elicited == []
+        return
+    assert json.loads(visit["elicit"].text) == ["accept", {"name": "Ada", "age": 36}]
+    (asked,) = visit.elicited
+    assert asked.message == "who are you?"
+    assert set(asked.requested_schema["properties"]) == {"name", "age"}
+
+
+def test_a_new_tool_is_announced(visit: Visit) -> None:
+    assert "extra" in visit["grow"]
+    assert visit.tools_changed >= 1
+
+
+def test_a_cancelled_call_is_cancelled_over_there(visit: Visit) -> None:
+    if not visit.server.cancels:
+        pytest.skip("this server breaks when a request is cancelled")
+    state, ours = visit["cancel"]
+    assert state == {"hanging": 0, "cancelled": 1}
+    assert ours is True
+    assert visit["alive"].text == "42"
+
+
+def test_nothing_came_that_could_not_be_read(visit: Visit) -> None:
+    assert visit.junk == []

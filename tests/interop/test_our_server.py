@@ -1,0 +1,126 @@
+"""A dragoman server under the clients of other implementations, each in its own process."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from interop import peers
+from tests.interop.documents import (
+    CHECKS,
+    ECHOED,
+    REVISIONS,
+    RUN_TIMEOUT_S,
+    TOOLS,
+    Document,
+    Pair,
+    run,
+)
+
+pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("our-server")]
+
+OURS = [sys.executable, str(peers.PROGRAMS / "dragoman_server.py")]
+CODES = {
+    "unknownTool": -32602,
+    "unknownPrompt": -32602,
+    "missingArgument": -32602,
+    "unknownResource": -32002,
+}
+
+# Name of the run: the peer, its client, its options, the revision both must agree on.
+CLIENTS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
+    "mcp-1.6": ("mcp-1.6", "mcp1_client.py", (), "2024-11-05"),
+    "mcp-1.9": ("mcp-1.9", "mcp1_client.py", (), "2025-03-26"),
+    "mcp-1.22": ("mcp-1.22", "mcp1_client.py", (), "2025-06-18"),
+    "mcp-1.29": ("mcp-1.29", "mcp1_client.py", (), "2025-11-25"),
+    "mcp-2.3": ("mcp-2.3", "mcp2_client.py", ("--mode", "legacy"), "2025-11-25"),
+    "mcp-2.3-probing": ("mcp-2.3", "mcp2_client.py", ("--mode", "auto"), "2025-11-25"),
+    "fastmcp-4.1": ("fastmcp-4.1", "fastmcp_client.py", ("--mode", "legacy"), "2025-11-25"),
+    "fastmcp-4.1-probing": ("fastmcp-4.1", "fastmcp_client.py", ("--mode", "auto"), "2025-11-25"),
+    "ts-1": ("ts-1", "ts1_client.mjs", (), "2025-11-25"),
+    "ts-2-probing": ("ts-2", "ts2_client.mjs", ("--mode", "auto"), "2025-11-25"),
+    **{
+        f"ts-2-at-{revision}": ("ts-2", "ts2_client.mjs", ("--revision", revision), revision)
+        for revision in REVISIONS
+    },
+}
+
+
+def pair(name: str) -> Pair:
+    revision = CLIENTS[name][3]
+    since_march = REVISIONS.index(revision) >= REVISIONS.index("2025-03-26")
+    return Pair(revision, "dragoman-everything", CODES, messages=since_march)
+
+
+@functools.cache
+def document(name: str) -> Document:
+    peer, script, options, _ = CLIENTS[name]
+    return run(peers.program(peer, script, *options, *OURS))
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_peer_client_sees_all_of_our_server(
+    check: Callable[[Document, Pair], None], name: str
+) -> None:
+    check(document(name), pair(name))
+
+
+# --- the Inspector's command line -----------------------------------------------------------------
+
+
+def inspect(*arguments: str) -> Any:
+    """One call of the Inspector's --cli; the JSON it prints."""
+    package = "@modelcontextprotocol/inspector"
+    command = peers.binary("inspector", package, "--cli", *OURS, *arguments)
+    done = subprocess.run(command, capture_output=True, timeout=RUN_TIMEOUT_S)
+    assert done.returncode == 0, done.stderr.decode("utf-8", "replace")[-2000:]
+    return json.loads(done.stdout)
+
+
+def test_the_inspector_lists_every_tool() -> None:
+    listed = inspect("--method", "tools/list")
+    assert {tool["name"] for tool in listed["tools"]} == {*TOOLS, "elicit"}
+
+
+def test_the_inspector_calls_a_tool_with_typed_arguments() -> None:
+    arguments = ("--tool-name", "add", "--tool-arg", "a=2", "--tool-arg", "b=3")
+    result = inspect("--method", "tools/call", *arguments)
+    assert result["content"] == [{"type": "text", "text": "5"}]
+    assert result["structuredContent"] == {"result": 5}
+
+
+def test_the_inspector_passes_text_of_any_script() -> None:
+    arguments = ("--tool-name", "echo", "--tool-arg", f"text={ECHOED}")
+    result = inspect("--method", "tools/call", *arguments)
+    assert result["content"] == [{"type": "text", "text": ECHOED}]
+
+
+def test_the_inspector_lists_and_reads_resources() -> None:
+    listed = inspect("--method", "resources/list")
+    assert [entry["uri"] for entry in listed["resources"]] == [
+        "interop://greeting",
+        "interop://blob",
+    ]
+    (contents,) = inspect("--method", "resources/read", "--uri", "interop://item/2")["contents"]
+    assert (contents["text"], contents["mimeType"]) == ("item 2", "text/plain")
+
+
+def test_the_inspector_lists_resource_templates() -> None:
+    listed = inspect("--method", "resources/templates/list")
+    (template,) = listed["resourceTemplates"]
+    assert template["uriTemplate"] == "interop://item/{id}"
+
+
+def test_the_inspector_lists_and_fills_prompts() -> None:
+    (entry,) = inspect("--method", "prompts/list")["prompts"]
+    assert entry["name"] == "review"
+    arguments = ("--prompt-name", "review", "--prompt-args", "code=x", "tone=harsh")
+    (message,) = inspect("--method", "prompts/get", *arguments)["messages"]
+    assert message["content"] == {"type": "text", "text": "Review this, be harsh: x"}
