@@ -362,8 +362,9 @@ def _expand(expression: _Expression, values: Mapping[str, UriValue]) -> str:
             for key, text in members
         ]
         if not variable.explode:
-            flat = [text for member in encoded for text in member if text is not None]
-            written.append(_pair(operator, variable.name, ",".join(flat)))
+            flat = ",".join(text for member in encoded for text in member if text is not None)
+            # A list that holds one empty text is not itself empty, hence no `_pair`.
+            written.append(f"{variable.name}={flat}" if operator.named else flat)
         elif operator.named:
             written.extend(
                 _pair(operator, variable.name if key is None else key, text)
