@@ -134,6 +134,8 @@ class Engine:
         self._may_receive: dict[str, Method] = {}
         self._logs = Bucket(self.limits.logs_per_s, self.limits.logs_burst)
         self._logs_dropped = 0
+        per_s = self.limits.requests_per_s
+        self._requests = None if per_s is None else Bucket(per_s, self.limits.requests_burst)
         self._set_vocabulary()
 
     # --- what to send, and when to wake -----------------------------------------------------------
@@ -451,7 +453,11 @@ class Engine:
             return
         if len(self.exchanges) >= self.limits.max_exchanges:
             detail = f"more than {self.limits.max_exchanges} requests are under way; wait for some"
-            self._refused(FaultKind.WRONG_TIME, message, RequestError(detail, code=-32000), batch)
+            self._refused(FaultKind.TOO_MANY, message, RequestError(detail, code=-32000), batch)
+            return
+        if self._requests is not None and not self._requests.take(now):
+            detail = f"more than {self._requests.per_s:g} requests a second; slow down"
+            self._refused(FaultKind.TOO_MANY, message, RequestError(detail, code=-32000), batch)
             return
         raw = message.params
         try:

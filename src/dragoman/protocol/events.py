@@ -111,6 +111,7 @@ class FaultKind(Enum):
     STRAY_CANCEL = "a cancellation of nothing"
     NOT_NEGOTIATED = "a feature that was not declared"
     REUSED_ID = "an id that is in use"
+    TOO_MANY = "more requests than a limit allows"
     BAD_BATCH = "a batch where none is allowed"
 
 

@@ -43,6 +43,12 @@ class Limits:
     progress_burst: int = 50
     """... and at once, so that short work reports every step."""
 
+    requests_per_s: float | None = None
+    """Requests a peer may make in the long run; None leaves only `max_exchanges` to bound it."""
+
+    requests_burst: int = 1_000
+    """... and at once, where `requests_per_s` is set."""
+
     logs_per_s: float = 500.0
     """Log messages a connection may send in the long run."""
 

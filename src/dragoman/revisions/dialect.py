@@ -84,6 +84,8 @@ class Facts:
     """Sampling requests can carry tools, and messages several blocks."""
     has_rich_enums: bool = False
     """Forms know titled and multiple choice."""
+    argument_faults_are_results: bool = False
+    """Arguments that miss a tool's schema are a result with isError, for the model to read."""
     progress_has_message: bool = False
     """Progress notifications carry a text."""
 

@@ -27,6 +27,8 @@ V2025_11_25 = V2025_06_18.evolve(
         "has_sampling_tools": True,
         # changelog: titled, untitled, single-select and multi-select enums
         "has_rich_enums": True,
+        # changelog: input validation errors are tool execution errors
+        "argument_faults_are_results": True,
     },
     substitutes={
         ElicitParams: None,

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from dragoman.errors import (
-    CannotLower,
-    DragomanError,
     InternalError,
     LinkClosed,
     LinkError,
@@ -40,7 +39,7 @@ from dragoman.protocol.events import (
 from dragoman.runtime.clock import Clock, LoopClock, Timer
 from dragoman.transport.base import Link
 
-__all__ = ["Driver", "Encoded", "Handler", "Tap"]
+__all__ = ["Driver", "Encoded", "Handler", "Tap", "report_failure"]
 
 log = logging.getLogger("dragoman.runtime")
 
@@ -49,6 +48,13 @@ Tap = Callable[[str, bytes], None]
 
 # 5 s: how long handlers may take to end after they were cancelled, before we go on without them.
 HANDLER_GRACE_S = 5.0
+
+
+def report_failure(logger: logging.Logger, what: str) -> str:
+    """Log the exception being handled in full, under a fresh id: the peer learns only the id."""
+    error_id = os.urandom(6).hex()
+    logger.exception("%s failed (error id %s)", what, error_id)
+    return f"(error id {error_id})"
 
 
 class Encoded:
@@ -312,13 +318,11 @@ class Driver:
         except asyncio.CancelledError:
             # The peer's cancellation and the end of the link have marked the exchange already.
             engine.fail(exchange, InternalError(f"{exchange.method.name} was cancelled here"))
-        except (CannotLower, ValueError, DragomanError):
-            log.exception("%s could not be answered", exchange.method.name)
-            engine.fail(exchange, InternalError(f"{exchange.method.name} failed"))
-        except BaseException:
-            # Even SystemExit from a handler ends the request, not the server.
-            log.exception("%s failed", exchange.method.name)
-            engine.fail(exchange, InternalError(f"{exchange.method.name} failed"))
+        except BaseException:  # noqa: BLE001 - logged in full under its id
+            # Even SystemExit from a handler ends the request, not the server. A result that could
+            # not be written was answered with an error by the engine already.
+            name = exchange.method.name
+            engine.fail(exchange, InternalError(f"{name} failed {report_failure(log, name)}"))
         finally:
             self._running.pop(exchange, None)
             self._note(engine.drain_events())

@@ -32,7 +32,17 @@ from dragoman.model.tools import CallToolResult
 from dragoman.server.faults import preview
 from dragoman.server.schemas import Schema, from_text, to_text
 
-__all__ = ["NO_OUTPUT", "Audio", "File", "Image", "Output", "is_content", "to_result"]
+__all__ = [
+    "NO_OUTPUT",
+    "Audio",
+    "File",
+    "Image",
+    "Output",
+    "as_blocks",
+    "is_content",
+    "to_data",
+    "to_result",
+]
 
 BLOCKS = (TextContent, ImageContent, AudioContent, ResourceLink, EmbeddedResource)
 
@@ -215,11 +225,11 @@ class Output:
             Misconfigured: the value is not what the annotation says, or JSON cannot hold it.
         """
         if self.schema is None:
-            return _plain(value)
+            return to_data(value)
         try:
             if self.dump is not None:
                 return self.dump(value)
-            plain = _plain(value)
+            plain = to_data(value)
             # The type checks what the encoder lets through: a dict that misses a member, a text
             # where a number was promised. Sizes and patterns are checked too.
             msgspec.convert(plain, self.annotation, str_keys=True, dec_hook=from_text)
@@ -284,15 +294,16 @@ def _blocks(value: Any) -> list[ContentBlock] | None:
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         if not any(_is_block_like(item) for item in value):
             return None
-        return [block for item in value for block in _as_blocks(item)]
-    return _as_blocks(value) if isinstance(value, str) or _is_block_like(value) else None
+        return [block for item in value for block in as_blocks(item)]
+    return as_blocks(value) if isinstance(value, str) or _is_block_like(value) else None
 
 
 def _is_block_like(value: Any) -> bool:
     return isinstance(value, (*BLOCKS, ResourceContents, _Media, bytes, bytearray, memoryview))
 
 
-def _as_blocks(value: Any) -> list[ContentBlock]:
+def as_blocks(value: Any) -> list[ContentBlock]:
+    """One value as content blocks: none for None; data as its JSON text."""
     match value:
         case None:
             return []
@@ -307,7 +318,7 @@ def _as_blocks(value: Any) -> list[ContentBlock]:
         case TextContent() | ImageContent() | AudioContent() | ResourceLink() | EmbeddedResource():
             return [value]
         case _:
-            return [TextContent(text=_text_of(_plain(value)))]
+            return [TextContent(text=_text_of(to_data(value)))]
 
 
 def _of_bytes(data: bytes) -> ContentBlock:
@@ -319,7 +330,7 @@ def _of_bytes(data: bytes) -> ContentBlock:
     return File(data).block()
 
 
-def _plain(value: Any) -> JSON:
+def to_data(value: Any) -> JSON:
     """Any data as JSON values.
 
     Raises:

@@ -173,7 +173,12 @@ class SchemaWriter:
     def union(self, info: mi.UnionType) -> Schema:
         parts = list(info.types)
         parts.sort(key=lambda part: isinstance(part, mi.NoneType))
-        return {"anyOf": [self.of(part) for part in parts]}
+        options: list[Schema] = []
+        for part in parts:
+            one = self.of(part)
+            # A choice within a choice says no more than the one list.
+            options += one["anyOf"] if one.keys() == {"anyOf"} else [one]
+        return {"anyOf": options}
 
     def fixed_tuple(self, info: mi.TupleType) -> Schema:
         count = len(info.item_types)
@@ -227,14 +232,17 @@ class SchemaWriter:
             if member.required or (always and not isinstance(info, mi.TypedDictType)):
                 required.append(member.encode_name)
             if not member.required and not self.is_output:
-                inner = {**inner, **_field_default(member)}
+                inner = {**inner, **_field_default(member, info)}
             properties[member.encode_name] = inner
         said = _own_doc(cls)
         about: Schema = {"description": said} if said else {}
         if isinstance(info, mi.NamedTupleType) or (
             isinstance(info, mi.StructType) and info.array_like
         ):
-            last = max((i for i, name in enumerate(properties) if name in required), default=-1)
+            needed = {member.encode_name for member in members if member.required}
+            if tag is not None and isinstance(info, mi.StructType):
+                needed.add(info.tag_field or "")
+            last = max((i for i, name in enumerate(properties) if name in needed), default=-1)
             return {
                 **about,
                 "type": "array",
@@ -310,10 +318,11 @@ def _base64(info: mi.BytesType | mi.ByteArrayType | mi.MemoryViewType) -> Schema
     }
 
 
-def _field_default(member: mi.Field) -> Schema:
+def _field_default(member: mi.Field, owner: mi.Type) -> Schema:
     if member.default is not msgspec.NODEFAULT:
         return default_json(member.default)
-    if member.default_factory in (list, dict, set):
+    # `= []` in a Struct; elsewhere a factory was asked for, which may make anything.
+    if isinstance(owner, mi.StructType) and member.default_factory in (list, dict, set):
         return {"default": [] if member.default_factory is not dict else {}}
     return {}
 

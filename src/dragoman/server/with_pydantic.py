@@ -35,6 +35,12 @@ class _Generator(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
+    def field_is_required(self, field: Any, total: bool) -> bool:
+        if self.mode == "serialization" and field["type"] != "typed-dict-field":
+            # A default is written out like any other value.
+            return not field.get("serialization_exclude", False)
+        return super().field_is_required(field, total)
+
 
 class PydanticType:
     """One type under pydantic's rules.
@@ -73,7 +79,7 @@ class PydanticType:
             )
         except pydantic.PydanticUserError as error:
             raise Misconfigured(str(error).splitlines()[0]) from None
-        return tidy(raw, self.name)
+        return tidy(raw, self.name, with_defaults=not is_output)
 
     def read(self, raw: msgspec.Raw | bytes) -> Any:
         """Validate JSON text.
@@ -94,7 +100,11 @@ class PydanticType:
         except pydantic.ValidationError as error:
             whole = msgspec.json.decode(raw)
             return [
-                ArgumentFault(path + _path(one["loc"], whole), one["msg"], preview(one["input"]))
+                ArgumentFault(
+                    path + _path(one["loc"], whole),
+                    f"a valid value ({one['msg'].removeprefix('Value error, ')})",
+                    preview(one["input"]),
+                )
                 for one in error.errors(include_url=False, include_context=False)
             ]
         return []
@@ -153,12 +163,15 @@ def _path(location: tuple[int | str, ...], value: JSON) -> str:
     return path
 
 
-def tidy(schema: Schema, name: str | None = None) -> Schema:
+def tidy(schema: Schema, name: str | None = None, *, with_defaults: bool = True) -> Schema:
     """Bring pydantic's schema into the form that the other engine writes.
 
     Titles that repeat a class name go, `const` becomes a one-element `enum`, enumerations are
-    written in place, "any value" is written as nothing. `name` is the class at the root.
+    written in place, "any value" is written as nothing. `name` is the class at the root. Defaults
+    go from what is only ever written: there they promise nothing.
     """
+    if not with_defaults:
+        schema = _without_defaults(schema)
     definitions: dict[str, Schema] = schema.pop("$defs", {})
     enums = {
         REF + key: _tidy_one(definition, key)
@@ -222,3 +235,17 @@ def _drop_any(schema: Schema) -> None:
     for word in ("items", "additionalProperties"):
         if schema.get(word) in (True, {}):
             del schema[word]
+
+
+def _without_defaults(schema: Any) -> Any:
+    """The same schema, its members without their defaults."""
+    if isinstance(schema, list):
+        return [_without_defaults(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    changed = {word: _without_defaults(inner) for word, inner in schema.items()}
+    for inner in schema.get("properties", {}):
+        changed["properties"][inner].pop("default", None)
+    for inner in changed.get("prefixItems", ()):
+        inner.pop("default", None)
+    return changed

@@ -1,0 +1,350 @@
+"""The context: what a handler knows of its request, and what it can do meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from dragoman.jsonrpc.frame import Principal
+from dragoman.model.base import Implementation, Meta, NoParams, Record
+from dragoman.model.capabilities import ClientCapabilities
+from dragoman.model.content import SamplingBlock, TextContent
+from dragoman.model.elicitation import ElicitationCompleteParams, ElicitParams, ElicitResult
+from dragoman.model.logging import LoggingLevel, LogMessageParams
+from dragoman.model.prompts import PromptMessage
+from dragoman.model.resources import ReadResourceResult
+from dragoman.model.roots import ListRootsResult, Root
+from dragoman.model.sampling import (
+    CreateMessageParams,
+    CreateMessageResult,
+    ModelHint,
+    ModelPreferences,
+    SamplingMessage,
+    ToolChoice,
+)
+from dragoman.model.tools import Tool
+from dragoman.protocol.calls import Exchange
+from dragoman.runtime.driver import Driver
+from dragoman.server.asking import DirectAsk, Strategy
+from dragoman.server.forms import Elicited, Form
+
+__all__ = ["Context"]
+
+Ask = str | SamplingBlock | SamplingMessage | PromptMessage
+
+# 10 minutes: a person may have to read, think and approve before a model or a form answers.
+ASK_TIMEOUT_S = 600.0
+
+
+class Serving(Protocol):
+    """What a context needs of the server behind it."""
+
+    @property
+    def state(self) -> Any: ...
+
+    def filter_log(self, params: LogMessageParams) -> LogMessageParams | None: ...
+
+    def roots_of(self, driver: Driver) -> list[Root] | None: ...
+
+    def keep_roots(self, driver: Driver, roots: list[Root]) -> None: ...
+
+    async def read_resource(self, uri: str, context: Context) -> ReadResourceResult: ...
+
+
+class Context:
+    """One request, seen by its handler.
+
+    A handler that has a parameter annotated `Context` receives it; it is good until the handler
+    returns. Cancellation is the task's own: `asyncio.CancelledError` at the next `await`.
+    """
+
+    __slots__ = ("_ask", "_driver", "_exchange", "_params", "server")
+
+    def __init__(self, server: Serving, driver: Driver, exchange: Exchange, params: Record) -> None:
+        self.server = server
+        self._driver = driver
+        self._exchange = exchange
+        self._params = params
+        self._ask: Strategy | None = None
+
+    # --- who and what -----------------------------------------------------------------------------
+
+    @property
+    def request_id(self) -> int | str:
+        """The id the client gave this request."""
+        return self._exchange.id
+
+    @property
+    def method(self) -> str:
+        """The method of this request, for example "tools/call"."""
+        return self._exchange.method.name
+
+    @property
+    def meta(self) -> Meta:
+        """The request's `_meta`; empty when it has none."""
+        return getattr(self._params, "meta", None) or {}
+
+    @property
+    def principal(self) -> Principal:
+        """Who asks, as far as the link can tell."""
+        return self._exchange.seen.principal
+
+    @property
+    def protocol_version(self) -> str:
+        """The revision this request is answered in."""
+        return self._exchange.dialect.wire
+
+    @property
+    def client_info(self) -> Implementation:
+        """The client's own words about itself: for display, never to trust."""
+        peer = self._driver.engine.peer
+        assert peer is not None
+        return peer
+
+    @property
+    def client_capabilities(self) -> ClientCapabilities:
+        """What the client declared."""
+        capabilities = self._driver.engine.peer_capabilities
+        assert isinstance(capabilities, ClientCapabilities)
+        return capabilities
+
+    @property
+    def state(self) -> Any:
+        """What the server's lifespan yielded; None without one."""
+        return self.server.state
+
+    # --- telling the client -----------------------------------------------------------------------
+
+    async def log(self, level: LoggingLevel, data: Any, *, logger: str | None = None) -> None:
+        """Send a log message. `data` is text or any JSON; never put a secret in it.
+
+        Nothing is sent below the level the client chose, over the rate limit, or once the request
+        is over.
+        Spec: server/utilities/logging
+        """
+        driver = self._driver
+        params = LogMessageParams(level=level, data=data, logger=logger)
+        filtered = self.server.filter_log(params)
+        if filtered is not None:
+            driver.engine.log(filtered, now=driver.clock.now(), about=self._exchange.id)
+            await self._sent()
+
+    async def debug(self, data: Any, *, logger: str | None = None) -> None:
+        """Details for whoever looks for a fault."""
+        await self.log("debug", data, logger=logger)
+
+    async def info(self, data: Any, *, logger: str | None = None) -> None:
+        """The ordinary course of things."""
+        await self.log("info", data, logger=logger)
+
+    async def notice(self, data: Any, *, logger: str | None = None) -> None:
+        """Ordinary, but worth a look."""
+        await self.log("notice", data, logger=logger)
+
+    async def warning(self, data: Any, *, logger: str | None = None) -> None:
+        """Something may go wrong."""
+        await self.log("warning", data, logger=logger)
+
+    async def error(self, data: Any, *, logger: str | None = None) -> None:
+        """Something went wrong."""
+        await self.log("error", data, logger=logger)
+
+    async def critical(self, data: Any, *, logger: str | None = None) -> None:
+        """A part has failed."""
+        await self.log("critical", data, logger=logger)
+
+    async def alert(self, data: Any, *, logger: str | None = None) -> None:
+        """Somebody must act now."""
+        await self.log("alert", data, logger=logger)
+
+    async def emergency(self, data: Any, *, logger: str | None = None) -> None:
+        """Nothing works any more."""
+        await self.log("emergency", data, logger=logger)
+
+    async def report_progress(
+        self, progress: float, total: float | None = None, message: str | None = None
+    ) -> None:
+        """Tell how far this request is; `progress` only grows.
+
+        Nothing is sent when the client did not ask for progress, or over the rate limit.
+        Spec: basic/utilities/progress
+        """
+        driver = self._driver
+        driver.engine.progress(self._exchange, progress, total, message, now=driver.clock.now())
+        await self._sent()
+
+    async def _sent(self) -> None:
+        """Hand over what was written; wait when the client reads more slowly than we write."""
+        driver = self._driver
+        driver.flush()
+        if driver.link.is_congested:
+            await driver.drain()
+
+    # --- asking the client ------------------------------------------------------------------------
+
+    @property
+    def asking(self) -> Strategy:
+        """How questions travel to this client."""
+        if self._ask is None:
+            self._ask = DirectAsk(self._driver, self._exchange)
+        return self._ask
+
+    async def sample(
+        self,
+        messages: Ask | Sequence[Ask],
+        *,
+        max_tokens: int = 1024,
+        system_prompt: str | None = None,
+        temperature: float | None = None,
+        stop_sequences: list[str] | None = None,
+        model_preferences: ModelPreferences | str | list[str] | None = None,
+        include_context: Literal["none", "thisServer", "allServers"] | None = None,
+        metadata: dict[str, Any] | None = None,
+        tools: list[Tool] | None = None,
+        tool_choice: ToolChoice | Literal["auto", "required", "none"] | None = None,
+        timeout_s: float | None = ASK_TIMEOUT_S,
+    ) -> CreateMessageResult:
+        """Ask the client's model. The user may read, change or refuse both question and answer.
+
+        `messages` is a text, a content block, a message or a list of them; texts and blocks are
+        the user's. `model_preferences` may be a model's name or several, in order.
+
+        Raises:
+            NotNegotiated: the client has no model to ask, or none that uses tools.
+            RemoteFailure: it was refused (`code` -1 when by the user) or failed.
+            DeadlineExceeded, LinkError: no answer came.
+
+        Spec: client/sampling
+        """
+        if isinstance(model_preferences, str):
+            model_preferences = [model_preferences]
+        if isinstance(model_preferences, list):
+            hints = [ModelHint(name=name) for name in model_preferences]
+            model_preferences = ModelPreferences(hints=hints)
+        params = CreateMessageParams(
+            messages=_messages(messages),
+            max_tokens=max_tokens,
+            system_prompt=system_prompt,
+            temperature=temperature,
+            stop_sequences=stop_sequences,
+            model_preferences=model_preferences,
+            include_context=include_context,
+            metadata=metadata,
+            tools=tools,
+            tool_choice=ToolChoice(mode=tool_choice)
+            if isinstance(tool_choice, str)
+            else tool_choice,
+        )
+        return await self.asking.ask(
+            "sampling/createMessage", params, CreateMessageResult, timeout_s=timeout_s
+        )
+
+    async def elicit(
+        self, message: str, schema: Any, *, timeout_s: float | None = ASK_TIMEOUT_S
+    ) -> Elicited[Any]:
+        """Ask the user a form.
+
+        `schema` is a JSON Schema of plain fields, a record type (dataclass, TypedDict, msgspec,
+        attrs, pydantic) or one plain type. The result is true when the user accepted; `.data` then
+        holds the answer as that type. Never ask for secrets: use `elicit_url`.
+
+        Raises:
+            NotNegotiated: the client cannot ask its user.
+            Misconfigured: a form cannot ask for such a thing.
+            InvalidArguments: the client sent an answer that does not fit.
+            RemoteFailure, DeadlineExceeded, LinkError: it failed, or no answer came.
+
+        Spec: client/elicitation
+        """
+        form = Form(schema)
+        params = ElicitParams(message=message, requested_schema=form.schema)
+        result = await self.asking.ask(
+            "elicitation/create", params, ElicitResult, timeout_s=timeout_s
+        )
+        return form.read(result)
+
+    async def elicit_url(
+        self,
+        message: str,
+        url: str,
+        *,
+        elicitation_id: str | None = None,
+        timeout_s: float | None = ASK_TIMEOUT_S,
+    ) -> Elicited[None]:
+        """Send the user to a URL, for what must not pass through the client.
+
+        The answer says only whether the user agreed; call `elicitation_complete` with the id when
+        what happens there has ended.
+
+        Raises: as `elicit`.
+
+        Spec: client/elicitation#url-mode
+        """
+        params = ElicitParams(
+            message=message,
+            mode="url",
+            url=url,
+            elicitation_id=elicitation_id or os.urandom(16).hex(),
+        )
+        result = await self.asking.ask(
+            "elicitation/create", params, ElicitResult, timeout_s=timeout_s
+        )
+        return Elicited(result.action, None, None)
+
+    async def elicitation_complete(self, elicitation_id: str) -> None:
+        """Tell the client that what happened behind a URL has ended."""
+        self._driver.notify(
+            "notifications/elicitation/complete",
+            ElicitationCompleteParams(elicitation_id=elicitation_id),
+            about=self._exchange.id,
+        )
+
+    async def list_roots(self, *, timeout_s: float | None = None) -> list[Root]:
+        """The folders the user opened to this server.
+
+        A client that tells of changes is asked once, and again after each change.
+
+        Raises:
+            NotNegotiated: the client has no roots.
+            RemoteFailure, DeadlineExceeded, LinkError: it failed, or no answer came.
+
+        Spec: client/roots
+        """
+        known = self.server.roots_of(self._driver)
+        if known is not None:
+            return list(known)
+        result = await self.asking.ask(
+            "roots/list", NoParams(), ListRootsResult, timeout_s=timeout_s
+        )
+        self.server.keep_roots(self._driver, result.roots)
+        return list(result.roots)
+
+    async def read_resource(self, uri: str) -> ReadResourceResult:
+        """Read one of this server's own resources. Raises ResourceNotFound."""
+        return await self.server.read_resource(uri, self)
+
+
+def _messages(given: Ask | Sequence[Ask]) -> list[SamplingMessage]:
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        given = [given]
+    return [_message(one) for one in given]
+
+
+def _message(one: Ask) -> SamplingMessage:
+    if isinstance(one, SamplingMessage):
+        return one
+    if isinstance(one, PromptMessage):
+        block = one.content
+        if not isinstance(block, SamplingBlock):
+            raise TypeError(
+                f"a model is asked with text, images or audio, not {type(block).__name__}"
+            )
+        return SamplingMessage(role=one.role, content=block)
+    if isinstance(one, str):
+        one = TextContent(text=one)
+    if not isinstance(one, msgspec.Struct):
+        raise TypeError(f"expected a text, a content block or a message, got {type(one).__name__}")
+    return SamplingMessage(role="user", content=one)

@@ -1,0 +1,350 @@
+"""What the registries hold: a definition and the function behind it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from dragoman.errors import (
+    InvalidArguments,
+    Misconfigured,
+    ResourceNotFound,
+)
+from dragoman.model.completion import Completion
+from dragoman.model.content import ContentBlock, ResourceContents, TextContent
+from dragoman.model.prompts import GetPromptResult, Prompt, PromptMessage
+from dragoman.model.resources import ReadResourceResult, Resource, ResourceTemplate
+from dragoman.model.tools import CallToolResult, Tool
+from dragoman.model.uri_template import TraversalRefused, UriTemplate
+from dragoman.server.binding import Binding, Call, PromptBinding, ResourceBinding
+from dragoman.server.context import Context
+from dragoman.server.results import as_blocks, to_data
+
+__all__ = [
+    "Completer",
+    "PromptEntry",
+    "RawToolEntry",
+    "ResourceEntry",
+    "Run",
+    "TemplateEntry",
+    "ToolEntry",
+    "ToolLike",
+]
+
+Run = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Calls a function that may block, in a thread of the server's pool."""
+
+
+class _Function:
+    """A bound function and whether it needs a thread."""
+
+    __slots__ = ("binding", "in_thread", "run", "wants_context")
+
+    binding: Binding | PromptBinding | ResourceBinding
+
+    def __init__(
+        self, binding: Binding | PromptBinding | ResourceBinding, in_thread: bool | None, run: Run
+    ) -> None:
+        self.binding = binding
+        self.in_thread = (not binding.is_async) if in_thread is None else in_thread
+        self.run = run
+        self.wants_context = binding.context_parameter is not None
+
+    async def __call__(self, call: Call, context: Context | None) -> Any:
+        if self.in_thread:
+            value = await self.run(lambda: self.binding.call(call, context))
+        else:
+            value = self.binding.call(call, context)
+        if inspect.isawaitable(value):
+            value = await value
+        return value
+
+
+class ToolLike(Protocol):
+    """A tool, however it is made."""
+
+    definition: Tool
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def wants_context(self) -> bool: ...
+
+    async def call(self, raw: msgspec.Raw, context: Context | None) -> CallToolResult: ...
+
+
+class ToolEntry:
+    """A tool made from a function."""
+
+    __slots__ = ("_binding", "_fn", "_is_direct", "definition", "key", "wants_context", "warn")
+
+    def __init__(
+        self,
+        definition: Tool,
+        binding: Binding,
+        in_thread: bool | None,
+        run: Run,
+        warn: Callable[[str, Call], None],
+    ) -> None:
+        self.definition = definition
+        self.key = definition.name
+        self._binding = binding
+        self._fn = _Function(binding, in_thread, run)
+        self._is_direct = binding.is_async and not self._fn.in_thread
+        self.wants_context = self._fn.wants_context
+        self.warn = warn
+
+    async def call(self, raw: msgspec.Raw, context: Context | None) -> CallToolResult:
+        """Call the function.
+
+        Raises:
+            InvalidArguments: the arguments do not fit; every fault at once.
+            ToolError: the tool says why it failed.
+        """
+        binding = self._binding
+        call = binding.parse(raw)
+        if call.repairs:
+            self.warn(self.key, call)
+        if self._is_direct:
+            value = await binding.call(call, context)
+        else:
+            value = await self._fn(call, context)
+        return binding.to_result(value)
+
+
+class RawToolEntry:
+    """A tool with a hand-written schema: its function takes the arguments as one dict."""
+
+    __slots__ = ("_check", "_fn", "_run", "_takes_context", "definition", "key", "wants_context")
+
+    def __init__(
+        self,
+        definition: Tool,
+        fn: Callable[..., Any],
+        in_thread: bool | None,
+        run: Run,
+    ) -> None:
+        from dragoman.server.schema_check import SchemaCheck
+
+        self.definition = definition
+        self.key = definition.name
+        self._check = SchemaCheck(definition.input_schema)
+        self._fn = fn
+        is_async = inspect.iscoroutinefunction(fn)
+        self._run = run if (not is_async if in_thread is None else in_thread) else None
+        self._takes_context = len(inspect.signature(fn).parameters) > 1
+        self.wants_context = self._takes_context
+
+    async def call(self, raw: msgspec.Raw, context: Context | None) -> CallToolResult:
+        """Check the arguments against the schema and call the function."""
+        text = bytes(raw)
+        arguments = {} if text in (b"", b"null") else msgspec.json.decode(text)
+        faults = self._check.faults(arguments)
+        if faults:
+            raise InvalidArguments(faults, what=f"arguments for {self.key}")
+        given = (arguments, context) if self._takes_context else (arguments,)
+        if self._run is not None:
+            value = await self._run(lambda: self._fn(*given))
+        else:
+            value = self._fn(*given)
+        if inspect.isawaitable(value):
+            value = await value
+        from dragoman.server.results import to_result
+
+        return to_result(value)
+
+
+# --- resources ----------------------------------------------------------------------------------
+
+
+def _contents(value: Any, uri: str, mime_type: str | None) -> list[ResourceContents]:
+    match value:
+        case ResourceContents():
+            return [value]
+        case str():
+            return [ResourceContents(uri=uri, text=value, mime_type=mime_type or "text/plain")]
+        case bytes() | bytearray() | memoryview():
+            kind = mime_type or "application/octet-stream"
+            return [ResourceContents.of(uri, bytes(value), kind)]
+        case list() | tuple() if value and all(isinstance(v, ResourceContents) for v in value):
+            return list(value)
+    text = msgspec.json.encode(to_data(value)).decode()
+    return [ResourceContents(uri=uri, text=text, mime_type=mime_type or "application/json")]
+
+
+class ResourceEntry:
+    """A resource with a fixed URI: a function, or contents that never change."""
+
+    __slots__ = ("_fixed", "_fn", "definition", "key")
+
+    def __init__(
+        self,
+        definition: Resource,
+        fn: _Function | None,
+        fixed: str | bytes | None = None,
+    ) -> None:
+        self.definition = definition
+        self.key = definition.uri
+        self._fn = fn
+        self._fixed = fixed
+
+    @classmethod
+    def of(
+        cls, definition: Resource, binding: ResourceBinding, in_thread: bool | None, run: Run
+    ) -> ResourceEntry:
+        """From a bound function."""
+        return cls(definition, _Function(binding, in_thread, run))
+
+    async def read(self, context: Context) -> ReadResourceResult:
+        """The contents now."""
+        value: Any = self._fixed
+        if self._fn is not None:
+            binding = self._fn.binding
+            assert isinstance(binding, ResourceBinding)
+            value = await self._fn(binding.parse(), context)
+        if isinstance(value, ReadResourceResult):
+            return value
+        return ReadResourceResult(contents=_contents(value, self.key, self.definition.mime_type))
+
+
+class TemplateEntry:
+    """A family of resources: a URI template and a function of its variables."""
+
+    __slots__ = ("_binding", "_fn", "definition", "key", "template")
+
+    def __init__(
+        self,
+        definition: ResourceTemplate,
+        template: UriTemplate,
+        binding: ResourceBinding,
+        in_thread: bool | None,
+        run: Run,
+    ) -> None:
+        self.definition = definition
+        self.key = definition.uri_template
+        self.template = template
+        self._binding = binding
+        self._fn = _Function(binding, in_thread, run)
+
+    def match(self, uri: str) -> Mapping[str, Any] | None:
+        """The variables in a URI, or None when it is not of this family.
+
+        Raises:
+            ResourceNotFound: the URI tries to leave the family, by `..` for example.
+        """
+        try:
+            return self.template.match(uri)
+        except TraversalRefused as refused:
+            raise ResourceNotFound(uri, str(refused)) from None
+
+    async def read(
+        self, uri: str, variables: Mapping[str, Any], context: Context
+    ) -> ReadResourceResult:
+        """The contents of one member of the family."""
+        value = await self._fn(self._binding.parse(variables), context)
+        if isinstance(value, ReadResourceResult):
+            return value
+        return ReadResourceResult(contents=_contents(value, uri, self.definition.mime_type))
+
+
+# --- prompts ------------------------------------------------------------------------------------
+
+
+class PromptEntry:
+    """A prompt made from a function."""
+
+    __slots__ = ("_binding", "_fn", "definition", "key")
+
+    def __init__(
+        self, definition: Prompt, binding: PromptBinding, in_thread: bool | None, run: Run
+    ) -> None:
+        self.definition = definition
+        self.key = definition.name
+        self._binding = binding
+        self._fn = _Function(binding, in_thread, run)
+
+    async def get(self, arguments: Mapping[str, str] | None, context: Context) -> GetPromptResult:
+        """The prompt, filled. Raises InvalidArguments for arguments that do not fit."""
+        value = await self._fn(self._binding.parse(arguments), context)
+        if isinstance(value, GetPromptResult):
+            return value
+        return GetPromptResult(
+            description=self.definition.description, messages=_prompt_messages(value)
+        )
+
+    def choices(self, argument: str) -> Sequence[str] | None:
+        """The values of an argument that is a choice (an Enum or a Literal)."""
+        for one in self._binding.arguments:
+            if one.name == argument:
+                return choices_in(one.schema, self._binding.definitions)
+        return None
+
+
+def choices_in(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[str] | None:
+    """The texts a schema allows, when it allows only some."""
+    if "$ref" in schema:
+        return choices_in(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions)
+    values = schema.get("enum")
+    if values is None:
+        return None
+    return [value if isinstance(value, str) else str(value) for value in values]
+
+
+def _prompt_messages(value: Any) -> list[PromptMessage]:
+    values = value if isinstance(value, list | tuple) else [value]
+    return [message for one in values for message in _prompt_message(one)]
+
+
+def _prompt_message(value: Any) -> list[PromptMessage]:
+    match value:
+        case PromptMessage():
+            return [value]
+        case {"role": "user" | "assistant" as role, "content": content}:
+            return [PromptMessage(role=role, content=block) for block in as_blocks(content)]
+        case None:
+            return []
+    try:
+        blocks: list[ContentBlock] = as_blocks(value)
+    except Misconfigured:
+        text = msgspec.json.encode(to_data(value)).decode()
+        blocks = [TextContent(text=text)]
+    return [PromptMessage(role="user", content=block) for block in blocks]
+
+
+# --- completion ---------------------------------------------------------------------------------
+
+
+class Completer:
+    """A function that suggests values; it takes any of `argument`, `value` and `context`."""
+
+    __slots__ = ("_fn", "_names", "_run")
+
+    def __init__(self, fn: Callable[..., Any], run: Run) -> None:
+        names = list(inspect.signature(fn).parameters)
+        unknown = set(names) - {"argument", "value", "context"}
+        if unknown:
+            raise Misconfigured(
+                "a completion takes any of the parameters argument, value and context, "
+                f"not {', '.join(sorted(unknown))}"
+            )
+        self._fn = fn
+        self._names = names
+        self._run = None if inspect.iscoroutinefunction(fn) else run
+
+    async def __call__(
+        self, argument: str, value: str, context: Mapping[str, str]
+    ) -> Sequence[str] | Completion | None:
+        """The suggestions."""
+        given = {"argument": argument, "value": value, "context": context}
+        chosen = {name: given[name] for name in self._names}
+        if self._run is not None:
+            found = await self._run(lambda: self._fn(**chosen))
+        else:
+            found = self._fn(**chosen)
+        if inspect.isawaitable(found):
+            found = await found
+        return found  # type: ignore[no-any-return]
