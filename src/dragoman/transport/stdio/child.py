@@ -274,13 +274,19 @@ class ChildLink(PipeLink):
         return True
 
     async def _stop_group(self) -> None:
-        # Not our own children, so nothing tells us when they end.
-        deadline = self._loop.time() + GROUP_WAIT_S
-        while self._loop.time() < deadline and not self._is_hurried:
-            await asyncio.sleep(GROUP_POLL_S)
-            if not self._signal_group(0):
-                return
+        if not self._is_hurried and await self._group_ends_within(GROUP_WAIT_S):
+            return
         self._kill_group()
+        await self._group_ends_within(GROUP_WAIT_S)
+
+    async def _group_ends_within(self, timeout_s: float) -> bool:
+        # They are not our children, so nothing tells us when they end: look again and again.
+        deadline = self._loop.time() + timeout_s
+        while self._signal_group(0) and _has_live_member(self.pid):
+            if self._loop.time() >= deadline:
+                return False
+            await asyncio.sleep(GROUP_POLL_S)
+        return True
 
     def _ask_group_to_end(self) -> bool:
         """True when there was someone to ask and it is known when they have ended."""
@@ -358,6 +364,23 @@ def _spawn(connector: StdioConnector) -> tuple[subprocess.Popen[bytes], int, int
         for fd in theirs:
             os.close(fd)
     return process, ours[0], ours[1], ours[2]
+
+
+def _has_live_member(group: int) -> bool:
+    """False when all that is left of a process group are zombies nobody reaps."""
+    if sys.platform != "linux":
+        return True
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        # It may end while we look.
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{name}/stat", encoding="latin-1") as stat:
+                # After the name, which may hold anything: state, parent, group.
+                state, _, its_group, *_ = stat.read().rpartition(")")[2].split()
+            if int(its_group) == group and state not in "ZX":
+                return True
+    return False
 
 
 class _ExitWatch:

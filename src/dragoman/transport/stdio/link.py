@@ -87,7 +87,8 @@ class PipeLink:
 
     async def _close(self) -> None:
         try:
-            self._reader.close()
+            # Not closed yet: both may be one socket, whose mode closing gives back.
+            self._reader.pause()
             await self._writer.finish(FLUSH_WAIT_S)
         finally:
             self._release()
