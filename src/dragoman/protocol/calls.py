@@ -5,6 +5,7 @@ from __future__ import annotations
 from dragoman.jsonrpc.frame import Seen
 from dragoman.jsonrpc.message import RequestId
 from dragoman.model.methods import Method
+from dragoman.model.progress import ProgressParams
 from dragoman.protocol.limits import Bucket
 from dragoman.revisions.dialect import Dialect
 
@@ -27,6 +28,7 @@ class Call:
         "method",
         "timeout_s",
         "total_s",
+        "wants_progress",
     )
 
     def __init__(
@@ -39,6 +41,7 @@ class Call:
         self.limit = now + total_s
         self.deadline = min(now + timeout_s, self.limit)
         self.last_progress: float | None = None
+        self.wants_progress = False
         self.context: object = None
 
     def __repr__(self) -> str:
@@ -59,7 +62,8 @@ class Exchange:
     """A request of the peer.
 
     `is_over` once it was answered or cancelled: nothing more is sent for it then. `dialect` is
-    the revision it is answered in; `seen` who asked.
+    the revision it is answered in; `seen` who asked. `held_progress` is the newest value that the
+    rate limit held back.
     """
 
     __slots__ = (
@@ -68,6 +72,7 @@ class Exchange:
         "context",
         "deadline",
         "dialect",
+        "held_progress",
         "id",
         "is_over",
         "last_progress",
@@ -95,6 +100,7 @@ class Exchange:
         self.batch = batch
         self.is_over = False
         self.last_progress: float | None = None
+        self.held_progress: ProgressParams | None = None
         self.bucket: Bucket | None = None
         self.context: object = None
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple
+from math import isfinite
+from typing import NamedTuple, get_args
 
 import msgspec
 
@@ -21,6 +22,7 @@ from dragoman.errors import (
     BadMessage,
     CannotLower,
     DeadlineExceeded,
+    DragomanError,
     InternalError,
     InvalidParams,
     InvalidRequest,
@@ -49,14 +51,14 @@ from dragoman.jsonrpc.message import (
     RequestId,
     Success,
 )
-from dragoman.model.base import EmptyResult, Implementation, NoParams, Record
+from dragoman.model.base import EmptyResult, Implementation, Record
 from dragoman.model.capabilities import (
     ClientCapabilities,
     InitializeParams,
     InitializeResult,
     ServerCapabilities,
 )
-from dragoman.model.logging import LEVELS, LogMessageParams
+from dragoman.model.logging import LEVELS, LoggingLevel, LogMessageParams
 from dragoman.model.methods import CATALOGUE, Method, Side
 from dragoman.model.progress import CancelledParams, ProgressParams
 from dragoman.protocol.calls import BatchReply, Call, Exchange
@@ -86,6 +88,21 @@ __all__ = ["Engine", "Introduction"]
 
 _NO_PARAMS = b"{}"
 
+# What the engine says by itself, at the right time and with the right ids.
+_OWN = frozenset(
+    {
+        "initialize",
+        "notifications/initialized",
+        "notifications/cancelled",
+        "notifications/progress",
+    }
+)
+
+_LEVEL_NAMES: tuple[LoggingLevel, ...] = get_args(LoggingLevel)
+
+# 200 characters say what is wrong; more would only repeat what the peer has sent.
+_DETAIL_CHARS = 200
+
 
 class Introduction(NamedTuple):
     """What we tell the peer about ourselves; `instructions` only from a server."""
@@ -99,6 +116,9 @@ class Engine:
     """One end of one connection.
 
     Frames to send collect in an outbox that `take` empties; call it after every other method.
+
+    Raises:
+        ValueError: the introduction cannot be written as JSON.
     """
 
     def __init__(
@@ -130,13 +150,24 @@ class Engine:
         self._losses: list[Loss] = []
         self._events: list[Event] = []
         self._wake: float | None = None
-        self._may_send: dict[str, Method] = {}
-        self._may_receive: dict[str, Method] = {}
+        self._may_ask: dict[str, Method] = {}
+        self._may_tell: dict[str, Method] = {}
+        self._may_be_asked: dict[str, Method] = {}
+        self._may_be_told: dict[str, Method] = {}
+        self._sends = SENDS[side, self.state]
+        self._receives = RECEIVES[side, self.state]
+        self._rates = {
+            name: Bucket(rate.per_s, rate.burst)
+            for name, rate in self.limits.rates.items()
+            if side.other in CATALOGUE[name].senders
+        }
         self._logs = Bucket(self.limits.logs_per_s, self.limits.logs_burst)
         self._logs_dropped = 0
         per_s = self.limits.requests_per_s
         self._requests = None if per_s is None else Bucket(per_s, self.limits.requests_burst)
         self._set_vocabulary()
+        # Better to fail here than in the middle of a hello.
+        codec.encode_value(introduction)
 
     # --- what to send, and when to wake -----------------------------------------------------------
 
@@ -154,23 +185,29 @@ class Engine:
     # --- opening ------------------------------------------------------------------------------------
 
     def open(self, *, now: float, timeout_s: float | None = None) -> Call:
-        """Say hello (clients only): offers the newest revision we speak.
+        """Say hello (clients only, once): offers the newest revision we speak.
+
+        Raises:
+            WrongState: the hello was said before, the connection is closed, or we are the server.
 
         Spec: basic/lifecycle#initialization
         """
-        self._move(Move.HELLO)
+        if "initialize" not in self._sends:
+            raise WrongState(self.state.value, "a hello is the first thing a client says")
         params = InitializeParams(
             protocol_version=self.dialects[-1].wire,
             capabilities=self._our_client_capabilities(),
             client_info=self.introduction.info,
         )
-        return self._call(
+        call = self._call(
             CATALOGUE["initialize"], params, now, timeout_s, None, wants_progress=False
         )
+        self._move(Move.HELLO)
+        return call
 
     def may_send(self, method: str) -> bool:
-        """Whether the method exists, is declared and is allowed now."""
-        return method in self._may_send and method in SENDS[self.side, self.state]
+        """Whether `request` or `notify` takes the method: it exists, is declared, is allowed now."""
+        return method in self._sends and (method in self._may_ask or method in self._may_tell)
 
     # --- our requests -------------------------------------------------------------------------------
 
@@ -189,13 +226,17 @@ class Engine:
         `timeout_s` counts from the last sign of life, `total_s` from now.
 
         Raises:
-            WrongState: the connection is not open, or not any more.
+            WrongState: the connection is not open yet.
             NotNegotiated: the peer did not declare what this needs.
             CannotLower: the peer's revision has no such thing.
+            LinkClosed: the connection is closed (`sent` is False).
+            LocalError: this side never sends that as a request.
             LimitExceeded: too many requests are under way.
             ValueError: the parameters cannot be written as JSON.
         """
-        known = self._permitted(method)
+        known = self._may_ask.get(method)
+        if known is None or method not in self._sends:
+            raise self._not_permitted(method, is_request=True)
         if known.needs_of is not None:
             check_params(params, self.dialect, self.peer_capabilities)
         return self._call(known, params, now, timeout_s, total_s, wants_progress=wants_progress)
@@ -214,9 +255,14 @@ class Engine:
         if len(self.calls) >= limits.max_calls:
             raise LimitExceeded("requests under way", limits.max_calls, "requests")
         ident = self._next_id
+        meta = getattr(params, "meta", None)
         if wants_progress:
-            meta = {**(getattr(params, "meta", None) or {}), "progressToken": ident}
+            meta = {**(meta or {}), "progressToken": ident}
             params = msgspec.structs.replace(params, meta=meta)
+        elif meta is not None and "progressToken" in meta:
+            # Somebody else's token, passed on by mistake: it could be in use here.
+            meta = {key: value for key, value in meta.items() if key != "progressToken"}
+            params = msgspec.structs.replace(params, meta=meta or None)
         raw = self._write(method.name, params)
         self._next_id = ident + 1
         call = Call(
@@ -226,6 +272,7 @@ class Engine:
             limits.call_timeout_s if timeout_s is None else timeout_s,
             limits.call_total_s if total_s is None else total_s,
         )
+        call.wants_progress = wants_progress
         self.calls[ident] = call
         if self._wake is None or call.deadline < self._wake:
             self._wake = call.deadline
@@ -239,16 +286,17 @@ class Engine:
 
         Raises:
             LocalError: the call is `initialize`, which must not be cancelled.
+            ValueError: the reason cannot be written as JSON; the call goes on.
 
         Spec: basic/utilities/cancellation
         """
         if call.method.name == "initialize":
             raise LocalError("initialize must not be cancelled; close the connection instead")
-        if self.calls.pop(call.id, None) is None:
+        if self.calls.get(call.id) is not call:
             return False
+        self._tell_cancelled(call, reason)
+        del self.calls[call.id]
         self._abandon(call)
-        if self.state is State.OPEN or self.state is State.OPENING:
-            self._tell_cancelled(call, reason)
         return True
 
     def _abandon(self, call: Call) -> None:
@@ -264,8 +312,9 @@ class Engine:
     # --- our notifications ----------------------------------------------------------------------------
 
     def notify(self, method: str, params: Record, *, about: RequestId | None = None) -> None:
-        """Tell the peer. Raises as `request` does."""
-        self._permitted(method)
+        """Tell the peer. Raises as `request` does, but for LimitExceeded."""
+        if method not in self._may_tell or method not in self._sends:
+            raise self._not_permitted(method, is_request=False)
         raw = self._write(method, params)
         frame = codec.notification(method, b"" if raw == _NO_PARAMS else raw)
         self._outbox.append((frame, about))
@@ -275,6 +324,10 @@ class Engine:
 
         At most `logs_per_s` in the long run; what is dropped is counted and the count is sent
         with the next message that passes.
+
+        Raises:
+            ValueError: the data cannot be written as JSON.
+
         Spec: server/utilities/logging
         """
         if not self.may_send("notifications/message") or LEVELS[params.level] < self.log_level:
@@ -285,9 +338,11 @@ class Engine:
         if self._logs_dropped:
             dropped, self._logs_dropped = self._logs_dropped, 0
             note = f"{dropped} log messages were dropped: over {self.limits.logs_per_s:g} a second"
+            # A warning, or as little more as the client still wants to hear.
+            level = _LEVEL_NAMES[max(LEVELS["warning"], self.log_level)]
             self.notify(
                 "notifications/message",
-                LogMessageParams(level="warning", logger="dragoman", data=note),
+                LogMessageParams(level=level, logger="dragoman", data=note),
             )
         self.notify("notifications/message", params, about=about)
         return True
@@ -334,29 +389,43 @@ class Engine:
     ) -> bool:
         """Tell how far a request is; False when nothing was sent.
 
-        Nothing is sent when the peer did not ask for it, when `progress` does not increase, when
-        the request is over, or when too many came in a short time (the last one, where progress
-        reaches its total, always passes).
+        Nothing is sent when the peer did not ask for it, when `progress` is no finite number or
+        does not increase, or when the request is over. Over the rate limit only the newest value
+        is kept: it goes out in front of the answer, or later values take its place; one that
+        reaches its total passes at once.
+
+        Raises:
+            ValueError: the message cannot be written as JSON.
+
         Spec: basic/utilities/progress
         """
-        if exchange.token is None or exchange.is_over or self.state is State.CLOSED:
+        if exchange.token is None or exchange.is_over or not isfinite(progress):
             return False
         last = exchange.last_progress
         if last is not None and progress <= last:
             return False
-        if exchange.bucket is None:
-            exchange.bucket = Bucket(self.limits.progress_per_s, self.limits.progress_burst)
-        if not exchange.bucket.take(now) and (total is None or progress < total):
-            return False
-        exchange.last_progress = progress
+        if total is not None and not isfinite(total):
+            total = None
         params = ProgressParams(
             progress_token=exchange.token, progress=progress, total=total, message=message
         )
-        raw = self._write("notifications/progress", params)
-        self._outbox.append((codec.notification("notifications/progress", raw), exchange.id))
+        if exchange.bucket is None:
+            exchange.bucket = Bucket(self.limits.progress_per_s, self.limits.progress_burst)
+        if not exchange.bucket.take(now) and (total is None or progress < total):
+            exchange.held_progress = params
+            return False
+        self._tell_progress(exchange, params)
         return True
 
+    def _tell_progress(self, exchange: Exchange, params: ProgressParams) -> None:
+        raw = self._write("notifications/progress", params, exchange.dialect)
+        exchange.last_progress = params.progress
+        exchange.held_progress = None
+        self._outbox.append((codec.notification("notifications/progress", raw), exchange.id))
+
     def _finish(self, exchange: Exchange, frame: bytes) -> None:
+        if exchange.held_progress is not None:
+            self._tell_held_progress(exchange, exchange.held_progress)
         exchange.is_over = True
         self.exchanges.pop(exchange.id, None)
         batch = exchange.batch
@@ -367,6 +436,14 @@ class Engine:
         batch.pending -= 1
         self._flush_batch(batch, exchange.id)
 
+    def _tell_held_progress(self, exchange: Exchange, params: ProgressParams) -> None:
+        if exchange.last_progress is None or params.progress > exchange.last_progress:
+            try:
+                self._tell_progress(exchange, params)
+            except ValueError:
+                # A text that is no JSON cost its progress; the answer goes out all the same.
+                exchange.held_progress = None
+
     def _flush_batch(self, batch: BatchReply, about: RequestId | None) -> None:
         if batch.pending == 0 and batch.frames:
             self._outbox.append((b"[" + b",".join(batch.frames) + b"]", about))
@@ -376,6 +453,8 @@ class Engine:
 
     def receive(self, frame: bytes, *, now: float, seen: Seen = LOCAL) -> list[Event]:
         """Take one frame. Faults of the peer become events, never exceptions."""
+        if self.state is State.CLOSED:
+            return [Fault(FaultKind.WRONG_TIME, "a frame came after the end", frame[:256])]
         try:
             message = codec.decode(frame)
         except BadMessage as bad:
@@ -396,12 +475,13 @@ class Engine:
         detail = f"a frame of {noise.size} bytes is over the limit of {noise.limit}"
         self._events.append(Fault(FaultKind.TOO_LARGE, detail, noise.head[:256]))
         if is_request:
-            self._reply_unreadable(ident, InvalidRequest(detail), None)
+            # A guess must not end a request that is under way.
+            known = None if ident in self.exchanges else ident
+            self._reply_unreadable(known, InvalidRequest(detail), None)
         elif ident is not None and ident in self.calls:
             call = self.calls.pop(ident)
             self._abandon(call)
-            error = LimitExceeded("the size of a frame", noise.limit, "bytes", detail)
-            self._events.append(Failed(call, error))
+            self._lose(call, LimitExceeded("the size of a frame", noise.limit, "bytes", detail))
         events, self._events = self._events, []
         return events
 
@@ -417,9 +497,8 @@ class Engine:
             self._failure(message)  # type: ignore[arg-type]
 
     def _batch(self, batch: Batch, now: float, seen: Seen) -> None:
-        facts = self.dialect.facts
         size = len(batch.members)
-        if not facts.takes_batches and self.state is not State.IDLE:
+        if not self._takes_batches():
             detail = f"revision {self.dialect.wire} has no batches; send each message on its own"
         elif size > self.limits.max_batch:
             detail = f"a batch of {size} messages is over the limit of {self.limits.max_batch}"
@@ -438,32 +517,34 @@ class Engine:
         self._events.append(Fault(FaultKind.BAD_BATCH, detail))
         self._reply_unreadable(None, InvalidRequest(detail), None)
 
+    def _takes_batches(self) -> bool:
+        if self.state is State.IDLE:
+            # Not agreed on yet: any revision that may still be chosen will do.
+            return any(dialect.facts.takes_batches for dialect in self.dialects)
+        return self.dialect.facts.takes_batches
+
     # requests of the peer
 
     def _request(self, message: Request, now: float, seen: Seen, batch: BatchReply | None) -> None:
         name = message.method
-        method = self._may_receive.get(name)
-        if method is None or name not in RECEIVES[self.side, self.state]:
-            self._refuse_request(message, seen, batch)
+        method = self._may_be_asked.get(name)
+        if method is None or name not in self._receives:
+            self._refuse_request(message, batch)
             return
         dialect = self.dialect
         if message.id in self.exchanges:
-            detail = f"the id {message.id!r} belongs to a request that is under way"
+            detail = f"the id {_short(message.id)} belongs to a request that is under way"
             self._refused(FaultKind.REUSED_ID, message, InvalidRequest(detail), batch)
             return
-        if len(self.exchanges) >= self.limits.max_exchanges:
-            detail = f"more than {self.limits.max_exchanges} requests are under way; wait for some"
-            self._refused(FaultKind.TOO_MANY, message, RequestError(detail, code=-32000), batch)
-            return
-        if self._requests is not None and not self._requests.take(now):
-            detail = f"more than {self._requests.per_s:g} requests a second; slow down"
-            self._refused(FaultKind.TOO_MANY, message, RequestError(detail, code=-32000), batch)
+        excess = self._excess(name, now)
+        if excess is not None:
+            self._refused(FaultKind.TOO_MANY, message, RequestError(excess, code=-32000), batch)
             return
         raw = message.params
         try:
             params = dialect.lift(method.params, _NO_PARAMS if raw is ABSENT else raw)
         except (msgspec.ValidationError, ValueError) as fault:
-            error = InvalidParams(f"{name}: {fault}")
+            error = InvalidParams(f"{name}: {str(fault)[:_DETAIL_CHARS]}")
             self._refused(FaultKind.BAD_PARAMS, message, error, batch)
             return
         meta = params.meta  # type: ignore[attr-defined]
@@ -488,23 +569,44 @@ class Engine:
         else:
             self._events.append(RequestArrived(exchange, params))
 
-    def _refuse_request(self, message: Request, seen: Seen, batch: BatchReply | None) -> None:
+    def _excess(self, name: str, now: float) -> str | None:
+        """Which limit one more request would break, in words; None for none."""
+        limits = self.limits
+        under_way = len(self.exchanges)
+        if under_way >= limits.max_exchanges and name != "ping":
+            # A ping is answered on the spot, so it is never one too many.
+            return f"{under_way} requests are under way; wait for some to end"
+        if self._requests is not None and not self._requests.take(now):
+            return f"more than {self._requests.per_s:g} requests a second; slow down"
+        bucket = self._rates.get(name)
+        if bucket is None:
+            return None
+        rate = limits.rates[name]
+        if sum(one.method.name == name for one in self.exchanges.values()) >= rate.at_once:
+            return f"{name} is limited to {rate.at_once} at once; wait for some to end"
+        if not bucket.take(now):
+            return f"{name} is limited to {rate.per_s:g} a second; slow down"
+        return None
+
+    def _refuse_request(self, message: Request, batch: BatchReply | None) -> None:
         """Say why a request cannot be taken: no such method, or not now."""
         name = message.method
-        if name not in RECEIVES[self.side, self.state] and name in self.dialect.methods:
-            if name == "initialize":
-                detail = "the connection is open already; initialize comes once"
-            elif self.state is State.OPEN or self.state is State.CLOSED:
-                detail = f"{name} is not allowed while the connection is {self.state.value}"
-            else:
-                detail = f"{name} came before the connection was initialized; only ping may"
-            self._refused(FaultKind.WRONG_TIME, message, InvalidRequest(detail), batch)
-        elif self.dialect.method(name, self.side.other) is not None:
+        known = self.dialect.method(name, self.side.other)
+        if known is None:
+            detail = f"unknown method {name[:128]!r}"
+            self._refused(FaultKind.UNKNOWN_METHOD, message, MethodNotFound(detail), batch)
+        elif not known.is_request:
+            detail = f"{name} is a notification and takes no id"
+            self._refused(FaultKind.UNKNOWN_METHOD, message, MethodNotFound(detail), batch)
+        elif name in self._receives:
             detail = f"{name} was not negotiated: no such capability is declared here"
             self._refused(FaultKind.NOT_NEGOTIATED, message, MethodNotFound(detail), batch)
         else:
-            detail = f"unknown method {name[:128]!r}"
-            self._refused(FaultKind.UNKNOWN_METHOD, message, MethodNotFound(detail), batch)
+            if name == "initialize":
+                detail = "the connection is open already; initialize comes once"
+            else:
+                detail = f"{name} came before the connection was initialized; only ping may"
+            self._refused(FaultKind.WRONG_TIME, message, InvalidRequest(detail), batch)
 
     def _refused(
         self, kind: FaultKind, message: Request, error: RequestError, batch: BatchReply | None
@@ -548,12 +650,10 @@ class Engine:
         try:
             result = self.dialect.lift(record, message.result)
         except (msgspec.ValidationError, ValueError) as fault:
-            detail = f"the answer to {call.method.name} does not fit: {fault}"
+            text = str(fault)[:_DETAIL_CHARS]
+            detail = f"the answer to {call.method.name} does not fit: {text}"
             self._events.append(Fault(FaultKind.BAD_ANSWER, detail, bytes(message.result)[:256]))
-            error = PeerError(detail)
-            self._events.append(Failed(call, error))
-            if call.method.name == "initialize":
-                self._move(Move.REJECT)
+            self._lose(call, PeerError(detail))
             return
         if call.method.name == "initialize":
             self._welcome(call, result)  # type: ignore[arg-type]
@@ -563,20 +663,17 @@ class Engine:
     def _welcome(self, call: Call, result: InitializeResult) -> None:
         chosen = next((d for d in self.dialects if d.wire == result.protocol_version), None)
         if chosen is None:
-            self._move(Move.REJECT)
             ours = ", ".join(dialect.wire for dialect in self.dialects)
-            error = PeerError(
-                f"the server chose revision {result.protocol_version[:64]!r}; we speak {ours}"
-            )
-            self._events.append(Failed(call, error))
+            text = f"the server chose revision {result.protocol_version[:64]!r}; we speak {ours}"
+            self._lose(call, PeerError(text))
             return
         self.dialect = chosen
         self.peer = result.server_info
         self.peer_capabilities = result.capabilities
         self.instructions = result.instructions
+        self._outbox.append((codec.notification("notifications/initialized", b""), None))
         self._move(Move.WELCOME)
         self._set_vocabulary()
-        self.notify("notifications/initialized", NoParams())
         self._events.append(
             Opened(result.server_info, result.capabilities, chosen, result.instructions)
         )
@@ -587,9 +684,9 @@ class Engine:
         if message.id is None:
             detail = f"error {error.code}: {error.message}"
             self._events.append(Fault(FaultKind.REFUSED_US, detail))
-            # With a single call under way it can only have been that one; it need not wait for
-            # its deadline. With several nobody can tell.
-            if len(self.calls) != 1:
+            # Whose it is nobody can tell: it may even answer a notification. Only a hello, with
+            # nothing else said yet, need not wait for its deadline.
+            if self.state is not State.OPENING or len(self.calls) != 1:
                 return
             call = self.calls.popitem()[1]
         else:
@@ -598,17 +695,24 @@ class Engine:
                 self._stray(message.id)
                 return
             call = found
+        self._lose(
+            call, RemoteFailure(error.code, error.message, error.data, method=call.method.name)
+        )
+
+    def _lose(self, call: Call, error: DragomanError) -> None:
+        """A call, taken from the table before, has failed. Without a hello nothing else lives."""
+        self._events.append(Failed(call, error))
         if call.method.name == "initialize":
             self._move(Move.REJECT)
-        failure = RemoteFailure(error.code, error.message, error.data, method=call.method.name)
-        self._events.append(Failed(call, failure))
+            self._drop_all(LinkClosed("the connection could not be opened"))
 
     def _stray(self, ident: RequestId) -> None:
         if ident in self._abandoned:
             del self._abandoned[ident]
             self._events.append(LateAnswer(ident))
         else:
-            self._events.append(Fault(FaultKind.STRAY_ANSWER, f"no request has the id {ident!r}"))
+            detail = f"no request has the id {_short(ident)}"
+            self._events.append(Fault(FaultKind.STRAY_ANSWER, detail))
 
     # notifications of the peer
 
@@ -621,7 +725,7 @@ class Engine:
                 Fault(FaultKind.UNKNOWN_METHOD, f"the notification {name[:128]!r} {what}")
             )
             return
-        if name not in RECEIVES[self.side, self.state]:
+        if name not in self._receives:
             detail = f"{name} is not allowed while the connection is {self.state.value}"
             self._events.append(Fault(FaultKind.WRONG_TIME, detail))
             return
@@ -629,7 +733,8 @@ class Engine:
         try:
             params = self.dialect.lift(method.params, _NO_PARAMS if raw is ABSENT else raw)
         except (msgspec.ValidationError, ValueError) as fault:
-            self._events.append(Fault(FaultKind.BAD_PARAMS, f"{name}: {fault}"))
+            detail = f"{name}: {str(fault)[:_DETAIL_CHARS]}"
+            self._events.append(Fault(FaultKind.BAD_PARAMS, detail))
             return
         if name == "notifications/progress":
             self._progress(params, now)  # type: ignore[arg-type]
@@ -642,7 +747,7 @@ class Engine:
                 Opened(self.peer, self.peer_capabilities, self.dialect, self.instructions)
             )
         else:
-            if name not in self._may_receive:
+            if name not in self._may_be_told:
                 # Not declared, but harmless: the listener decides.
                 self._events.append(
                     Fault(FaultKind.NOT_NEGOTIATED, f"{name} was sent without being declared")
@@ -651,9 +756,9 @@ class Engine:
 
     def _progress(self, params: ProgressParams, now: float) -> None:
         call = self.calls.get(params.progress_token)
-        if call is None:
+        if call is None or not call.wants_progress:
             if params.progress_token not in self._abandoned:
-                detail = f"no request has the progress token {params.progress_token!r}"
+                detail = f"no request has the progress token {_short(params.progress_token)}"
                 self._events.append(Fault(FaultKind.STRAY_PROGRESS, detail))
             return
         last = call.last_progress
@@ -668,7 +773,7 @@ class Engine:
     def _cancelled(self, params: CancelledParams) -> None:
         exchange = self.exchanges.get(params.request_id)
         if exchange is None:
-            detail = f"no request has the id {params.request_id!r}, or it has ended"
+            detail = f"no request has the id {_short(params.request_id)}, or it has ended"
             self._events.append(Fault(FaultKind.STRAY_CANCEL, detail))
             return
         exchange.is_over = True
@@ -686,9 +791,7 @@ class Engine:
             call = None if bad.id is None else self.calls.pop(bad.id, None)
             if call is not None:
                 detail = f"the answer to {call.method.name} is no valid message: {bad.reason}"
-                self._events.append(Failed(call, PeerError(detail)))
-                if call.method.name == "initialize":
-                    self._move(Move.REJECT)
+                self._lose(call, PeerError(detail))
             return
         if self.side is Side.CLIENT and bad.kind == "parse" and bad.id is None:
             # What a child prints by mistake is no request and wants no answer.
@@ -715,14 +818,14 @@ class Engine:
         wake: float | None = None
         for call in list(self.calls.values()):
             if call.deadline <= now:
-                del self.calls[call.id]
+                if self.calls.pop(call.id, None) is None:
+                    # It ended together with the hello, which came before it in the table.
+                    continue
                 self._abandon(call)
-                if call.method.name == "initialize":
-                    self._move(Move.REJECT)
-                elif self.state is not State.CLOSED:
+                if call.method.name != "initialize":
                     self._tell_cancelled(call, "no answer in time")
                 waited = call.timeout_s if call.deadline < call.limit else call.total_s
-                self._events.append(Failed(call, DeadlineExceeded(call.method.name, waited)))
+                self._lose(call, DeadlineExceeded(call.method.name, waited))
             elif wake is None or call.deadline < wake:
                 wake = call.deadline
         for exchange in list(self.exchanges.values()):
@@ -740,22 +843,25 @@ class Engine:
     def close(self, error: LinkError | None = None) -> list[Event]:
         """The link is over: every call of ours fails, every request of the peer is dropped."""
         self._move(Move.CLOSE)
+        self._drop_all(
+            LinkClosed("the connection was closed before the answer came")
+            if error is None
+            else error
+        )
+        self._outbox.clear()
+        events, self._events = self._events, []
+        return events
+
+    def _drop_all(self, error: LinkError) -> None:
+        """Fail every call and drop every request of the peer."""
         for call in self.calls.values():
-            cause = (
-                LinkClosed("the connection was closed before the answer came")
-                if error is None
-                else error.again(sent=None)
-            )
-            self._events.append(Failed(call, cause))
+            self._events.append(Failed(call, error.again(sent=None)))
         self.calls.clear()
         for exchange in self.exchanges.values():
             exchange.is_over = True
             self._events.append(CancelArrived(exchange, "the connection was closed"))
         self.exchanges.clear()
-        self._outbox.clear()
         self._wake = None
-        events, self._events = self._events, []
-        return events
 
     # --- inside -----------------------------------------------------------------------------------------
 
@@ -764,25 +870,33 @@ class Engine:
         if new is None:
             raise WrongState(self.state.value, f"{move.value}: not possible now")
         self.state = new
+        self._sends = SENDS[self.side, new]
+        self._receives = RECEIVES[self.side, new]
 
-    def _permitted(self, name: str) -> Method:
-        """The method, if we may send it now."""
-        method = self._may_send.get(name)
-        if method is not None and name in SENDS[self.side, self.state]:
-            return method
-        if name not in SENDS[self.side, self.state]:
-            if self.state is State.CLOSED:
-                raise LinkClosed("the connection is closed", sent=False)
-            raise WrongState(self.state.value, f"{name} has to wait until it is open")
-        known = self.dialect.method(name, self.side)
+    def _not_permitted(self, name: str, *, is_request: bool) -> DragomanError:
+        """Why we may not send a method."""
+        if self.state is State.CLOSED:
+            return LinkClosed("the connection is closed", sent=False)
+        known = CATALOGUE.get(name)
         if known is None:
-            raise CannotLower(f"the method {name!r}", self.dialect.wire)
-        raise NotNegotiated(self.dialect.needs(known) or name)
+            return LocalError(f"there is no method {name[:128]!r}")
+        if name in _OWN or known.is_request is not is_request or self.side not in known.senders:
+            how = "request" if is_request else "notification"
+            return LocalError(f"a {self.side.value} cannot send {name} as a {how} of its own")
+        if name not in self._sends:
+            return WrongState(self.state.value, f"{name} has to wait until it is open")
+        if self.dialect.method(name, self.side) is None:
+            return CannotLower(f"the method {name!r}", self.dialect.wire)
+        return NotNegotiated(self.dialect.needs(known) or name)
 
     def _write(self, method: str, value: Record, dialect: Dialect | None = None) -> bytes:
         """Lower and encode; what was lost becomes an event."""
         losses = self._losses
-        raw = (dialect or self.dialect).encode(value, losses.append)
+        try:
+            raw = (dialect or self.dialect).encode(value, losses.append)
+        except BaseException:
+            losses.clear()
+            raise
         if losses:
             self._events.append(Degraded(method, tuple(losses)))
             losses.clear()
@@ -810,5 +924,16 @@ class Engine:
             assert isinstance(theirs, ClientCapabilities)
             assert isinstance(ours, ServerCapabilities)
             client, server = theirs, ours
-        self._may_send = vocabulary(self.dialect, self.side, client, server)
-        self._may_receive = vocabulary(self.dialect, self.side.other, client, server)
+        ours_now = vocabulary(self.dialect, self.side, client, server)
+        theirs_now = vocabulary(self.dialect, self.side.other, client, server)
+        for name in _OWN:
+            ours_now.pop(name, None)
+        self._may_ask = {n: method for n, method in ours_now.items() if method.is_request}
+        self._may_tell = {n: method for n, method in ours_now.items() if not method.is_request}
+        self._may_be_asked = {n: method for n, method in theirs_now.items() if method.is_request}
+        self._may_be_told = {n: method for n, method in theirs_now.items() if not method.is_request}
+
+
+def _short(ident: RequestId) -> str:
+    """An id for a person to read; the peer chose its length."""
+    return repr(ident if type(ident) is int else ident[:64])  # type: ignore[index]

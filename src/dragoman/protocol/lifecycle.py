@@ -58,8 +58,9 @@ _ALWAYS = frozenset({"ping", "notifications/cancelled", "notifications/progress"
 
 SENDS: dict[tuple[Side, State], frozenset[str]] = {
     (Side.CLIENT, State.IDLE): frozenset({"initialize"}),
-    (Side.CLIENT, State.OPENING): _ALWAYS,
-    (Side.CLIENT, State.OPEN): _ALL - {"initialize"},
+    # `initialized` is the last thing said here: it goes out together with the move to OPEN
+    (Side.CLIENT, State.OPENING): _ALWAYS | {"notifications/initialized"},
+    (Side.CLIENT, State.OPEN): _ALL - _OPENERS,
     (Side.CLIENT, State.CLOSED): frozenset(),
     (Side.SERVER, State.IDLE): _ALWAYS,
     # basic/lifecycle#initialization: pings and logging only, before `initialized`

@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
-__all__ = ["Bucket", "Limits"]
+__all__ = ["ASKS", "Bucket", "Limits", "Rate"]
+
+
+class Rate(NamedTuple):
+    """How often the peer may ask for one thing: `at_once` under way together, `burst` in a row,
+    `per_s` a second in the long run."""
+
+    at_once: int
+    burst: int
+    per_s: float
+
+
+ASKS: Mapping[str, Rate] = MappingProxyType(
+    {
+        # A model's time costs money: a server with a hundred calls under way may sample for each,
+        # but 10 a second is more than a person could look at.
+        "sampling/createMessage": Rate(at_once=100, burst=200, per_s=10.0),
+        # A form is for a person: ten open ones are too many already.
+        "elicitation/create": Rate(at_once=10, burst=20, per_s=1.0),
+    }
+)
+"""What a client lets its server ask for, by method.
+
+Spec: client/sampling#security-considerations, client/elicitation#security-considerations
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +81,10 @@ class Limits:
 
     logs_burst: int = 2_000
     """... and at once."""
+
+    rates: Mapping[str, Rate] = field(default_factory=lambda: ASKS)
+    """Methods of the peer that are limited one by one; a server may add its own. What is over is
+    refused with -32000."""
 
 
 class Bucket:

@@ -50,7 +50,8 @@ def check_params(params: Record, dialect: Dialect, peer: Capabilities) -> None:
     """Refuse parameters that use more than the peer declared.
 
     Raises:
-        NotNegotiated: an elicitation in a mode, or sampling with tools, that the client lacks.
+        NotNegotiated: an elicitation in a mode, or sampling with tools or context, that the client
+            lacks.
         CannotLower: the revision has no such thing.
     """
     if not isinstance(peer, ClientCapabilities):
@@ -64,10 +65,12 @@ def check_params(params: Record, dialect: Dialect, peer: Capabilities) -> None:
                 raise NotNegotiated("elicitation.url")
         elif declared is None or (declared.url is not None and declared.form is None):
             raise NotNegotiated("elicitation.form")
-    elif (
-        isinstance(params, CreateMessageParams)
-        and (params.tools is not None or params.tool_choice is not None)
-        and dialect.facts.has_sampling_tools
-        and (peer.sampling is None or peer.sampling.tools is None)
-    ):
-        raise NotNegotiated("sampling.tools")
+    elif isinstance(params, CreateMessageParams) and dialect.facts.has_sampling_tools:
+        # The two parts of `sampling` came into the protocol together.
+        sampling = peer.sampling
+        wants_tools = params.tools is not None or params.tool_choice is not None
+        if wants_tools and (sampling is None or sampling.tools is None):
+            raise NotNegotiated("sampling.tools")
+        wants_context = params.include_context not in (None, "none")
+        if wants_context and (sampling is None or sampling.context is None):
+            raise NotNegotiated("sampling.context")
