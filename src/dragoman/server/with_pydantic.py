@@ -8,6 +8,7 @@ Values are validated in strict mode from JSON text: a string stays a string, tru
 
 from __future__ import annotations
 
+import typing
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -51,7 +52,8 @@ class PydanticType:
 
     def __init__(self, annotation: Any) -> None:
         self.annotation = map_type(annotation, _to_field)
-        self.name = getattr(annotation, "__name__", None)
+        bare = typing.get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+        self.name: str | None = getattr(bare, "__name__", None)
         try:
             with warnings.catch_warnings():
                 # An alias on a parameter is handled by the binding.
