@@ -1,0 +1,202 @@
+"""Every figure the benchmark takes, and the targets that dragoman is held to."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bench.environments import FLOOR, MCP, OURS, TS_2
+
+#: What an in-memory peer is called when it opens with the revision that needs no handshake.
+WITHOUT_HANDSHAKE = f"{MCP} (no handshake)"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One column: its section, its heading, the unit of its samples and which way is better."""
+
+    key: str
+    section: str
+    title: str
+    unit: str
+    show: Callable[[float], str]
+    more_is_better: bool = False
+
+
+def _digits(value: float) -> str:
+    """About three significant digits."""
+    if value >= 100:
+        return f"{value:.0f}"
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+
+
+def _scaled(factor: float) -> Callable[[float], str]:
+    return lambda value: _digits(value * factor)
+
+
+def _rate(value: float) -> str:
+    return f"{value / 1000:.1f}k" if value >= 10_000 else f"{value / 1000:.2f}k"
+
+
+def _count(value: float) -> str:
+    return f"{value:.0f}"
+
+
+_MS, _US, _MB = _scaled(1e3), _scaled(1e6), _scaled(1 / 1024)
+
+METRICS: tuple[Metric, ...] = (
+    Metric("start.quickstart", "start", "quick start, ms", "s", _MS),
+    Metric("start.models", "start", "pydantic models, ms", "s", _MS),
+    Metric("start.rss", "start", "resident idle, MB", "KiB", _MB),
+    Metric("calls.p50", "calls", "one at a time p50, us", "s", _US),
+    Metric("calls.p99", "calls", "p99, us", "s", _US),
+    Metric("calls.64", "calls", "calls/s, 64", "1/s", _rate, True),
+    Metric("calls.512", "calls", "calls/s, 512", "1/s", _rate, True),
+    Metric("calls.cpu", "calls", "CPU us a call", "s", _US),
+    Metric("models.p50", "models", "one at a time p50, us", "s", _US),
+    Metric("models.64", "models", "calls/s, 64", "1/s", _rate, True),
+    Metric("models.cpu", "models", "CPU us a call", "s", _US),
+    Metric("lists.p50", "lists", "tools/list of 100, ms", "s", _MS),
+    Metric("lists.cpu", "lists", "CPU ms", "s", _MS),
+    Metric("lists.bytes", "lists", "answer, KB", "B", _scaled(1 / 1000)),
+    Metric("payload.1", "payload", "1 MB, ms", "s", _MS),
+    Metric("payload.1.peak", "payload", "peak, MB", "KiB", _MB),
+    Metric("payload.10", "payload", "10 MB, ms", "s", _MS),
+    Metric("payload.10.peak", "payload", "peak, MB", "KiB", _MB),
+    Metric("flight.each", "flight", "KB a waiting call", "KiB", _digits),
+    Metric("flight.release", "flight", "all answered, ms", "s", _MS),
+    Metric("clients.rate", "clients", "calls/s, 32", "1/s", _rate, True),
+    Metric("clients.cpu", "clients", "own CPU us a call", "s", _US),
+    Metric("clients.p50", "clients", "one at a time p50, us", "s", _US),
+    Metric("memory.rate", "memory", "calls/s, 32", "1/s", _rate, True),
+    Metric("memory.cpu", "memory", "CPU us a call", "s", _US),
+    Metric("memory.p50", "memory", "one at a time p50, us", "s", _US),
+    Metric("install.import", "install", "import, ms", "s", _MS),
+    Metric("install.count", "install", "distributions", "1", _count),
+    Metric("install.mb", "install", "MB installed", "MB", _digits),
+    Metric("install.compiled", "install", "MB with bytecode", "MB", _digits),
+)
+
+BY_KEY = {metric.key: metric for metric in METRICS}
+
+SECTIONS: dict[str, str] = {
+    "start": "Spawn to `initialize` answered, and what the server then weighs",
+    "calls": "tools/call `add` over stdio",
+    "models": "tools/call with pydantic arguments and result over stdio",
+    "lists": "tools/list of 100 tools",
+    "payload": "An `echo` of 1 MB and 10 MB of text: time and peak memory of the server",
+    "flight": "Calls that wait, all in flight at once",
+    "clients": "Each client against the floor's server over stdio",
+    "memory": "Client and server in one process",
+    "install": "What is installed and imported",
+}
+
+
+@dataclass(slots=True)
+class Results:
+    """Samples by metric and library, and why a library has none."""
+
+    samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    failures: dict[str, dict[str, str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, key: str, library: str, value: float) -> None:
+        """One more sample."""
+        self.samples.setdefault(BY_KEY[key].key, {}).setdefault(library, []).append(value)
+
+    def fail(self, section: str, library: str, why: str) -> None:
+        """This library could not be measured here."""
+        self.failures.setdefault(section, {})[library] = why
+
+    def median(self, key: str, library: str) -> float | None:
+        """The median sample, or None."""
+        found = self.samples.get(key, {}).get(library)
+        return statistics.median(found) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """dragoman's figure against a peer's: at least ``times`` better, or at most ``part`` of it."""
+
+    what: str
+    key: str
+    against: str | None
+    times: float | None = None
+    part: float | None = None
+
+    def measured(self, results: Results) -> float | None:
+        """The ratio (or the bare figure where there is no peer), or None if one side is missing."""
+        own = results.median(self.key, OURS)
+        if own is None:
+            return None
+        if self.against is None:
+            return own
+        other = results.median(self.key, self.against)
+        if other is None or not own or not other:
+            return None
+        if self.part is not None:
+            return own / other
+        return own / other if BY_KEY[self.key].more_is_better else other / own
+
+    def met(self, measured: float) -> bool:
+        """Whether the figure is on the right side."""
+        if self.part is not None:
+            return measured <= self.part
+        return self.times is None or measured >= self.times
+
+    @property
+    def wanted(self) -> str:
+        """The bound as text."""
+        if self.against is None:
+            return f"at most {self.part:g}"
+        if self.part is not None:
+            return f"at most {self.part:g} of {self.against}"
+        return f"at least {self.times:g}x {self.against}"
+
+
+TARGETS: tuple[Target, ...] = (
+    Target("calls/s, 64 in flight", "calls.64", MCP, times=40),
+    Target("calls/s, 64 in flight", "calls.64", TS_2, times=1),
+    Target("one at a time, p50", "calls.p50", MCP, part=0.2),
+    Target("CPU a call", "calls.cpu", MCP, times=30),
+    Target("tools/list of 100", "lists.p50", MCP, times=30),
+    Target("1 MB, time", "payload.1", MCP, part=1),
+    Target("1 MB, peak memory", "payload.1.peak", MCP, part=0.5),
+    Target("10 MB, time", "payload.10", MCP, part=1),
+    Target("10 MB, peak memory", "payload.10.peak", MCP, part=0.5),
+    Target("spawn to initialize, quick start", "start.quickstart", MCP, part=0.3),
+    Target("spawn to initialize, models", "start.models", MCP, part=0.45),
+    Target("client calls/s, stdio", "clients.rate", MCP, times=8),
+    Target("client calls/s, in memory", "memory.rate", MCP, times=10),
+    Target("client calls/s, in memory", "memory.rate", WITHOUT_HANDSHAKE, times=10),
+    Target("resident memory, idle", "start.rss", MCP, part=0.5),
+    Target("distributions installed", "install.count", None, part=2),
+    Target("MB installed", "install.mb", None, part=1.5),
+)
+
+#: Metrics whose ratio to the floor says how much of the time is ours.
+AGAINST_FLOOR = (
+    "calls.64",
+    "calls.512",
+    "calls.p50",
+    "calls.cpu",
+    "models.64",
+    "lists.p50",
+    "clients.rate",
+)
+
+__all__ = [
+    "AGAINST_FLOOR",
+    "BY_KEY",
+    "FLOOR",
+    "METRICS",
+    "SECTIONS",
+    "TARGETS",
+    "WITHOUT_HANDSHAKE",
+    "Metric",
+    "Results",
+    "Target",
+]
