@@ -360,14 +360,17 @@ class ChildExited(LinkError):
 
 
 class DeadlineExceeded(DragomanError, TimeoutError):
-    """No answer came in time: `.method`, `.timeout_s`. The peer was told to stop."""
+    """No answer came in time: `.method`, `.timeout_s`. The peer was told to stop.
 
-    def __init__(self, method: str, timeout_s: float) -> None:
+    `detail` is what else is known, such as the end of a child's stderr.
+    """
+
+    def __init__(self, method: str, timeout_s: float, detail: str = "") -> None:
         self.method = method
         self.timeout_s = timeout_s
-        super().__init__(
-            f"{method} got no answer within {timeout_s:g} s; pass timeout_s= to wait longer"
-        )
+        self.detail = detail
+        text = f"{method} got no answer within {timeout_s:g} s; pass timeout_s= to wait longer"
+        super().__init__(f"{text}; {detail}" if detail else text)
 
 
 class Refused(DragomanError):

@@ -1,0 +1,657 @@
+"""The client: one connection to one server, as typed calls.
+
+async with Client("server.py") as client:
+    tools = await client.list_tools()
+    result = await client.call_tool("forecast", {"city": "Paris"}, on_progress=print)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+from dragoman.client.callbacks import Callbacks
+from dragoman.client.results import ToolResult
+from dragoman.client.roots import RootLike, as_roots
+from dragoman.client.targets import Target, connector_for
+from dragoman.errors import (
+    DeadlineExceeded,
+    LinkClosed,
+    LinkError,
+    Misconfigured,
+    NotNegotiated,
+    PeerError,
+    Refused,
+    RequestError,
+    ToolError,
+    WrongState,
+)
+from dragoman.model.base import EmptyResult, Implementation, Meta, NoParams, PageParams, Record
+from dragoman.model.capabilities import (
+    ClientCapabilities,
+    ElicitationCapability,
+    RootsCapability,
+    SamplingCapability,
+    ServerCapabilities,
+)
+from dragoman.model.completion import (
+    CompleteParams,
+    CompleteResult,
+    Completion,
+    CompletionArgument,
+    CompletionContext,
+    PromptReference,
+    ResourceTemplateReference,
+)
+from dragoman.model.content import SamplingBlock, TextContent
+from dragoman.model.elicitation import ElicitationCompleteParams, ElicitParams, ElicitResult
+from dragoman.model.logging import LoggingLevel, LogMessageParams, SetLevelParams
+from dragoman.model.methods import Side
+from dragoman.model.progress import ProgressParams
+from dragoman.model.prompts import GetPromptParams, GetPromptResult, ListPromptsResult, Prompt
+from dragoman.model.resources import (
+    ListResourcesResult,
+    ListResourceTemplatesResult,
+    ReadResourceResult,
+    Resource,
+    ResourceTemplate,
+    ResourceUpdatedParams,
+    UriParams,
+)
+from dragoman.model.roots import ListRootsResult, Root
+from dragoman.model.sampling import CreateMessageParams, CreateMessageResult
+from dragoman.model.tools import CallToolParams, CallToolResult, ListToolsResult, Tool
+from dragoman.protocol.calls import Exchange
+from dragoman.protocol.engine import Engine, Introduction
+from dragoman.protocol.events import Degraded, Event, Fault, FaultKind, NotificationArrived
+from dragoman.protocol.limits import Limits
+from dragoman.revisions.registry import supported
+from dragoman.runtime.driver import Driver, Tap, report_failure
+from dragoman.transport.base import Link
+
+__all__ = ["Client", "OnProgress"]
+
+log = logging.getLogger("dragoman.client")
+
+R = TypeVar("R", bound=Record)
+
+OnProgress = Callable[[ProgressParams], Any]
+"""Called with `.progress`, `.total` and `.message`; may be async."""
+
+SamplingAnswer = CreateMessageResult | SamplingBlock | str
+ElicitationAnswer = ElicitResult | Mapping[str, Any] | None
+SamplingHandler = Callable[[CreateMessageParams], Awaitable[SamplingAnswer] | SamplingAnswer]
+ElicitationHandler = Callable[[ElicitParams], Awaitable[ElicitationAnswer] | ElicitationAnswer]
+Roots = Iterable[RootLike] | Callable[[], Iterable[RootLike]]
+
+# 30 s: an interpreter with heavy imports on a cold disk takes ten; a hung child should not take
+# a whole call's deadline to be noticed.
+CONNECT_TIMEOUT_S = 30.0
+
+# 1,000 pages of 500 entries; a server that has more is not listing, it is looping.
+MAX_PAGES = 1_000
+
+# client/sampling#error-handling
+USER_REJECTED = -1
+
+
+class Client:
+    """Talks to one server.
+
+    `target` is a script ("server.py"), a command line as a list, a `Server` object or a connector.
+    `revision` pins one revision of the protocol. `timeout_s` is the default deadline of a request,
+    counted from its last sign of life; `connect_timeout_s` that of the opening.
+
+    Callbacks may be sync or async: `on_log` (a LogMessageParams), `on_progress` (the default for
+    every call), `on_tools_changed`, `on_resources_changed`, `on_prompts_changed` (no argument),
+    `on_resource_updated` (the URI), `on_elicitation_complete` (the id), `on_fault` (a protocol
+    fault of the server), `on_junk` (a line of the server that is no message), `on_stderr` (a line),
+    `on_wire` ("sent" or "received", the frame; sync, must not block).
+
+    Handlers make the client offer a feature: `sampling_handler` gets a CreateMessageParams and
+    returns a CreateMessageResult or a text; `elicitation_handler` gets an ElicitParams and returns
+    an ElicitResult, a dict (accepted) or None (declined); `roots` are paths, file URIs or a
+    function that returns them. A handler that raises `Refused` says that the user said no.
+
+    `keep_alive_s` pings after that much silence; a ping without an answer ends the connection.
+
+    Raises:
+        Misconfigured: a target or setting that cannot work.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        name: str = "dragoman",
+        version: str = "0",
+        title: str | None = None,
+        revision: str | None = None,
+        timeout_s: float = 60.0,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        limits: Limits | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
+        roots: Roots | None = None,
+        sampling_handler: SamplingHandler | None = None,
+        sampling_tools: bool = False,
+        elicitation_handler: ElicitationHandler | None = None,
+        elicitation_url: bool = False,
+        on_log: Callable[[LogMessageParams], Any] | None = None,
+        on_progress: OnProgress | None = None,
+        on_tools_changed: Callable[[], Any] | None = None,
+        on_resources_changed: Callable[[], Any] | None = None,
+        on_prompts_changed: Callable[[], Any] | None = None,
+        on_resource_updated: Callable[[str], Any] | None = None,
+        on_elicitation_complete: Callable[[str], Any] | None = None,
+        on_fault: Callable[[Fault], Any] | None = None,
+        on_junk: Callable[[bytes], Any] | None = None,
+        on_stderr: Callable[[str], Any] | None = None,
+        on_wire: Tap | None = None,
+        keep_alive_s: float | None = None,
+        experimental: dict[str, Any] | None = None,
+    ) -> None:
+        self._connector = connector_for(target, env=env, cwd=cwd, on_stderr=on_stderr)
+        self._dialects = supported(revision)
+        self._info = Implementation(name=name, version=version, title=title)
+        self._limits = limits or Limits(call_timeout_s=timeout_s)
+        self._timeout_s = timeout_s
+        self._connect_timeout_s = connect_timeout_s
+        self._keep_alive_s = keep_alive_s
+        self._roots: Callable[[], Iterable[RootLike]] | None = None
+        if roots is not None:
+            self._roots = (
+                cast("Callable[[], Iterable[RootLike]]", roots) if callable(roots) else None
+            )
+            if self._roots is None:
+                fixed = as_roots(cast("Iterable[RootLike]", roots))
+                self._roots = lambda: fixed
+        self._sampling = sampling_handler
+        self._elicitation = elicitation_handler
+        self._on_progress = on_progress
+        self._on_log = on_log
+        self._on_changed: dict[str, Callable[[], Any] | None] = {
+            "notifications/tools/list_changed": on_tools_changed,
+            "notifications/resources/list_changed": on_resources_changed,
+            "notifications/prompts/list_changed": on_prompts_changed,
+        }
+        self._on_resource_updated = on_resource_updated
+        self._on_elicitation_complete = on_elicitation_complete
+        self._on_fault = on_fault
+        self._on_junk = on_junk
+        self._tap = on_wire
+        self._capabilities = ClientCapabilities(
+            roots=RootsCapability(list_changed=True) if roots is not None else None,
+            sampling=SamplingCapability(tools={} if sampling_tools else None)
+            if sampling_handler is not None
+            else None,
+            elicitation=ElicitationCapability(form={}, url={} if elicitation_url else None)
+            if elicitation_handler is not None
+            else None,
+            experimental=experimental,
+        )
+        self._driver: Driver | None = None
+        self._link: Link | None = None
+        self._callbacks = Callbacks()
+        self._keeper: asyncio.Task[None] | None = None
+        self._schemas: dict[str, dict[str, Any] | None] | None = None
+
+    # --- connecting -------------------------------------------------------------------------------
+
+    async def connect(self) -> Client:
+        """Open the connection; `async with` does the same.
+
+        Raises:
+            LinkError: the server cannot be reached, or ended; with its stderr and exit code.
+            DeadlineExceeded: it does not answer.
+            PeerError: it speaks no revision that we speak.
+            RemoteFailure: it refused.
+            WrongState: the client is connected already.
+        """
+        if self._driver is not None:
+            raise WrongState("open", "close it before connecting again")
+        link = await self._connector.connect()
+        engine = Engine(
+            Side.CLIENT,
+            Introduction(self._info, self._capabilities),
+            dialects=self._dialects,
+            limits=self._limits,
+        )
+        driver = Driver(engine, link, self, tap=self._tap)
+        driver.start()
+        try:
+            await driver.open(timeout_s=self._connect_timeout_s)
+        except BaseException as error:
+            tail = getattr(link, "stderr_tail", "")
+            await driver.aclose()
+            await self._callbacks.aclose()
+            failure = getattr(link, "failure", None)
+            if failure is not None and isinstance(error, LinkError):
+                raise LinkError(f"the server failed to start: {failure}", sent=False) from failure
+            if isinstance(error, DeadlineExceeded) and tail.strip():
+                raise DeadlineExceeded(
+                    error.method, error.timeout_s, f"the server's stderr ends:\n{tail.strip()}"
+                ) from None
+            raise
+        self._driver, self._link = driver, link
+        if self._keep_alive_s is not None:
+            self._keeper = asyncio.ensure_future(self._keep_alive(driver, self._keep_alive_s))
+        return self
+
+    async def aclose(self) -> None:
+        """Close the connection and everything behind it; may be called again, from any task."""
+        driver, self._driver = self._driver, None
+        if driver is None:
+            return
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+        try:
+            await driver.aclose()
+        finally:
+            await self._callbacks.aclose()
+            if keeper is not None:
+                await asyncio.wait([keeper])
+
+    async def __aenter__(self) -> Client:
+        return await self.connect()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def _open(self) -> Driver:
+        if self._driver is None:
+            raise WrongState("closed", "use `async with Client(...)`, or `await client.connect()`")
+        return self._driver
+
+    async def _keep_alive(self, driver: Driver, every_s: float) -> None:
+        while not driver.closed.done():
+            await asyncio.wait([driver.closed], timeout=every_s)
+            if driver.closed.done():
+                return
+            try:
+                await driver.request("ping", NoParams(), timeout_s=every_s)
+            except DeadlineExceeded:
+                log.warning("no answer to a ping within %g s: the connection is given up", every_s)
+                driver.link_closed(LinkClosed(f"no answer to a ping within {every_s:g} s"))
+                await driver.link.aclose()
+                return
+            except LinkError:
+                return
+
+    # --- who is there -----------------------------------------------------------------------------
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether calls can be made now."""
+        return self._driver is not None and not self._driver.closed.done()
+
+    @property
+    def server_info(self) -> Implementation:
+        """The server's own words about itself: for display, never to trust."""
+        peer = self._open().engine.peer
+        assert peer is not None
+        return peer
+
+    @property
+    def server_capabilities(self) -> ServerCapabilities:
+        """What the server declared."""
+        capabilities = self._open().engine.peer_capabilities
+        assert isinstance(capabilities, ServerCapabilities)
+        return capabilities
+
+    @property
+    def protocol_version(self) -> str:
+        """The revision that was agreed on."""
+        return self._open().engine.dialect.wire
+
+    @property
+    def instructions(self) -> str | None:
+        """How the server wants to be used; text for a model, from a stranger."""
+        return self._open().engine.instructions
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        method: str,
+        params: Record,
+        result: type[R],
+        *,
+        timeout_s: float | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> R:
+        driver = self._open()
+        hear = on_progress or self._on_progress
+        if hear is None:
+            return cast(R, await driver.request(method, params, timeout_s=timeout_s))
+        callback = hear
+        answer = await driver.request(
+            method,
+            params,
+            timeout_s=timeout_s,
+            on_progress=lambda update: self._callbacks.call(callback, update),
+        )
+        await self._callbacks.settle()
+        return cast(R, answer)
+
+    async def _all(self, page: Callable[[str | None], Awaitable[Any]], member: str) -> list[Any]:
+        """Every page of a list.
+
+        Raises:
+            PeerError: the server gives the same cursor again, or never ends.
+        """
+        found: list[Any] = []
+        cursor: str | None = None
+        seen: set[str] = set()
+        for _ in range(MAX_PAGES):
+            result = await page(cursor)
+            found += getattr(result, member)
+            cursor = result.next_cursor
+            if cursor is None:
+                return found
+            if cursor in seen:
+                raise PeerError(f"the server's list of {member} repeats the cursor {cursor[:64]!r}")
+            seen.add(cursor)
+        raise PeerError(f"the server's list of {member} has more than {MAX_PAGES} pages")
+
+    # --- tools ------------------------------------------------------------------------------------
+
+    async def list_tools(self) -> list[Tool]:
+        """Every tool, all pages. Raises as `call_tool`, and PeerError for an endless list."""
+        tools: list[Tool] = await self._all(self.list_tools_page, "tools")
+        self._schemas = {tool.name: tool.output_schema for tool in tools}
+        return tools
+
+    async def list_tools_page(self, cursor: str | None = None) -> ListToolsResult:
+        """One page of tools; the next begins at its `next_cursor`."""
+        return await self._ask("tools/list", PageParams(cursor=cursor), ListToolsResult)
+
+    async def call_tool(
+        self,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        on_progress: OnProgress | None = None,
+        timeout_s: float | None = None,
+        raise_on_error: bool = True,
+        meta: Meta | None = None,
+    ) -> ToolResult:
+        """Call a tool.
+
+        Cancelling the task that awaits this cancels the call. `timeout_s` counts from the last
+        sign of life.
+
+        Raises:
+            ToolError: the tool failed (unless `raise_on_error` is False); `.result` has it all.
+            RemoteFailure: the server refused: an unknown tool (-32602), wrong arguments.
+            NotNegotiated: the server has no tools.
+            DeadlineExceeded: no answer in time.
+            LinkError: the connection ended; `.sent` says whether the call may have run.
+            ValueError: the arguments are no JSON.
+
+        Spec: server/tools#calling-tools
+        """
+        params = CallToolParams.of(name, None if arguments is None else dict(arguments), meta)
+        result = await self._ask(
+            "tools/call", params, CallToolResult, timeout_s=timeout_s, on_progress=on_progress
+        )
+        if result.is_error:
+            outcome = ToolResult(result)
+            if raise_on_error:
+                text = outcome.text or "the tool gave no reason"
+                raise ToolError(text, tool=name, result=outcome)
+            return outcome
+        structured = result.structured_content
+        if structured is None:
+            return ToolResult(result)
+        is_single = isinstance(structured, dict) and len(structured) == 1 and "result" in structured
+        return ToolResult(result, is_wrapped=is_single and await self._wraps(name))
+
+    async def _wraps(self, tool: str) -> bool:
+        """Whether the tool's value had to be put inside an object to travel."""
+        if self._schemas is None or tool not in self._schemas:
+            await self.list_tools()
+        schema = (self._schemas or {}).get(tool) or {}
+        properties = schema.get("properties", {})
+        return bool(list(properties) == ["result"] and schema.get(WRAP_MARK, "title" not in schema))
+
+    # --- resources --------------------------------------------------------------------------------
+
+    async def list_resources(self) -> list[Resource]:
+        """Every resource, all pages."""
+        found: list[Resource] = await self._all(self.list_resources_page, "resources")
+        return found
+
+    async def list_resources_page(self, cursor: str | None = None) -> ListResourcesResult:
+        """One page of resources."""
+        return await self._ask("resources/list", PageParams(cursor=cursor), ListResourcesResult)
+
+    async def list_resource_templates(self) -> list[ResourceTemplate]:
+        """Every resource template, all pages."""
+        found: list[ResourceTemplate] = await self._all(
+            self.list_resource_templates_page, "resource_templates"
+        )
+        return found
+
+    async def list_resource_templates_page(
+        self, cursor: str | None = None
+    ) -> ListResourceTemplatesResult:
+        """One page of templates."""
+        return await self._ask(
+            "resources/templates/list", PageParams(cursor=cursor), ListResourceTemplatesResult
+        )
+
+    async def read_resource(
+        self,
+        uri: str,
+        *,
+        on_progress: OnProgress | None = None,
+        timeout_s: float | None = None,
+        meta: Meta | None = None,
+    ) -> ReadResourceResult:
+        """The contents of a resource: `.contents`, or `.text` for its text.
+
+        Raises:
+            RemoteFailure: there is no such resource (-32002, or -32602 in newer revisions).
+
+        Spec: server/resources#reading-resources
+        """
+        return await self._ask(
+            "resources/read",
+            UriParams(uri=uri, meta=meta),
+            ReadResourceResult,
+            timeout_s=timeout_s,
+            on_progress=on_progress,
+        )
+
+    async def subscribe_resource(self, uri: str) -> None:
+        """Hear of changes of a resource, through `on_resource_updated`."""
+        await self._ask("resources/subscribe", UriParams(uri=uri), EmptyResult)
+
+    async def unsubscribe_resource(self, uri: str) -> None:
+        """Hear no more of a resource."""
+        await self._ask("resources/unsubscribe", UriParams(uri=uri), EmptyResult)
+
+    # --- prompts ----------------------------------------------------------------------------------
+
+    async def list_prompts(self) -> list[Prompt]:
+        """Every prompt, all pages."""
+        found: list[Prompt] = await self._all(self.list_prompts_page, "prompts")
+        return found
+
+    async def list_prompts_page(self, cursor: str | None = None) -> ListPromptsResult:
+        """One page of prompts."""
+        return await self._ask("prompts/list", PageParams(cursor=cursor), ListPromptsResult)
+
+    async def get_prompt(
+        self,
+        name: str,
+        arguments: Mapping[str, str] | None = None,
+        *,
+        timeout_s: float | None = None,
+        meta: Meta | None = None,
+    ) -> GetPromptResult:
+        """A prompt, filled: `.messages` and `.description`. Values are strings.
+
+        Raises:
+            RemoteFailure: there is no such prompt, or an argument is missing (-32602).
+            TypeError: a value is no string.
+        """
+        filled = dict(arguments) if arguments is not None else None
+        for key, value in (filled or {}).items():
+            if not isinstance(value, str):
+                raise TypeError(
+                    f"prompt arguments are strings; {key!r} is a {type(value).__name__}"
+                )
+        params = GetPromptParams(name=name, arguments=filled, meta=meta)
+        return await self._ask("prompts/get", params, GetPromptResult, timeout_s=timeout_s)
+
+    async def complete(
+        self,
+        ref: PromptReference | ResourceTemplateReference | str,
+        argument: str,
+        value: str = "",
+        *,
+        context: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> Completion:
+        """Suggestions for an argument: `.values` (at most 100), `.total`, `.has_more`.
+
+        `ref` is a reference, a template's URI, or a prompt's name; `context` holds the arguments
+        that are settled already.
+        """
+        if isinstance(ref, str):
+            ref = ResourceTemplateReference(uri=ref) if "://" in ref else PromptReference(name=ref)
+        params = CompleteParams(
+            ref=ref,
+            argument=CompletionArgument(name=argument, value=value),
+            context=None if context is None else CompletionContext(arguments=dict(context)),
+        )
+        answer = await self._ask("completion/complete", params, CompleteResult, timeout_s=timeout_s)
+        return answer.completion
+
+    # --- utilities --------------------------------------------------------------------------------
+
+    async def set_logging_level(self, level: LoggingLevel) -> None:
+        """Hear log messages of this level and above."""
+        await self._ask("logging/setLevel", SetLevelParams(level=level), EmptyResult)
+
+    async def ping(self, *, timeout_s: float | None = None) -> None:
+        """Ask for a sign of life."""
+        await self._open().request("ping", NoParams(), timeout_s=timeout_s)
+
+    def notify_roots_changed(self) -> None:
+        """Tell the server that the roots have changed; it will ask for them.
+
+        Raises:
+            NotNegotiated: the client was made without roots.
+        """
+        self._open().notify("notifications/roots/list_changed", NoParams())
+
+    # --- what the driver calls --------------------------------------------------------------------
+
+    async def handle_request(self, driver: Driver, exchange: Exchange, params: Record) -> Record:
+        """Answer what the server asks."""
+        name = exchange.method.name
+        try:
+            match params:
+                case CreateMessageParams():
+                    return await self._sample(params)
+                case ElicitParams():
+                    return await self._elicit(params)
+            if name == "roots/list" and self._roots is not None:
+                return ListRootsResult(roots=self._checked_roots())
+        except Refused as refused:
+            raise RequestError(
+                f"User rejected {_SPOKEN.get(name, name)}: {refused.rule}", code=USER_REJECTED
+            ) from None
+        except RequestError:
+            raise
+        except Exception:  # noqa: BLE001 - logged in full under its id
+            raise RequestError(f"{name} failed {report_failure(log, name)}") from None
+        raise NotNegotiated(name)
+
+    def _checked_roots(self) -> list[Root]:
+        assert self._roots is not None
+        return as_roots(self._roots())
+
+    async def _sample(self, params: CreateMessageParams) -> CreateMessageResult:
+        assert self._sampling is not None
+        answer = self._sampling(params)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if isinstance(answer, CreateMessageResult):
+            return answer
+        if isinstance(answer, str):
+            answer = TextContent(text=answer)
+        if not isinstance(answer, SamplingBlock):
+            raise Misconfigured(
+                "a sampling handler returns a CreateMessageResult, a content block or a text, "
+                f"not {type(answer).__name__}"
+            )
+        return CreateMessageResult(role="assistant", content=answer, model="unknown")
+
+    async def _elicit(self, params: ElicitParams) -> ElicitResult:
+        assert self._elicitation is not None
+        declared = self._capabilities.elicitation
+        if params.mode == "url" and (declared is None or declared.url is None):
+            raise RequestError("this client does not open URLs for a server", code=-32602)
+        answer = self._elicitation(params)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if answer is None:
+            return ElicitResult(action="decline")
+        if isinstance(answer, ElicitResult):
+            return answer
+        if isinstance(answer, Mapping):
+            return ElicitResult(action="accept", content=dict(answer))
+        raise Misconfigured(
+            "an elicitation handler returns an ElicitResult, a dict or None, "
+            f"not {type(answer).__name__}"
+        )
+
+    def handle_event(self, driver: Driver, event: Event) -> None:
+        """Pass on what the server tells."""
+        if isinstance(event, NotificationArrived):
+            self._notified(event)
+        elif isinstance(event, Fault):
+            if event.kind is FaultKind.UNREADABLE and self._on_junk is not None:
+                self._callbacks.call(self._on_junk, event.sample)
+            else:
+                log.warning(
+                    "the server broke the protocol: %s (%s)", event.kind.value, event.detail
+                )
+            self._callbacks.call(self._on_fault, event)
+        elif isinstance(event, Degraded):
+            for loss in event.losses:
+                log.debug("%s to an older revision: %s", event.method, loss)
+
+    def _notified(self, event: NotificationArrived) -> None:
+        name, params = event.method.name, event.params
+        if isinstance(params, LogMessageParams):
+            self._callbacks.call(self._on_log, params)
+        elif isinstance(params, ResourceUpdatedParams):
+            self._callbacks.call(self._on_resource_updated, params.uri)
+        elif isinstance(params, ElicitationCompleteParams):
+            self._callbacks.call(self._on_elicitation_complete, params.elicitation_id)
+        elif name in self._on_changed:
+            if name == "notifications/tools/list_changed":
+                self._schemas = None
+            self._callbacks.call(self._on_changed[name])
+
+
+# What FastMCP and we put beside an output schema whose value had to be wrapped.
+WRAP_MARK = "x-fastmcp-wrap-result"
+
+_SPOKEN = {"sampling/createMessage": "sampling request", "elicitation/create": "the question"}

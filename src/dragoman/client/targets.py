@@ -1,0 +1,106 @@
+"""What a client can connect to, and how."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from dragoman.errors import Misconfigured
+from dragoman.transport.base import Connector, Link
+from dragoman.transport.memory import MemoryLink
+from dragoman.transport.stdio.child import StdioConnector
+from dragoman.transport.stdio.command import command_for
+from dragoman.transport.stdio.limits import HIGH_WATER_BYTES, MAX_FRAME_BYTES
+
+__all__ = ["Servable", "ServedLink", "Target", "connector_for"]
+
+
+@runtime_checkable
+class Servable(Protocol):
+    """Anything that can serve a link in this process: a `Server`."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def serve_link(self, link: Link) -> None: ...
+
+
+Target: TypeAlias = str | Path | Sequence[str] | Servable | Connector
+"""A script, a command line as a list, a server object, or a connector."""
+
+
+def connector_for(
+    target: Target,
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: str | Path | None = None,
+    on_stderr: Callable[[str], Any] | None = None,
+) -> Connector:
+    """How to reach a target.
+
+    Raises:
+        Misconfigured: it is nothing we can connect to; the text says what would be.
+    """
+    if isinstance(target, Servable):
+        return _MemoryConnector(target)
+    if isinstance(target, str) and "://" in target:
+        raise Misconfigured(
+            f"{target!r} is a URL; this version connects to scripts, command lines and servers "
+            "in the same process"
+        )
+    if isinstance(target, str | Path | Sequence):
+        command, args = command_for(target)
+        return StdioConnector(command=command, args=args, env=env, cwd=cwd, stderr=on_stderr)
+    if hasattr(target, "connect"):
+        return target
+    raise Misconfigured(
+        f"cannot connect to a {type(target).__name__}; give a script, a command line as a list, "
+        "or a Server"
+    )
+
+
+class _MemoryConnector:
+    """Serves every link it opens with a server in this process."""
+
+    __slots__ = ("_server",)
+
+    def __init__(self, server: Servable) -> None:
+        self._server = server
+
+    @property
+    def description(self) -> str:
+        return f"{self._server.name} (in this process)"
+
+    async def connect(self) -> ServedLink:
+        loop = asyncio.get_running_loop()
+        near = ServedLink(loop, MAX_FRAME_BYTES, HIGH_WATER_BYTES)
+        far = MemoryLink(loop, MAX_FRAME_BYTES, HIGH_WATER_BYTES)
+        near.join(far)
+        far.join(near)
+        near.serving = asyncio.ensure_future(self._server.serve_link(far))
+        return near
+
+
+class ServedLink(MemoryLink):
+    """The client's end of a pair whose other end is served by a task that this end owns."""
+
+    __slots__ = ("failure", "serving")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, max_frame_bytes: int, high_water_bytes: int
+    ) -> None:
+        super().__init__(loop, max_frame_bytes, high_water_bytes)
+        self.serving: asyncio.Future[None] | None = None
+        self.failure: BaseException | None = None
+
+    async def aclose(self) -> None:
+        """End the link and wait for the server's side of it."""
+        await super().aclose()
+        serving = self.serving
+        if serving is None:
+            return
+        await asyncio.wait([serving])
+        if not serving.cancelled():
+            self.failure = serving.exception()
