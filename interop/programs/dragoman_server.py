@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 
 from dragoman import Context, Image, Server, ToolError
+from dragoman.model.base import EmptyResult, NoParams
 from dragoman.model.sampling import ModelHint, ModelPreferences
 
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
@@ -99,7 +100,7 @@ async def log_all_levels(ctx: Context) -> str:
 
 @server.tool(description="Ping the client.")
 async def ping_client(ctx: Context) -> str:
-    await ctx.ping()
+    await ctx.asking.ask("ping", NoParams(), EmptyResult)
     return "pong"
 
 
@@ -133,7 +134,9 @@ def grow() -> str:
 
 @server.tool(description="Announce that a resource changed, to those who subscribed.")
 def touch(uri: str) -> str:
-    return "announced" if server.notify_resource_updated(uri) else "nobody subscribed"
+    # The server knows who subscribed; nobody else is told.
+    server.notify_resource_updated(uri)
+    return "announced"
 
 
 @server.tool(description="Ask the client's user.")

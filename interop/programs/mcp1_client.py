@@ -133,13 +133,41 @@ async def cancel(session):
     return outcome
 
 
-async def every_page(method, attribute):
+class PageParams(types.RequestParams):
+    """The parameters of a list request: 1.6 puts the cursor outside of them, where it has no effect."""
+
+    cursor: str
+
+
+class Page(types.BaseModel):
+    """A list request with a cursor, for the versions whose methods take none."""
+
+    method: str
+    params: PageParams
+
+
+RESULTS = {
+    "tools": types.ListToolsResult,
+    "resources": types.ListResourcesResult,
+    "prompts": types.ListPromptsResult,
+}
+
+
+async def every_page(session, kind):
+    method = getattr(session, f"list_{kind}")
+    takes_cursor = "cursor" in inspect.signature(method).parameters
     entries, cursor = [], None
     while True:
-        page = await (method(cursor=cursor) if cursor else method())
-        entries.extend(getattr(page, attribute))
+        if cursor is None:
+            page = await method()
+        elif takes_cursor:
+            page = await method(cursor=cursor)
+        else:
+            request = Page(method=f"{kind}/list", params=PageParams(cursor=cursor))
+            page = await session.send_request(request, RESULTS[kind])
+        entries.extend(getattr(page, kind))
         cursor = page.nextCursor
-        if not cursor:
+        if cursor is None:
             return entries
 
 
@@ -170,7 +198,7 @@ async def main(command):
         seen["serverInfo"] = plain(opened.serverInfo)
         seen["capabilities"] = plain(opened.capabilities)
         seen["instructions"] = opened.instructions
-        tools = await every_page(session.list_tools, "tools")
+        tools = await every_page(session, "tools")
         seen["tools"] = {tool.name: plain(tool) for tool in tools}
 
         async def call(name, **arguments):
@@ -191,7 +219,7 @@ async def main(command):
         if "elicit" in seen["tools"] and "elicitation_callback" in options:
             seen["elicit"] = await call("elicit", question="who are you?")
 
-        resources = await every_page(session.list_resources, "resources")
+        resources = await every_page(session, "resources")
         seen["resources"] = {str(entry.uri): plain(entry) for entry in resources}
         templates = (await session.list_resource_templates()).resourceTemplates
         seen["templates"] = {entry.uriTemplate: plain(entry) for entry in templates}
@@ -209,7 +237,7 @@ async def main(command):
         await session.unsubscribe_resource(AnyUrl("interop://greeting"))
         seen["touchAgain"] = await call("touch", uri="interop://greeting")
 
-        prompts = await every_page(session.list_prompts, "prompts")
+        prompts = await every_page(session, "prompts")
         seen["prompts"] = {prompt.name: plain(prompt) for prompt in prompts}
         seen["review"] = plain(
             await session.get_prompt("review", {"code": "x = 1", "tone": "harsh"})
@@ -238,7 +266,7 @@ async def main(command):
         }
         seen["grow"] = await call("grow")
         await settle(session, lambda: seen["toolsChanged"])
-        grown = await every_page(session.list_tools, "tools")
+        grown = await every_page(session, "tools")
         seen["toolsAfterGrow"] = sorted(tool.name for tool in grown)
         if not skip_cancel:
             seen["cancel"] = await cancel(session)

@@ -53,9 +53,15 @@ CLIENTS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
 
 
 def pair(name: str) -> Pair:
-    revision = CLIENTS[name][3]
-    since_march = REVISIONS.index(revision) >= REVISIONS.index("2025-03-26")
-    return Pair(revision, "dragoman-everything", CODES, messages=since_march)
+    peer, _, _, revision = CLIENTS[name]
+    codes = dict(CODES)
+    if revision != "2025-11-25":
+        # From 2025-11-25 on, arguments that miss the schema are the model's to read.
+        codes["badArguments"] = -32602
+    if peer == "ts-2":
+        # This client rewrites -32002 to the number of 2026-07-28 before a caller sees it.
+        codes["unknownResource"] = -32602
+    return Pair(revision, "dragoman-everything", codes, messages=revision != "2024-11-05")
 
 
 @functools.cache
