@@ -542,12 +542,11 @@ def _run_pattern(nodes: Sequence[_Node], index: int) -> str | None:
     run = nodes[index]
     assert isinstance(run, _Run)
     chars, after = run.chars, index + 1
-    following = _firsts(nodes, after)
-    if not following & chars:
+    if not _firsts(nodes, after) & chars:
         return f"{_class(chars)}++"
     # From here on the run could swallow the start of what follows.
     stop = _first_char(nodes, after)
-    if following != {stop} or stop in _UPPER_HEX:  # a digit might be inside a triplet
+    if stop in _UPPER_HEX:  # it might be inside a triplet
         return None
     node, then = nodes[after], after + 1
     if isinstance(node, _Optional):
@@ -565,7 +564,7 @@ def _run_pattern(nodes: Sequence[_Node], index: int) -> str | None:
         return _stopped(chars, stop, re.escape(node.text))
     # {name}.json, {name}.json{?q}: only a suffix that ends the URI, or its path, counts.
     firsts = _firsts(nodes, then)
-    if firsts & chars or not _all_optional(nodes, then):
+    if firsts & chars:
         return None
     end = rf"(?:\Z|{_class(firsts)})" if firsts else r"\Z"
     return _stopped(chars, stop, re.escape(node.text) + end)
@@ -598,15 +597,6 @@ def _firsts(nodes: Sequence[_Node], index: int) -> frozenset[str]:
             break
         index = node.end
     return frozenset(firsts)
-
-
-def _all_optional(nodes: Sequence[_Node], index: int) -> bool:
-    while index < len(nodes):
-        node = nodes[index]
-        if not isinstance(node, _Optional):
-            return False
-        index = node.end
-    return True
 
 
 def _class(chars: frozenset[str]) -> str:
