@@ -17,25 +17,30 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from dragoman.errors import (
+    DeadlineExceeded,
     InternalError,
     LinkClosed,
     LinkError,
+    RemoteFailure,
     RequestError,
+    WrongState,
 )
 from dragoman.jsonrpc.frame import Noise, Seen
-from dragoman.model.base import Record
+from dragoman.model.base import NoParams, Record
 from dragoman.model.progress import ProgressParams
 from dragoman.protocol.calls import Call, Exchange
 from dragoman.protocol.engine import Engine
 from dragoman.protocol.events import (
     Answered,
     CancelArrived,
+    Degraded,
     Event,
     Failed,
     Overdue,
     ProgressArrived,
     RequestArrived,
 )
+from dragoman.revisions.dialect import Loss
 from dragoman.runtime.clock import Clock, LoopClock, Timer
 from dragoman.transport.base import Link
 
@@ -49,6 +54,10 @@ Tap = Callable[[str, bytes], None]
 # 5 s: how long handlers may take to end after they were cancelled, before we go on without them.
 HANDLER_GRACE_S = 5.0
 
+# 1 s: how long we stop reading a peer that does not take what we write. It is bounded because a
+# peer may do the same, and two ends that each wait for the other to read would wait for ever.
+PAUSE_S = 1.0
+
 
 def report_failure(logger: logging.Logger, what: str) -> str:
     """Log the exception being handled in full, under a fresh id: the peer learns only the id."""
@@ -60,14 +69,15 @@ def report_failure(logger: logging.Logger, what: str) -> str:
 class Encoded:
     """A result that was written before, once for each revision.
 
-    `record` is the result itself, for whoever wants to look at it.
+    `record` is the result itself, for whoever wants to look at it; `written` its JSON text by the
+    revision's wire string, with what that revision could not hold.
     """
 
     __slots__ = ("record", "written")
 
     def __init__(self, record: Record) -> None:
         self.record = record
-        self.written: dict[str, bytes] = {}
+        self.written: dict[str, tuple[bytes, tuple[Loss, ...]]] = {}
 
 
 class Handler(Protocol):
@@ -126,6 +136,9 @@ class Driver:
         self._timer: Timer | None = None
         self._timer_at = 0.0
         self._unclogging: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._heard_at = self.clock.now()
+        self._lost: LinkError | None = None
         self._spawn = _eager_task if sys.version_info >= (3, 12) else self._loop.create_task
 
     def start(self) -> None:
@@ -137,7 +150,7 @@ class Driver:
     def frames_received(self, frames: Sequence[bytes], seen: Seen) -> None:
         """Run frames through the engine and act on what it says."""
         receive = self.engine.receive
-        now = self.clock.now()
+        self._heard_at = now = self.clock.now()
         for frame in frames:
             if self.tap is not None:
                 self.tap("received", frame)
@@ -153,6 +166,7 @@ class Driver:
 
     def link_closed(self, error: LinkError | None) -> None:
         """Fail what is under way, stop the handlers, and say so."""
+        error = error or self._lost
         self._dispatch(self.engine.close(error))
         if self._timer is not None:
             self._timer.cancel()
@@ -187,12 +201,23 @@ class Driver:
             self._timer = self.clock.call_at(wake, self._expire)
 
     async def _unclog(self) -> None:
-        """Read on once the peer has taken what we wrote."""
+        """Read on once the peer has taken what we wrote, or after a while."""
+        this = asyncio.current_task()
+        assert this is not None
+
+        def lose_patience() -> None:
+            this.cancel()
+
+        patience = self.clock.call_at(self.clock.now() + PAUSE_S, lose_patience)
         try:
             await self.link.drain()
         except LinkError:
             return
+        except asyncio.CancelledError:
+            if self.closed.done():
+                raise
         finally:
+            patience.cancel()
             self._unclogging = None
         self.link.resume_reading()
 
@@ -229,7 +254,10 @@ class Driver:
         return await self._wait(call, on_progress)
 
     async def open(self, *, timeout_s: float | None = None) -> Record:
-        """Say hello and wait until the connection is open. Raises as `request` does."""
+        """Say hello and wait until the connection is open. Raises as `request` does.
+
+        A hello cannot be cancelled: whoever gives up waiting has to close the connection.
+        """
         call = self.engine.open(now=self.clock.now(), timeout_s=timeout_s)
         return await self._wait(call, None)
 
@@ -243,7 +271,11 @@ class Driver:
         try:
             return await future
         except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                # It failed in the same turn; asyncio would complain that nobody looked.
+                future.exception()
             if call.method.name != "initialize" and self.engine.cancel(call, "no longer wanted"):
+                log.debug("%r was cancelled: no longer wanted", call)
                 self.flush()
             raise
 
@@ -253,10 +285,67 @@ class Driver:
         self._note(self.engine.drain_events())
         self.flush()
 
+    # --- watching -------------------------------------------------------------------------------------
+
+    def watch(self, interval_s: float, timeout_s: float) -> None:
+        """Ping the peer whenever it was silent for `interval_s`, from now on.
+
+        A peer that leaves a ping unanswered for `timeout_s`, and says nothing else meanwhile, is
+        taken for lost: the link is closed, and `closed` and every wait end with a LinkError.
+
+        Raises:
+            WrongState: the connection is being watched already.
+
+        Spec: basic/utilities/ping
+        """
+        if self._watching is not None:
+            raise WrongState("watched", "one watch is enough")
+        self._watching = self._loop.create_task(self._watch(interval_s, timeout_s))
+
+    async def _watch(self, interval_s: float, timeout_s: float) -> None:
+        due = self.clock.now() + interval_s
+        while not self.closed.done():
+            await self._until(due)
+            asked_at = self.clock.now()
+            due = self._heard_at + interval_s
+            if due > asked_at:
+                continue
+            due = asked_at + interval_s
+            if not self.engine.may_send("ping"):
+                continue
+            try:
+                await self.request("ping", NoParams(), timeout_s=timeout_s, total_s=timeout_s)
+            except RemoteFailure:
+                # A peer that does not know ping is alive all the same.
+                continue
+            except LinkError:
+                return
+            except DeadlineExceeded:
+                log.warning("a ping got no answer within %g s", timeout_s)
+                if self._heard_at < asked_at:
+                    self._lost = LinkError(f"the peer answered no ping within {timeout_s:g} s")
+                    await self.link.aclose()
+                    return
+
+    async def _until(self, when: float) -> None:
+        """Wait for a time of the clock."""
+        reached: asyncio.Future[None] = self._loop.create_future()
+
+        def ring() -> None:
+            if not reached.done():
+                reached.set_result(None)
+
+        timer = self.clock.call_at(when, ring)
+        try:
+            await reached
+        finally:
+            timer.cancel()
+
     # --- acting on events ---------------------------------------------------------------------------
 
     def _dispatch(self, events: Sequence[Event]) -> None:
         for event in events:
+            # By exact type: this runs for every message, and isinstance costs five times as much.
             kind = type(event)
             if kind is RequestArrived:
                 exchange: Exchange = event.exchange  # type: ignore[union-attr]
@@ -264,17 +353,25 @@ class Driver:
                 task = self._spawn(self._run(exchange, params))
                 if not task.done():
                     self._running[exchange] = task
-            elif isinstance(event, Answered | Failed):
-                self._settle(event)
-            elif isinstance(event, ProgressArrived):
-                self._tell_progress(event)
-            elif isinstance(event, CancelArrived | Overdue):
-                running = self._running.get(event.exchange)
-                if running is not None:
-                    running.cancel()
-                self._tell(event)
+            elif kind is Answered or kind is Failed:
+                self._settle(event)  # type: ignore[arg-type]
+            elif kind is ProgressArrived:
+                self._tell_progress(event)  # type: ignore[arg-type]
             else:
+                if isinstance(event, CancelArrived | Overdue):
+                    self._stop(event)
                 self._tell(event)
+
+    def _stop(self, event: CancelArrived | Overdue) -> None:
+        """End the handler of a request that is over."""
+        exchange = event.exchange
+        reason = event.reason if isinstance(event, CancelArrived) else "it took too long"
+        log.debug("%r was cancelled: %s", exchange, reason)
+        task = self._running.get(exchange)
+        if task is not None:
+            task.cancel()
+            # A task that had not begun yet never comes to its own `finally`.
+            task.add_done_callback(lambda _: self._running.pop(exchange, None))
 
     def _note(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -330,11 +427,14 @@ class Driver:
 
     def _answer_encoded(self, exchange: Exchange, result: Encoded) -> None:
         dialect = exchange.dialect
-        raw = result.written.get(dialect.wire)
-        if raw is None:
-            raw = dialect.encode(result.record, lambda loss: None)
-            result.written[dialect.wire] = raw
-        self.engine.answer_raw(exchange, raw)
+        written = result.written.get(dialect.wire)
+        if written is None:
+            losses: list[Loss] = []
+            raw = dialect.encode(result.record, losses.append)
+            written = result.written[dialect.wire] = (raw, tuple(losses))
+        if written[1]:
+            self._tell(Degraded(exchange.method.name, written[1]))
+        self.engine.answer_raw(exchange, written[0])
 
     # --- ending ---------------------------------------------------------------------------------------
 
@@ -343,15 +443,16 @@ class Driver:
         await self.link.drain()
 
     async def aclose(self) -> None:
-        """End the link, the handlers and every wait; may be called again."""
+        """End the link, the handlers and every wait; may be called again, from any task."""
         try:
             await self.link.aclose()
         finally:
             if not self.closed.done():
                 self.link_closed(None)
-            tasks = list(self._running.values())
-            if self._unclogging is not None:
-                tasks.append(self._unclogging)
+            ours = (*self._running.values(), self._unclogging, self._watching)
+            # A handler that closes its own connection must not wait for itself.
+            this = asyncio.current_task()
+            tasks = [task for task in ours if task is not None and task is not this]
             for task in tasks:
                 task.cancel()
             if tasks:

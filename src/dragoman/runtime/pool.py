@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from dragoman.errors import LimitExceeded
+from dragoman.errors import LimitExceeded, WrongState
 
 __all__ = ["ThreadPool"]
 
@@ -49,29 +49,45 @@ class ThreadPool:
         after that it runs to its end and its result is dropped.
 
         Raises:
-            LimitExceeded: too many jobs are waiting already.
+            LimitExceeded: too many jobs are waiting already, or the system has no thread left.
+            WrongState: the pool is closed.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         job = (loop, future, contextvars.copy_context(), function)
         with self._ready:
+            if self._closed:
+                raise WrongState("closed", "the pool runs nothing any more")
             if len(self._jobs) >= MAX_WAITING:
                 raise LimitExceeded("blocking calls that wait for a thread", MAX_WAITING, "calls")
+            if self._idle <= len(self._jobs) and self._threads < self.size:
+                self._add_thread()
             self._jobs.append(job)
-            if self._idle < len(self._jobs) and self._threads < self.size:
-                self._threads += 1
-                threading.Thread(
-                    target=self._work, name=f"{self._name}-{self._threads}", daemon=True
-                ).start()
             self._ready.notify()
         return await future
 
+    def _add_thread(self) -> None:
+        thread = threading.Thread(
+            target=self._work, name=f"{self._name}-{self._threads + 1}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as fault:
+            # The system has none left. With at least one of ours the job only waits longer.
+            if not self._threads:
+                raise LimitExceeded("threads of this system", 0, "threads", str(fault)) from None
+            return
+        self._threads += 1
+
     def close(self) -> None:
-        """Let every thread end once it is idle; jobs that wait are dropped."""
+        """Let every thread end once it is idle; jobs that wait end with WrongState."""
         with self._ready:
             self._closed = True
+            dropped = list(self._jobs)
             self._jobs.clear()
             self._ready.notify_all()
+        for loop, future, _, _ in dropped:
+            _hand_over(loop, future, None, WrongState("closed", "the pool runs nothing any more"))
 
     def _work(self) -> None:
         while True:
@@ -83,17 +99,26 @@ class ThreadPool:
                     self._idle += 1
                     self._ready.wait()
                     self._idle -= 1
-                loop, future, context, function = self._jobs.popleft()
-            if future.cancelled():
-                continue
-            try:
-                result = context.run(function)
-            except BaseException as error:  # noqa: BLE001 - handed to whoever awaits it
-                _hand_over(loop, future, None, error)
-            else:
-                _hand_over(loop, future, result, None)
+                job = self._jobs.popleft()
+            _do(*job)
             # Nothing of the last job may live on in an idle thread.
-            del loop, future, context, function
+            del job
+
+
+def _do(
+    loop: asyncio.AbstractEventLoop,
+    future: asyncio.Future[Any],
+    context: contextvars.Context,
+    function: Callable[[], Any],
+) -> None:
+    if future.cancelled():
+        return
+    try:
+        result = context.run(function)
+    except BaseException as error:  # noqa: BLE001 - handed to whoever awaits it
+        _hand_over(loop, future, None, error)
+    else:
+        _hand_over(loop, future, result, None)
 
 
 def _hand_over(
