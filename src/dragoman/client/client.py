@@ -164,13 +164,11 @@ class Client:
         self._connect_timeout_s = connect_timeout_s
         self._keep_alive_s = keep_alive_s
         self._roots: Callable[[], Iterable[RootLike]] | None = None
-        if roots is not None:
-            self._roots = (
-                cast("Callable[[], Iterable[RootLike]]", roots) if callable(roots) else None
-            )
-            if self._roots is None:
-                fixed = as_roots(cast("Iterable[RootLike]", roots))
-                self._roots = lambda: fixed
+        if callable(roots):
+            self._roots = roots
+        elif roots is not None:
+            fixed = as_roots(roots)
+            self._roots = lambda: fixed
         self._sampling = sampling_handler
         self._elicitation = elicitation_handler
         self._on_progress = on_progress
