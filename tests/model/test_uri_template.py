@@ -520,6 +520,8 @@ def test_a_uri_of_the_template_gives_its_values(template: str, uri: str, values:
         ("x:{/segs*}", "x:/a//b"),
         ("x:{/segs*}", "x://etc"),
         ("x:{/segs*}", "x:/a/"),
+        ("x{.e*}", "x.."),
+        ("x{.e*}", "x.a..b"),
         ("x{?a,b}", "x?"),
         ("x{?a,b}", "x?a=1&c=2"),
         ("x{?a,b}", "x?a=1&a=2"),
