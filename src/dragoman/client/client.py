@@ -21,6 +21,7 @@ from dragoman.client.roots import RootLike, as_roots
 from dragoman.client.targets import Target, connector_for
 from dragoman.errors import (
     DeadlineExceeded,
+    InvalidParams,
     LinkClosed,
     LinkError,
     Misconfigured,
@@ -39,6 +40,7 @@ from dragoman.model.capabilities import (
     SamplingCapability,
     ServerCapabilities,
 )
+from dragoman.model.checks import check_elicitation, check_sampling
 from dragoman.model.completion import (
     CompleteParams,
     CompleteResult,
@@ -549,6 +551,20 @@ class Client:
         """Ask for a sign of life."""
         await self._open().request("ping", NoParams(), timeout_s=timeout_s)
 
+    def set_roots(self, roots: Iterable[RootLike]) -> None:
+        """Replace the roots and tell the server.
+
+        Raises:
+            Misconfigured: a root is no absolute file URI or path.
+            NotNegotiated: the client was made without roots.
+        """
+        fixed = as_roots(roots)
+        if self._capabilities.roots is None:
+            raise NotNegotiated("roots", "the client was made without roots=")
+        self._roots = lambda: fixed
+        if self._driver is not None:
+            self.notify_roots_changed()
+
     def notify_roots_changed(self) -> None:
         """Tell the server that the roots have changed; it will ask for them.
 
@@ -586,6 +602,14 @@ class Client:
 
     async def _sample(self, params: CreateMessageParams) -> CreateMessageResult:
         assert self._sampling is not None
+        declared = self._capabilities.sampling
+        assert declared is not None
+        if declared.tools is None and (params.tools is not None or params.tool_choice is not None):
+            raise InvalidParams("this client declared no tools in sampling")
+        try:
+            check_sampling(params)
+        except ValueError as fault:
+            raise InvalidParams(str(fault)) from None
         answer = self._sampling(params)
         if inspect.isawaitable(answer):
             answer = await answer
@@ -604,7 +628,11 @@ class Client:
         assert self._elicitation is not None
         declared = self._capabilities.elicitation
         if params.mode == "url" and (declared is None or declared.url is None):
-            raise RequestError("this client does not open URLs for a server", code=-32602)
+            raise InvalidParams("this client did not declare elicitation in URL mode")
+        try:
+            check_elicitation(params)
+        except ValueError as fault:
+            raise InvalidParams(str(fault)) from None
         answer = self._elicitation(params)
         if inspect.isawaitable(answer):
             answer = await answer

@@ -11,6 +11,7 @@ import msgspec
 from dragoman.jsonrpc.frame import Principal
 from dragoman.model.base import Implementation, Meta, NoParams, Record
 from dragoman.model.capabilities import ClientCapabilities
+from dragoman.model.checks import check_sampling
 from dragoman.model.content import SamplingBlock, TextContent
 from dragoman.model.elicitation import ElicitationCompleteParams, ElicitParams, ElicitResult
 from dragoman.model.logging import LoggingLevel, LogMessageParams
@@ -32,6 +33,8 @@ from dragoman.server.asking import DirectAsk, Strategy
 from dragoman.server.forms import Elicited, Form
 
 __all__ = ["Context"]
+
+_IncludeContext = Literal["none", "thisServer", "allServers"]
 
 Ask = str | SamplingBlock | SamplingMessage | PromptMessage
 
@@ -201,7 +204,7 @@ class Context:
         temperature: float | None = None,
         stop_sequences: list[str] | None = None,
         model_preferences: ModelPreferences | str | list[str] | None = None,
-        include_context: Literal["none", "thisServer", "allServers"] | None = None,
+        include_context: _IncludeContext | None = None,
         metadata: dict[str, Any] | None = None,
         tools: list[Tool] | None = None,
         tool_choice: ToolChoice | Literal["auto", "required", "none"] | None = None,
@@ -212,8 +215,11 @@ class Context:
         `messages` is a text, a content block, a message or a list of them; texts and blocks are
         the user's. `model_preferences` may be a model's name or several, in order.
 
+        `include_context` is left out where the client did not declare that it takes it.
+
         Raises:
             NotNegotiated: the client has no model to ask, or none that uses tools.
+            ValueError: the messages break a rule of sampling.
             RemoteFailure: it was refused (`code` -1 when by the user) or failed.
             DeadlineExceeded, LinkError: no answer came.
 
@@ -231,16 +237,24 @@ class Context:
             temperature=temperature,
             stop_sequences=stop_sequences,
             model_preferences=model_preferences,
-            include_context=include_context,
+            include_context=self._allowed_context(include_context),
             metadata=metadata,
             tools=tools,
             tool_choice=ToolChoice(mode=tool_choice)
             if isinstance(tool_choice, str)
             else tool_choice,
         )
+        check_sampling(params)
         return await self.asking.ask(
             "sampling/createMessage", params, CreateMessageResult, timeout_s=timeout_s
         )
+
+    def _allowed_context(self, wanted: _IncludeContext | None) -> _IncludeContext | None:
+        """What may be asked of the client: some revisions make it a capability of its own."""
+        if wanted in (None, "none") or not self._exchange.dialect.facts.has_sampling_tools:
+            return wanted
+        declared = self.client_capabilities.sampling
+        return wanted if declared is not None and declared.context is not None else None
 
     async def elicit(
         self, message: str, schema: Any, *, timeout_s: float | None = ASK_TIMEOUT_S
@@ -279,7 +293,9 @@ class Context:
         The answer says only whether the user agreed; call `elicitation_complete` with the id when
         what happens there has ended.
 
-        Raises: as `elicit`.
+        Raises:
+            ValueError: the URL is not absolute.
+            Others as `elicit`.
 
         Spec: client/elicitation#url-mode
         """

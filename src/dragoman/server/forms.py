@@ -10,13 +10,12 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 
 from dragoman.errors import ArgumentFault, InvalidArguments, Misconfigured
-from dragoman.model.elicitation import ElicitResult
+from dragoman.model.checks import check_elicitation
+from dragoman.model.elicitation import ElicitParams, ElicitResult
 
 __all__ = ["Elicited", "Form"]
 
 T = TypeVar("T")
-
-_PRIMITIVES = frozenset({"string", "number", "integer", "boolean"})
 
 
 class Elicited(Generic[T]):
@@ -65,7 +64,10 @@ class Form:
             self.schema = shape
         else:
             self.schema = self._schema_of(shape)
-        self._check()
+        try:
+            check_elicitation(ElicitParams(message="", requested_schema=self.schema))
+        except ValueError as fault:
+            raise Misconfigured(str(fault)) from None
 
     def _schema_of(self, shape: Any) -> dict[str, Any]:
         from dragoman.server.schemas_of import schema_of
@@ -82,20 +84,6 @@ class Form:
             name: _flat(field, definitions) for name, field in schema.get("properties", {}).items()
         }
         return schema
-
-    def _check(self) -> None:
-        if self.schema.get("type") != "object":
-            raise Misconfigured("a form's schema must have the type object")
-        for name, field in self.schema.get("properties", {}).items():
-            kind = field.get("type")
-            is_choice = kind == "array" and (
-                "enum" in field.get("items", {}) or "anyOf" in field.get("items", {})
-            )
-            if kind not in _PRIMITIVES and not is_choice:
-                raise Misconfigured(
-                    f"the field {name!r} of a form must be a text, a number, a truth value or a "
-                    f"choice, not {kind or 'a mixture'}"
-                )
 
     def read(self, result: ElicitResult) -> Elicited[Any]:
         """The answer as the type that was asked for.
