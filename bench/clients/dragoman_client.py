@@ -33,7 +33,7 @@ async def main() -> None:
 
         async def call(a: int) -> int:
             result = await client.call_tool("add", {"a": a, "b": 1})
-            value: int = result.data
+            value: int = result.structured_content["result"]
             return value
 
         report(await drive(call, int(sys.argv[2]), int(sys.argv[3])))
