@@ -19,7 +19,8 @@ LIMIT = 24
 def split(chunks: list[bytes], limit: int = LIMIT) -> tuple[list[bytes], list[Noise]]:
     splitter = FrameSplitter(limit)
     frames = [frame for chunk in chunks for frame in splitter.feed(chunk)]
-    return frames + splitter.finish(), splitter.refused
+    frames += splitter.finish()
+    return frames, [noise for _, noise in splitter.refused]
 
 
 def expected(stream: bytes, limit: int = LIMIT) -> tuple[list[bytes], list[int]]:
@@ -146,6 +147,14 @@ def test_a_refused_line_keeps_both_its_ends() -> None:
         assert noise.tail == line[-SAMPLE_BYTES:]
 
 
+def test_a_refused_line_tells_its_place_among_the_frames() -> None:
+    splitter = FrameSplitter(4)
+    assert splitter.feed(b"1\nlonger\n2\n3\nlonger\nlong") == [b"1", b"2", b"3"]
+    assert [place for place, _ in splitter.refused] == [1, 3]
+    assert splitter.feed(b"er\n4\n") == [b"4"]
+    assert [place for place, _ in splitter.refused] == [1, 3, 0]
+
+
 def test_a_refused_line_that_never_ends_is_reported_at_the_end() -> None:
     frames, [noise] = split([b"x" * 30, b"y" * 30])
     assert frames == []
@@ -166,7 +175,7 @@ def test_a_line_over_the_limit_is_never_held() -> None:
     # The limit, the growth of its buffer, and one chunk.
     assert peak < 2_500_000
     assert splitter.feed(b"\n{}\n") == [b"{}"]
-    assert [noise.size for noise in splitter.refused] == [3200 * 65536]
+    assert [noise.size for _, noise in splitter.refused] == [3200 * 65536]
 
 
 @pytest.mark.parametrize("chunk_bytes", [65536, 100])

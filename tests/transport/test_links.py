@@ -13,6 +13,7 @@ import pytest
 from dragoman.errors import LinkClosed, WrongState
 from dragoman.transport.base import Link
 from dragoman.transport.memory import memory_pair
+from dragoman.transport.stdio import pipes
 from dragoman.transport.stdio.limits import SAMPLE_BYTES
 from dragoman.transport.stdio.link import PipeLink
 
@@ -58,7 +59,16 @@ async def over_sockets() -> AsyncIterator[tuple[Link, Link]]:
         await far.aclose()
 
 
-every_link = pytest.mark.parametrize("pair", [in_memory, over_pipes, over_sockets])
+@asynccontextmanager
+async def over_threads() -> AsyncIterator[tuple[Link, Link]]:
+    """Pipes as they are on Windows, where no loop can watch them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipes, "loop_can_watch", lambda fd: False)
+        async with over_pipes() as links:
+            yield links
+
+
+every_link = pytest.mark.parametrize("pair", [in_memory, over_pipes, over_sockets, over_threads])
 
 
 @every_link

@@ -104,7 +104,11 @@ class ChildLink(PipeLink):
         #: The child's process id; on POSIX also the id of its process group.
         self.pid = self._process.pid
         try:
-            self._guard = _Guard(self.pid) if connector.guard else None
+            self._guard = (
+                _Guard(self.pid, connector.close_wait_s, connector.term_wait_s)
+                if connector.guard
+                else None
+            )
         except OSError as error:
             self._process.kill()
             self._process.wait()
@@ -494,26 +498,27 @@ class _StderrDrain:
 
 
 # A shell that reads until the pipe from us ends. A line on it means that all is well. Its end
-# without a line means that we were killed: two seconds for the child to see that its stdin is
-# closed, two more after SIGTERM, and nothing of its group is left.
+# without a line means that we were killed: the child gets a while to see that its stdin is closed,
+# a while after SIGTERM, and then nothing of its group is left.
 _GUARD_SCRIPT = (
     "trap '' HUP INT TERM; read -r line && exit 0; "
-    'sleep 2; kill -s TERM -- "-$1" 2>/dev/null || exit 0; '
-    'sleep 2; kill -s KILL -- "-$1" 2>/dev/null'
+    'sleep "$2"; kill -s TERM -- "-$1" 2>/dev/null || exit 0; '
+    'sleep "$3"; kill -s KILL -- "-$1" 2>/dev/null'
 )
 
 
 class _Guard:
     """A process that ends a child's group when ours is killed; see `StdioConnector.guard`."""
 
-    def __init__(self, group: int) -> None:
+    def __init__(self, group: int, close_wait_s: float, term_wait_s: float) -> None:
         read_end, self._write_end = os.pipe()
         self._is_open = True
         self._exited = asyncio.Event()
         loop = asyncio.get_running_loop()
+        numbers = [str(group), f"{close_wait_s:.3f}", f"{term_wait_s:.3f}"]
         try:
             self._process = subprocess.Popen(  # noqa: S603 - a number is all that varies
-                ["/bin/sh", "-c", _GUARD_SCRIPT, "dragoman-guard", str(group)],
+                ["/bin/sh", "-c", _GUARD_SCRIPT, "dragoman-guard", *numbers],
                 stdin=read_end,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

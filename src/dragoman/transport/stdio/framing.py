@@ -65,8 +65,9 @@ class FrameSplitter:
         self._lost_bytes = 0
         self._lost_head = b""
         self._lost_tail = b""
-        #: Lines that were over the limit, in order; whoever feeds takes them out.
-        self.refused: list[Noise] = []
+        #: Lines that were over the limit, each with the number of frames that the same call of
+        #: `feed` returned before it; whoever feeds takes them out.
+        self.refused: list[tuple[int, Noise]] = []
 
     @property
     def held_bytes(self) -> int:
@@ -102,7 +103,7 @@ class FrameSplitter:
         A text cut off in the middle is no harm: no proper beginning of a JSON object is itself
         JSON, so the reader sees a broken frame.
         """
-        line = self._finish_line()
+        line = self._finish_line(0)
         return [] if line is None else [line]
 
     def _feed_carefully(self, chunk: bytes) -> list[bytes]:
@@ -114,12 +115,12 @@ class FrameSplitter:
                 return []
             self._at_start = False
             chunk = chunk.removeprefix(_BYTE_ORDER_MARK)
-        frames = []
+        frames: list[bytes] = []
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
             self._take(chunk[start:end])
             start = end + 1
-            line = self._finish_line()
+            line = self._finish_line(len(frames))
             if line is not None:
                 frames.append(line)
         self._take(chunk[start:])
@@ -139,26 +140,25 @@ class FrameSplitter:
             self._lost_tail = bytes(self._held[-SAMPLE_BYTES:])
             self._held = bytearray()
 
-    def _finish_line(self) -> bytes | None:
+    def _finish_line(self, place: int) -> bytes | None:
         if self._lost_bytes:
-            self._refuse(self._lost_bytes, self._lost_head, self._lost_tail)
+            self._refuse(place, self._lost_bytes, self._lost_head, self._lost_tail)
             self._lost_bytes = 0
             self._lost_head = self._lost_tail = b""
             return None
         line = bytes(self._held).removesuffix(b"\r")
         self._held = bytearray()
         if len(line) > self._limit:
-            self._refuse(len(line), line[:SAMPLE_BYTES], line[-SAMPLE_BYTES:])
+            self._refuse(place, len(line), line[:SAMPLE_BYTES], line[-SAMPLE_BYTES:])
             return None
         return line if line and not line.isspace() else None
 
-    def _refuse(self, size: int, head: bytes, tail: bytes) -> None:
-        self.refused.append(
-            Noise(
-                reason=f"a line of {size} bytes is over the limit of {self._limit}",
-                size=size,
-                limit=self._limit,
-                head=head,
-                tail=tail,
-            )
+    def _refuse(self, place: int, size: int, head: bytes, tail: bytes) -> None:
+        noise = Noise(
+            reason=f"a line of {size} bytes is over the limit of {self._limit}",
+            size=size,
+            limit=self._limit,
+            head=head,
+            tail=tail,
         )
+        self.refused.append((place, noise))

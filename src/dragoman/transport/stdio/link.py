@@ -110,12 +110,14 @@ class PipeLink:
         if receiver is None or self._has_ended:
             return
         frames = self._splitter.feed(chunk)
-        if frames:
-            self._deliver(receiver, frames)
         if self._splitter.refused:
-            self._deliver_refused(receiver)
+            self._deliver_with_refusals(receiver, frames)
+        elif frames:
+            self._deliver(receiver, frames)
 
     def _deliver(self, receiver: Receiver, frames: list[bytes]) -> None:
+        if self._has_ended:
+            return
         writer = self._writer
         writer.is_corked = True
         try:
@@ -125,19 +127,24 @@ class PipeLink:
             if writer.has_outbox:
                 writer.flush()
 
-    def _deliver_refused(self, receiver: Receiver) -> None:
+    def _deliver_with_refusals(self, receiver: Receiver, frames: list[bytes]) -> None:
         refused, self._splitter.refused = self._splitter.refused, []
-        for noise in refused:
+        start = 0
+        for place, noise in refused:
+            if place > start:
+                self._deliver(receiver, frames[start:place])
+                start = place
+            # Answers sent meanwhile may have shown that nobody reads them, and ended the link.
             if not self._has_ended:
                 receiver.frame_refused(noise)
+        if start < len(frames):
+            self._deliver(receiver, frames[start:])
 
     def _deliver_rest(self) -> None:
         # A last line without its line end.
         frames = self._splitter.finish()
-        if self._receiver is not None and not self._has_ended:
-            if frames:
-                self._deliver(self._receiver, frames)
-            self._deliver_refused(self._receiver)
+        if self._receiver is not None:
+            self._deliver_with_refusals(self._receiver, frames)
 
     def _input_over(self, error: OSError | None) -> None:
         # The other direction stays: answers under way may still be wanted.

@@ -27,7 +27,7 @@ from dragoman.transport.stdio.limits import (
     READ_BYTES,
 )
 
-__all__ = ["Reader", "Writer", "grow_pipe", "open_reader", "open_writer"]
+__all__ = ["Reader", "Writer", "grow_pipe", "loop_can_watch", "open_reader", "open_writer"]
 
 OnChunk = Callable[[bytes], None]
 OnEnd = Callable[[OSError | None], None]
@@ -93,14 +93,14 @@ def open_reader(
     loop: asyncio.AbstractEventLoop, fd: int, on_chunk: OnChunk, on_end: OnEnd
 ) -> Reader:
     """A reader for `fd`, which it owns from now on; it reads nothing before `resume`."""
-    if _loop_can_watch(fd):
+    if loop_can_watch(fd):
         return LoopReader(loop, fd, on_chunk, on_end)
     return ThreadReader(loop, fd, on_chunk, on_end)
 
 
 def open_writer(loop: asyncio.AbstractEventLoop, fd: int, on_broken: OnEnd) -> Writer:
     """A writer for `fd`, which it owns from now on."""
-    if _loop_can_watch(fd):
+    if loop_can_watch(fd):
         return LoopWriter(loop, fd, on_broken)
     return ThreadWriter(loop, fd, on_broken)
 
@@ -118,7 +118,8 @@ def grow_pipe(fd: int) -> None:
             pass
 
 
-def _loop_can_watch(fd: int) -> bool:
+def loop_can_watch(fd: int) -> bool:
+    """True when an event loop can tell when `fd` is ready; a thread has to wait on it otherwise."""
     # A terminal could be watched too, but only as O_NONBLOCK, and that flag belongs to the open
     # file, which the user's shell shares: it would outlive us if we are killed.
     if sys.platform == "win32":

@@ -53,14 +53,22 @@ class StandardStreams:
     """
 
     def __init__(self) -> None:
-        for fd, name in ((_STDIN, "stdin"), (_STDOUT, "stdout")):
-            try:
-                os.fstat(fd)
-            except OSError:
+        # Python sets these to None when it starts without the descriptor, whose number may since
+        # have been given to something else.
+        for stream, fd, name in (
+            (sys.__stdin__, _STDIN, "stdin"),
+            (sys.__stdout__, _STDOUT, "stdout"),
+        ):
+            if stream is None or not _is_open(fd):
                 raise Misconfigured(
                     f"this process has no {name}, so it cannot serve over stdio; "
                     "start it from an MCP client or with pipes"
-                ) from None
+                )
+        has_stderr = sys.__stderr__ is not None and _is_open(_STDERR)
+        null = os.open(os.devnull, os.O_RDWR)
+        if null == _STDERR:
+            # It was free: let nothing else take the place where C libraries write.
+            null = os.dup(null)
         self.input_fd = os.dup(_STDIN)
         self.output_fd = os.dup(_STDOUT)
         self.in_use = False
@@ -71,14 +79,13 @@ class StandardStreams:
 
             msvcrt.setmode(self.input_fd, os.O_BINARY)
             msvcrt.setmode(self.output_fd, os.O_BINARY)
-        null = os.open(os.devnull, os.O_RDWR)
         try:
-            if _is_same_stream(_STDOUT, _STDERR):
+            if has_stderr and _is_same_stream(_STDOUT, _STDERR):
                 # Someone merged stderr into stdout: what is printed now would be on the wire.
                 self._stderr_fd = os.dup(_STDERR)
                 os.dup2(null, _STDERR)
             os.dup2(null, _STDIN)
-            os.dup2(_STDERR if _is_open(_STDERR) else null, _STDOUT)
+            os.dup2(_STDERR if has_stderr else null, _STDOUT)
         finally:
             os.close(null)
         self._was_line_buffered = _set_line_buffered(True)
