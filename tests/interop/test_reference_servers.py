@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def test_everything_returns_every_kind_of_content() -> None:
     async def use(client: Client) -> None:
         picture = (await client.call_tool("get-tiny-image")).content
         assert [type(block) for block in picture] == [TextContent, ImageContent, TextContent]
-        assert picture[1].decode().startswith(PNG_SIGNATURE)
+        assert base64.b64decode(picture[1].data, validate=True).startswith(PNG_SIGNATURE)
         links = (await client.call_tool("get-resource-links", {"count": 2})).content
         assert [type(block) for block in links] == [TextContent, ResourceLink, ResourceLink]
         assert links[2].uri == "demo://resource/dynamic/text/2"
@@ -115,7 +116,7 @@ def test_everything_reports_progress() -> None:
         result = await client.call_tool(
             "trigger-long-running-operation",
             {"duration": 0.3, "steps": 3},
-            on_progress=lambda progress, total, message: steps.append((progress, total)),
+            on_progress=lambda update: steps.append((update.progress, update.total)),
         )
         assert "completed" in result.text
         assert steps == [(1, 3), (2, 3), (3, 3)]
