@@ -47,7 +47,6 @@ class Library:
     modes: frozenset[str]
     in_memory: bool = False
     imports: str | None = None
-    distribution: str | None = None
 
     @property
     def is_node(self) -> bool:
@@ -66,8 +65,7 @@ LIBRARIES: tuple[Library, ...] = (
         "dragoman_client.py",
         _ALL,
         in_memory=True,
-        imports="dragoman",
-        distribution="dragoman",
+        imports="from dragoman import Server",
     ),
     Library(
         MCP,
@@ -76,8 +74,7 @@ LIBRARIES: tuple[Library, ...] = (
         "mcp_client.py",
         _ALL,
         in_memory=True,
-        imports="mcp",
-        distribution="mcp",
+        imports="from mcp.server import MCPServer",
     ),
     Library(MCP_LOW, "mcp-2.3", "mcp_low.py", None, _ALL - {"models"}),
     Library(
@@ -87,8 +84,7 @@ LIBRARIES: tuple[Library, ...] = (
         "fastmcp_client.py",
         _ALL,
         in_memory=True,
-        imports="fastmcp",
-        distribution="fastmcp",
+        imports="from fastmcp import FastMCP",
     ),
     Library(TS_1, "ts-1", "ts1.mjs", "ts1.mjs", _ALL),
     Library(TS_2, "ts-2", "ts2.mjs", "ts2.mjs", _ALL),

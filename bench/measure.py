@@ -352,9 +352,10 @@ def install(bench: Bench) -> None:
             continue
         with bench.attempt("install", library):
             interpreter = bench.places.interpreter(library)
+            assert library.imports is not None
             try:
                 bare = run(interpreter, "pass")
-                took = run(interpreter, f"import {library.imports}")
+                took = run(interpreter, library.imports)
             except subprocess.CalledProcessError as fault:
                 raise BenchError(fault.stderr.decode("utf-8", "replace")[-500:]) from fault
             bench.results.add("install.import", library.name, took - bare)
@@ -374,7 +375,8 @@ def install(bench: Bench) -> None:
             bench.results.add("install.compiled", library.name, _megabytes(folder, compiled=True))
 
 
-_TOOLS = ("pip", "setuptools", "_distutils_hack", "distutils-precedence", "wheel")
+# What `python -m venv` puts there by itself.
+_TOOLS = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence")
 
 
 def _is_package(manifest: Path, modules: Path) -> bool:

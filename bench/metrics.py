@@ -74,7 +74,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("memory.rate", "memory", "calls/s, 32", "1/s", _rate, True),
     Metric("memory.cpu", "memory", "CPU us a call", "s", _US),
     Metric("memory.p50", "memory", "one at a time p50, us", "s", _US),
-    Metric("install.import", "install", "import, ms", "s", _MS),
+    Metric("install.import", "install", "import the server, ms", "s", _MS),
     Metric("install.count", "install", "distributions", "1", _count),
     Metric("install.mb", "install", "MB installed", "MB", _digits),
     Metric("install.compiled", "install", "MB with bytecode", "MB", _digits),
