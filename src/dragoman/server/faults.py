@@ -390,8 +390,10 @@ class _Mender:
         parts = [
             part
             for part in concrete(schema, self.root)
-            if _accepts_kind(kinds(part, self.root), kind) and self.walk.tags_fit(part, value)
+            if _accepts_kind(kinds(part, self.root), kind)
         ]
+        if len(parts) > 1:
+            parts = [part for part in parts if self.walk.tags_fit(part, value)]
         # Two forms of the same kind: which one was meant is a guess, so nothing inside is touched.
         if len(parts) != 1:
             return value

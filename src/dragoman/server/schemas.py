@@ -333,6 +333,8 @@ def default_json(value: Any) -> Schema:
         plain = msgspec.to_builtins(value, str_keys=True, enc_hook=to_text)
     except (TypeError, ValueError, NotImplementedError, RecursionError):
         return {}
+    if isinstance(plain, tuple):
+        plain = list(plain)
     return {"default": plain} if _is_finite(plain) else {}
 
 

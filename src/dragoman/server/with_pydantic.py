@@ -8,6 +8,7 @@ Values are validated in strict mode from JSON text: a string stays a string, tru
 
 from __future__ import annotations
 
+import re
 import typing
 import warnings
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 
 import msgspec
 import pydantic
+import pydantic_core
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
@@ -28,6 +30,10 @@ __all__ = ["PydanticType", "field_factory", "field_name", "tidy"]
 
 # Bytes travel as base64, as they do everywhere else in the protocol.
 _CONFIG = pydantic.ConfigDict(val_json_bytes="base64", ser_json_bytes="base64")
+
+
+_ROOTS = ("object", "array")
+_SAID = {"title", "description", "examples", "default", "deprecated"}
 
 
 class _Generator(GenerateJsonSchema):
@@ -53,7 +59,7 @@ class PydanticType:
     def __init__(self, annotation: Any) -> None:
         self.annotation = map_type(annotation, _to_field)
         bare = typing.get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
-        self.name: str | None = getattr(bare, "__name__", None)
+        self.bare = bare
         try:
             with warnings.catch_warnings():
                 # An alias on a parameter is handled by the binding.
@@ -73,15 +79,30 @@ class PydanticType:
 
     def schema(self, *, is_output: bool = False) -> Schema:
         """The JSON Schema, in the same words as `schemas.SchemaWriter`'s; with `$defs`."""
+        made = self.schema_of(self.adapter, is_output=is_output)
+        if "$ref" in made or not isinstance(self.bare, type) or made.get("type") not in _ROOTS:
+            return made
+        # pydantic writes a record at the root in place; as everywhere else it gets a definition,
+        # and what was said about the parameter stands beside the reference.
+        plain = self.schema_of(pydantic.TypeAdapter(self.bare), is_output=is_output)
+        around = {key: value for key, value in made.items() if plain.get(key) != value}
+        if not plain.keys() & {"properties", "prefixItems"} or around.keys() - _SAID:
+            return made
+        shared = plain.pop("$defs", {})
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", self.bare.__name__)
+        return {"$ref": REF + name, **around, "$defs": {name: plain, **shared}}
+
+    def schema_of(self, adapter: pydantic.TypeAdapter[Any], *, is_output: bool) -> Schema:
         try:
-            raw = self.adapter.json_schema(
+            raw = adapter.json_schema(
                 ref_template=REF + "{model}",
                 schema_generator=_Generator,
                 mode="serialization" if is_output else "validation",
             )
         except pydantic.PydanticUserError as error:
             raise Misconfigured(str(error).splitlines()[0]) from None
-        return tidy(raw, self.name, with_defaults=not is_output)
+        name = getattr(self.bare, "__name__", None)
+        return tidy(raw, name, with_defaults=not is_output)
 
     def read(self, raw: msgspec.Raw | bytes) -> Any:
         """Validate JSON text.
@@ -117,6 +138,13 @@ class PydanticType:
         Raises:
             ValueError: the value is not of this type; the text says where.
         """
+        try:
+            return self.written(value)
+        except pydantic_core.PydanticSerializationError:
+            # A dict where a model was promised is welcome when the model can be made of it.
+            return self.written(self.adapter.validate_python(value))
+
+    def written(self, value: Any) -> JSON:
         return self.adapter.dump_python(value, mode="json", by_alias=True, warnings="error")
 
 
