@@ -10,24 +10,34 @@ title, an icon), which is reported too.
 | resource link | before it existed | a line of text with its name and URI |
 | structured output | before it existed | its JSON text, if the content holds no block at all |
 | structured output that is no object | before any JSON was allowed | its JSON text, likewise |
+| the same inside of a tool result in sampling | likewise | likewise |
 | output schema that is no object | likewise | left out |
+| `true` or `false` as the schema of a property | likewise | `{}` or `{"not": {}}`, which mean the same |
 | a tool's title | before it existed | the title among the annotations, where those exist |
 | several blocks in a sampling message | before lists | one message a block |
 | several blocks in a sampling result | before lists | the text blocks joined, or the first block |
 | tool use and tool result in sampling | before they existed | a line of text |
 | tools in sampling | before they existed | refused: the answer could not be what was asked for |
-| rich choices in a form | before they existed | `enum` with `enumNames`; multiple choice is refused |
+| elicitation by URL only, as a capability | before modes existed | no elicitation: an empty object would promise forms |
 | elicitation in URL mode | before it existed | refused |
+| elicitation in URL mode without an id | where it is required | the URL is the id |
+| titled choices in a form | before they existed | `enum` with `enumNames` |
+| multiple choice in a form, and its answer | before it existed | refused |
+| a keyword or a format that forms do not have | everywhere | the form without it |
+| a form field of any other kind | everywhere | refused |
+| null as the answer to a form field | everywhere | no answer to that field |
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from dragoman.errors import CannotLower
+from dragoman.model.capabilities import ClientCapabilities
 from dragoman.model.content import (
     AudioContent,
     EmbeddedResource,
@@ -39,30 +49,38 @@ from dragoman.model.content import (
     ToolResultContent,
     ToolUseContent,
 )
-from dragoman.model.elicitation import ElicitParams
+from dragoman.model.elicitation import ElicitParams, ElicitResult
 from dragoman.model.sampling import CreateMessageParams, CreateMessageResult, SamplingMessage
 from dragoman.model.tools import CallToolResult, Tool, ToolAnnotations
 from dragoman.revisions.dialect import Dialect, Loss
 
 __all__ = [
+    "answers_only",
     "audio_as_resource",
-    "form_choices",
+    "elicitation_by_form",
+    "form",
     "link_as_text",
     "object_output_only",
-    "object_schema_only",
+    "object_result_only",
+    "object_schemas_only",
+    "sampling_message",
     "sampling_request",
     "sampling_result",
+    "schemas_as_objects",
     "structured_as_text",
     "title_as_annotation",
 ]
 
 Report = Callable[[Loss], None]
 
+_NOT_IN_A_URI = re.compile(r"[^A-Za-z0-9.+-]+")
+
 
 def audio_as_resource(value: AudioContent, dialect: Dialect, report: Report) -> EmbeddedResource:
     """Audio as an embedded resource: the bytes and their type survive."""
     report(Loss("AudioContent", "data", "an embedded resource with the same bytes"))
-    subtype = value.mime_type.partition("/")[2] or "bin"
+    # the type's parameters and whatever else a peer wrote there must not spoil the URI
+    subtype = _NOT_IN_A_URI.sub("-", value.mime_type.partition("/")[2].partition(";")[0]) or "bin"
     return EmbeddedResource(
         resource=ResourceContents(
             uri=f"audio:embedded.{subtype}", blob=value.data, mime_type=value.mime_type
@@ -100,22 +118,58 @@ def object_output_only(value: CallToolResult, dialect: Dialect, report: Report) 
     return structured_as_text(value, dialect, report)
 
 
-def object_schema_only(value: Tool, dialect: Dialect, report: Report) -> Tool:
-    """An output schema that is no object is left out: results then come as text."""
-    if value.output_schema is None or value.output_schema.get("type") == "object":
+def object_result_only(
+    value: ToolResultContent, dialect: Dialect, report: Report
+) -> ToolResultContent:
+    """The same for a tool result that goes back to a model."""
+    output = value.structured_content
+    if output is None or isinstance(output, dict):
         return value
-    report(Loss("Tool", "output_schema", "left out"))
-    return msgspec.structs.replace(value, output_schema=None)
+    content = value.content
+    if not content:
+        content = [TextContent(text=msgspec.json.encode(output).decode())]
+    report(Loss("ToolResultContent", "structured_content", "only the text form"))
+    return msgspec.structs.replace(value, content=content, structured_content=None)
+
+
+def schemas_as_objects(value: Tool, dialect: Dialect, report: Report) -> Tool:
+    """The schema of a property is an object: `true` and `false` are written as ones."""
+    inputs = _properties_as_objects(value.input_schema)
+    output = value.output_schema and _properties_as_objects(value.output_schema)
+    if inputs is value.input_schema and output is value.output_schema:
+        return value
+    report(Loss("Tool", "input_schema", "`true` and `false` written as schemas"))
+    return msgspec.structs.replace(value, input_schema=inputs, output_schema=output)
+
+
+def _properties_as_objects(schema: dict[str, Any]) -> dict[str, Any]:
+    properties = schema.get("properties")
+    if not isinstance(properties, dict) or bool not in map(type, properties.values()):
+        return schema
+    plain = {
+        name: {} if part is True else {"not": {}} if part is False else part
+        for name, part in properties.items()
+    }
+    return {**schema, "properties": plain}
+
+
+def object_schemas_only(value: Tool, dialect: Dialect, report: Report) -> Tool:
+    """An output schema that is no object is left out: results then come as text."""
+    if value.output_schema is not None and value.output_schema.get("type") != "object":
+        report(Loss("Tool", "output_schema", "left out"))
+        value = msgspec.structs.replace(value, output_schema=None)
+    return schemas_as_objects(value, dialect, report)
 
 
 def title_as_annotation(value: Tool, dialect: Dialect, report: Report) -> Tool:
-    """A tool's title moves to where this revision looks for one."""
+    """A tool's title moves to where this revision looks for one, unless one is there."""
+    value = schemas_as_objects(value, dialect, report)
     if value.title is None:
         return value
     hints = value.annotations or ToolAnnotations()
     if hints.title is None:
         hints = msgspec.structs.replace(hints, title=value.title)
-    report(Loss("Tool", "title", "the annotation `title`"))
+    report(Loss("Tool", "title", f"the annotation `title`, {hints.title!r}"))
     return msgspec.structs.replace(value, title=None, annotations=hints)
 
 
@@ -123,7 +177,7 @@ def title_as_annotation(value: Tool, dialect: Dialect, report: Report) -> Tool:
 
 
 def _block(value: SamplingBlock, dialect: Dialect, report: Report) -> SamplingBlock:
-    """A block that sampling knows here: audio and tool traffic become text where it does not."""
+    """A block that sampling knew before tools: what it did not know becomes text."""
     if isinstance(value, TextContent | ImageContent):
         return value
     if isinstance(value, AudioContent):
@@ -131,8 +185,6 @@ def _block(value: SamplingBlock, dialect: Dialect, report: Report) -> SamplingBl
             return value
         report(Loss("AudioContent", "data", "a line of text"))
         return TextContent(text=f"[audio, {value.mime_type}, {len(value.data) * 3 // 4} bytes]")
-    if dialect.facts.has_sampling_tools:
-        return value
     if isinstance(value, ToolUseContent):
         report(Loss("ToolUseContent", "input", "a line of text"))
         arguments = msgspec.json.encode(value.input).decode()
@@ -153,37 +205,41 @@ def _result_text(value: ToolResultContent) -> str:
 def sampling_request(
     value: CreateMessageParams, dialect: Dialect, report: Report
 ) -> CreateMessageParams:
-    """One message a block; blocks in this revision's words; no tools where it has none.
+    """One message a block, and no tools.
 
     Raises:
         CannotLower: tools are offered to a model that could not call them.
     """
-    if value.tools and not dialect.facts.has_sampling_tools:
+    if value.tools:
         raise CannotLower("a sampling request with tools", dialect.wire)
+    if not any(isinstance(message.content, list) for message in value.messages):
+        return value
     messages: list[SamplingMessage] = []
-    changed = False
     for message in value.messages:
-        blocks = message.content if isinstance(message.content, list) else [message.content]
-        lowered = [_block(block, dialect, report) for block in blocks]
-        if dialect.facts.has_sampling_tools:
-            same = all(a is b for a, b in zip(blocks, lowered, strict=True))
-            if not same:
-                message = msgspec.structs.replace(
-                    message, content=lowered if isinstance(message.content, list) else lowered[0]
-                )
-                changed = True
-            messages.append(message)
-            continue
         if isinstance(message.content, list):
             report(Loss("SamplingMessage", "content", "one message a block"))
-            changed = True
-        elif lowered[0] is not message.content:
-            changed = True
-        messages += [
-            msgspec.structs.replace(message, content=block) if changed else message
-            for block in lowered
-        ]
-    return msgspec.structs.replace(value, messages=messages) if changed else value
+            messages += [
+                msgspec.structs.replace(message, content=block) for block in message.content
+            ]
+        else:
+            messages.append(message)
+    return msgspec.structs.replace(value, messages=messages)
+
+
+def sampling_message(value: SamplingMessage, dialect: Dialect, report: Report) -> SamplingMessage:
+    """One block in this revision's words.
+
+    Raises:
+        CannotLower: it does not hold exactly one; only a whole request can be split.
+    """
+    content = value.content
+    if isinstance(content, list):
+        if len(content) != 1:
+            raise CannotLower(f"a sampling message of {len(content)} blocks", dialect.wire)
+        report(Loss("SamplingMessage", "content", "its only block"))
+        content = content[0]
+    block = _block(content, dialect, report)
+    return value if block is value.content else msgspec.structs.replace(value, content=block)
 
 
 def sampling_result(
@@ -192,77 +248,198 @@ def sampling_result(
     """One block: the texts joined, or else the first block in this revision's words."""
     if not isinstance(value.content, list):
         block = _block(value.content, dialect, report)
-        if block is value.content:
-            return value
-        return msgspec.structs.replace(value, content=block)
-    if dialect.facts.has_sampling_tools:
-        return value
+        return value if block is value.content else msgspec.structs.replace(value, content=block)
     blocks = [_block(block, dialect, report) for block in value.content]
-    if len(blocks) == 1:
-        return msgspec.structs.replace(value, content=blocks[0])
     report(Loss("CreateMessageResult", "content", "one block"))
     texts = [block.text for block in blocks if isinstance(block, TextContent)]
-    if texts or not blocks:
-        return msgspec.structs.replace(value, content=TextContent(text="\n".join(texts)))
-    return msgspec.structs.replace(value, content=blocks[0])
+    if len(blocks) == 1 or not texts:
+        one = blocks[0] if blocks else TextContent(text="")
+    else:
+        one = TextContent(text="\n".join(texts))
+    return msgspec.structs.replace(value, content=one)
 
 
 # --- elicitation --------------------------------------------------------------------------------
 
-# What the first form language knows of each kind of field, besides `type`.
-_PLAIN_KEYWORDS = {
-    "string": {"type", "title", "description", "minLength", "maxLength", "format"},
-    "number": {"type", "title", "description", "minimum", "maximum"},
-    "integer": {"type", "title", "description", "minimum", "maximum"},
-    "boolean": {"type", "title", "description", "default"},
+
+def elicitation_by_form(
+    value: ClientCapabilities, dialect: Dialect, report: Report
+) -> ClientCapabilities:
+    """A client that asks by URL only does not promise forms, as an empty object would."""
+    asks = value.elicitation
+    if asks is None or asks.url is None or asks.form is not None:
+        return value
+    report(Loss("ClientCapabilities", "elicitation", "left out: it has no form mode"))
+    return msgspec.structs.replace(value, elicitation=None)
+
+
+# Members of a form, and of each kind of field, as the schemas of the two form languages have them.
+_LABELS = frozenset({"type", "title", "description"})
+_FORM = frozenset({"type", "properties", "required"})
+_TEXT = _LABELS | {"minLength", "maxLength", "format"}
+_NUMBER = _LABELS | {"minimum", "maximum"}
+_PLAIN_FIELDS = {
+    "string": _TEXT,
+    "number": _NUMBER,
+    "integer": _NUMBER,
+    "boolean": _LABELS | {"default"},
+    "enum": _LABELS | {"enum", "enumNames"},
 }
+_RICH_FORM = _FORM | {"$schema"}
+_RICH_FIELDS = {
+    **{kind: keywords | {"default"} for kind, keywords in _PLAIN_FIELDS.items()},
+    "oneOf": _LABELS | {"oneOf", "default"},
+    "array": _LABELS | {"items", "minItems", "maxItems", "default"},
+}
+_FORMATS = frozenset({"email", "uri", "date", "date-time"})
 
 
-def form_choices(value: ElicitParams, dialect: Dialect, report: Report) -> ElicitParams:
-    """Choices as `enum` and `enumNames`; defaults only where they existed.
+def form(value: ElicitParams, dialect: Dialect, report: Report) -> ElicitParams:
+    """A question in this revision's form language: only the keywords it has.
 
     Raises:
-        CannotLower: URL mode, or a field with several choices at once.
+        CannotLower: URL mode or several choices at once where they do not exist; a field that is
+            no text, number, boolean or choice.
+
+    Spec: client/elicitation#requested-schema
     """
     if value.mode == "url":
+        return _page(value, dialect, report)
+    changes: dict[str, Any] = {}
+    for stray in ("url", "elicitation_id"):
+        if getattr(value, stray) is not None:
+            report(Loss("ElicitParams", stray, "left out of a form"))
+            changes[stray] = None
+    schema = value.requested_schema or {}
+    rich = dialect.facts.has_rich_enums
+    asked = schema.get("properties", {})
+    if not isinstance(asked, dict):
+        raise CannotLower("a form whose fields have no names", dialect.wire)
+    plain = _kept(schema, _RICH_FORM if rich else _FORM, "requested_schema", report)
+    if plain.get("type") != "object" or "properties" not in plain:
+        report(Loss("ElicitParams", "requested_schema", "the schema of an object"))
+        plain["type"] = "object"
+    plain["properties"] = {name: _field(name, asked[name], dialect, report) for name in asked}
+    if plain != schema:
+        changes["requested_schema"] = plain
+    return msgspec.structs.replace(value, **changes) if changes else value
+
+
+def _page(value: ElicitParams, dialect: Dialect, report: Report) -> ElicitParams:
+    if not dialect.facts.has_url_elicitation:
         raise CannotLower("an elicitation in URL mode", dialect.wire)
-    schema = value.requested_schema
-    if schema is None:
-        return value
-    fields: dict[str, Any] = {}
-    for name, definition in schema.get("properties", {}).items():
-        fields[name] = _plain_field(name, definition, dialect, report)
-    if value.mode is None and fields == schema.get("properties", {}):
-        return value
-    return msgspec.structs.replace(
-        value, mode=None, requested_schema={**schema, "properties": fields}
-    )
+    changes: dict[str, Any] = {}
+    if value.requested_schema is not None:
+        report(Loss("ElicitParams", "requested_schema", "left out beside a URL"))
+        changes["requested_schema"] = None
+    if value.elicitation_id is None and "elicitationId" in dialect.members["ElicitParams"]:
+        report(Loss("ElicitParams", "elicitation_id", "the URL"))
+        changes["elicitation_id"] = value.url
+    return msgspec.structs.replace(value, **changes) if changes else value
 
 
-def _plain_field(
-    name: str, definition: dict[str, Any], dialect: Dialect, report: Report
+def _kept(
+    schema: dict[str, Any], keywords: frozenset[str], name: str, report: Report
 ) -> dict[str, Any]:
-    kind = definition.get("type")
-    if kind == "array":
-        raise CannotLower(f"the multiple choice {name!r}", dialect.wire)
-    if "oneOf" in definition:
+    """A schema with these keywords only; a keyword without a value counts as not there."""
+    lost = [key for key in schema if key not in keywords]
+    if lost:
+        report(Loss("ElicitParams", name, f"without {', '.join(sorted(lost))}"))
+    return {key: part for key, part in schema.items() if key in keywords}
+
+
+def _field(name: str, asked: Any, dialect: Dialect, report: Report) -> dict[str, Any]:
+    rich = dialect.facts.has_rich_enums
+    kind = _kind_of(asked) if isinstance(asked, dict) else ""
+    if kind == "oneOf" and not rich:
         report(Loss("ElicitParams", name, "enum with enumNames"))
-        plain: dict[str, Any] = {
-            key: definition[key] for key in ("title", "description") if key in definition
-        }
-        options = definition["oneOf"]
+        options = asked["oneOf"]
+        labels = {key: asked[key] for key in ("title", "description") if key in asked}
         return {
             "type": "string",
-            **plain,
+            **labels,
             "enum": [option["const"] for option in options],
             "enumNames": [option.get("title", option["const"]) for option in options],
         }
-    if "enum" in definition:
-        known = {"type", "title", "description", "enum", "enumNames"}
-    else:
-        known = _PLAIN_KEYWORDS.get(str(kind), set(definition))
-    lost = set(definition) - known
-    if not lost:
-        return definition
-    report(Loss("ElicitParams", name, f"without {', '.join(sorted(lost))}"))
-    return {key: item for key, item in definition.items() if key in known}
+    known = (_RICH_FIELDS if rich else _PLAIN_FIELDS).get(kind)
+    if known is None:
+        what = "multiple choice" if kind == "array" else "form field"
+        raise CannotLower(f"the {what} {name!r}", dialect.wire)
+    field = _kept(asked, known, name, report)
+    if "type" not in field:
+        report(Loss("ElicitParams", name, "a text, as its choices are"))
+        field["type"] = "string"
+    if kind == "array":
+        field["items"] = _items(name, asked["items"], report)
+    if kind == "oneOf":
+        field["oneOf"] = _options(name, asked["oneOf"], report)
+    if "format" in field and field["format"] not in _FORMATS:
+        report(Loss("ElicitParams", name, f"without the format {field['format']!r}"))
+        del field["format"]
+    return asked if field == asked else field
+
+
+def _kind_of(asked: dict[str, Any]) -> str:
+    """The row of the tables above that a field belongs to, or a word that is in none of them."""
+    kind = asked.get("type")
+    if kind == "array":
+        return "array" if _are_choices(asked.get("items")) else "list"
+    if kind in ("string", None) and ("oneOf" in asked or "enum" in asked):
+        if _are_titled(asked.get("oneOf")):
+            return "oneOf"
+        return "enum" if _are_texts(asked.get("enum")) else "choice"
+    return str(kind)
+
+
+def _are_texts(options: Any) -> bool:
+    return isinstance(options, list) and all(isinstance(option, str) for option in options)
+
+
+def _are_titled(options: Any) -> bool:
+    return isinstance(options, list) and all(
+        isinstance(option, dict) and isinstance(option.get("const"), str) for option in options
+    )
+
+
+def _are_choices(items: Any) -> bool:
+    return isinstance(items, dict) and (
+        _are_titled(items["anyOf"]) if "anyOf" in items else _are_texts(items.get("enum"))
+    )
+
+
+def _items(name: str, items: dict[str, Any], report: Report) -> dict[str, Any]:
+    if "anyOf" in items:
+        plain = _kept(items, frozenset({"anyOf"}), name, report)
+        return {**plain, "anyOf": _options(name, items["anyOf"], report)}
+    if items.get("type") != "string":
+        report(Loss("ElicitParams", name, "texts, as its choices are"))
+    return {**_kept(items, frozenset({"type", "enum"}), name, report), "type": "string"}
+
+
+def _options(name: str, options: list[dict[str, Any]], report: Report) -> list[dict[str, Any]]:
+    """Titled choices; one without a title is called what it is."""
+    if any("title" not in option for option in options):
+        report(Loss("ElicitParams", name, "choices titled by their value"))
+    return [
+        {"title": option["const"], **_kept(option, frozenset({"const", "title"}), name, report)}
+        for option in options
+    ]
+
+
+def answers_only(value: ElicitResult, dialect: Dialect, report: Report) -> ElicitResult:
+    """Answers a form can have: no null, and several at once only where that exists.
+
+    Raises:
+        CannotLower: an answer is a list, where forms have no multiple choice.
+    """
+    content = value.content
+    if not content:
+        return value
+    for name, answer in content.items():
+        if isinstance(answer, list) and not dialect.facts.has_rich_enums:
+            raise CannotLower(f"the answer to the multiple choice {name!r}", dialect.wire)
+    answered = {name: answer for name, answer in content.items() if answer is not None}
+    if len(answered) == len(content):
+        return value
+    report(Loss("ElicitResult", "content", "without the fields that have no answer"))
+    return msgspec.structs.replace(value, content=answered)

@@ -281,7 +281,13 @@ def _compile_shape(dialect: Dialect, kind: type) -> Callable[[Any, Report], Any]
 
 # Capabilities that say everything by being there.
 _EMPTY_IS_FINE = frozenset(
-    {"LoggingCapability", "CompletionsCapability", "SamplingCapability", "ElicitationCapability"}
+    {
+        "CompletionsCapability",
+        "ElicitationCapability",
+        "LoggingCapability",
+        "RootsCapability",
+        "SamplingCapability",
+    }
 )
 
 

@@ -6,15 +6,18 @@ Spec: https://modelcontextprotocol.io/specification/2024-11-05
 from __future__ import annotations
 
 from dragoman.model.content import AudioContent, ResourceLink
-from dragoman.model.elicitation import ElicitParams
-from dragoman.model.sampling import CreateMessageParams, CreateMessageResult
-from dragoman.model.tools import CallToolResult
+from dragoman.model.elicitation import ElicitParams, ElicitResult
+from dragoman.model.sampling import CreateMessageParams, CreateMessageResult, SamplingMessage
+from dragoman.model.tools import CallToolResult, Tool
 from dragoman.revisions.degrade import (
+    answers_only,
     audio_as_resource,
-    form_choices,
+    form,
     link_as_text,
+    sampling_message,
     sampling_request,
     sampling_result,
+    schemas_as_objects,
     structured_as_text,
 )
 from dragoman.revisions.dialect import Dialect, Facts
@@ -69,8 +72,11 @@ V2024_11_05 = Dialect(
         AudioContent: audio_as_resource,
         ResourceLink: link_as_text,
         CallToolResult: structured_as_text,
+        Tool: schemas_as_objects,
         CreateMessageParams: sampling_request,
+        SamplingMessage: sampling_message,
         CreateMessageResult: sampling_result,
-        ElicitParams: form_choices,
+        ElicitParams: form,
+        ElicitResult: answers_only,
     },
 )

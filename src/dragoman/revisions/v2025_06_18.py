@@ -5,9 +5,14 @@ Spec: https://modelcontextprotocol.io/specification/2025-06-18/changelog
 
 from __future__ import annotations
 
+from dragoman.model.capabilities import ClientCapabilities
 from dragoman.model.content import ResourceLink
 from dragoman.model.tools import CallToolResult, Tool
-from dragoman.revisions.degrade import object_output_only, object_schema_only
+from dragoman.revisions.degrade import (
+    elicitation_by_form,
+    object_output_only,
+    object_schemas_only,
+)
 from dragoman.revisions.v2024_11_05 import members_at
 from dragoman.revisions.v2025_03_26 import V2025_03_26
 
@@ -33,6 +38,8 @@ V2025_06_18 = V2025_03_26.evolve(
         # server/tools#structured-content: an object
         CallToolResult: object_output_only,
         # changelog: "Add title field"
-        Tool: object_schema_only,
+        Tool: object_schemas_only,
+        # client/elicitation#capabilities: an empty object, which means forms
+        ClientCapabilities: elicitation_by_form,
     },
 )

@@ -5,7 +5,10 @@ Spec: https://modelcontextprotocol.io/specification/2025-11-25/changelog
 
 from __future__ import annotations
 
-from dragoman.model.elicitation import ElicitParams
+from dragoman.model.capabilities import ClientCapabilities
+from dragoman.model.content import ToolResultContent
+from dragoman.model.sampling import CreateMessageParams, CreateMessageResult, SamplingMessage
+from dragoman.revisions.degrade import object_result_only
 from dragoman.revisions.v2024_11_05 import members_at
 from dragoman.revisions.v2025_06_18 import V2025_06_18
 
@@ -31,6 +34,13 @@ V2025_11_25 = V2025_06_18.evolve(
         "argument_faults_are_results": True,
     },
     substitutes={
-        ElicitParams: None,
+        # changelog: "Support for URL mode elicitation requests", and a capability for each mode
+        ClientCapabilities: None,
+        # changelog: "Add tool calling support to sampling", which brought several blocks
+        CreateMessageParams: None,
+        SamplingMessage: None,
+        CreateMessageResult: None,
+        # schema: ToolResultContent.structuredContent is an object
+        ToolResultContent: object_result_only,
     },
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 from dragoman.model.base import EmptyResult, Record
 from dragoman.model.completion import CompleteResult
+from dragoman.model.content import ToolResultContent
 from dragoman.model.prompts import GetPromptResult, ListPromptsResult
 from dragoman.model.resources import (
     ListResourcesResult,
@@ -66,6 +67,7 @@ V2026_07_28 = V2025_11_25.evolve(
     substitutes={
         # server/tools: structured content and output schemas may be any JSON
         CallToolResult: None,
+        ToolResultContent: None,
         Tool: None,
     },
     fills=_FILLS,

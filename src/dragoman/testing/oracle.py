@@ -127,16 +127,20 @@ def _close_all(definitions: dict[str, Node]) -> dict[str, Node]:
 
 
 def _correct(name: str, node: Node) -> Node:
-    """Mistakes of the published schemas, judged by the prose of the same revision."""
-    if name != "ElicitResult":
-        return node
-    # client/elicitation: a form has number fields, and their values are numbers; the generator of
-    # the schemas turned them into integers.
-    text = json.dumps(node).replace(
-        '["string", "integer", "boolean"]', '["string", "number", "boolean"]'
-    )
-    corrected: Node = json.loads(text)
-    return corrected
+    """Mistakes of the published schemas, judged by their TypeScript source and the prose.
+
+    A form has number fields, and their values are numbers; JSON has fractions and null. Making
+    JSON Schema of the source turned both into integers and lost the null.
+    """
+    if name == "ElicitResult":
+        text = json.dumps(node).replace(
+            '["string", "integer", "boolean"]', '["string", "number", "boolean"]'
+        )
+        corrected: Node = json.loads(text)
+        return corrected
+    if name == "JSONValue":
+        return {}
+    return node
 
 
 def _close(definitions: dict[str, Node], node: Any) -> Any:
