@@ -71,7 +71,9 @@ plain_schemas: st.SearchStrategy[Any] = st.one_of(
         minProperties=small,
         maxProperties=small,
         required=st.lists(names, max_size=2, unique=True),
-        dependentRequired=st.dictionaries(names, st.lists(names, max_size=2), max_size=2),
+        dependentRequired=st.dictionaries(
+            names, st.lists(names, max_size=2, unique=True), max_size=2
+        ),
     ),
     st.sampled_from([{"$ref": "#/$defs/leaf"}, {"$ref": "#/$defs/tree"}]),
 )

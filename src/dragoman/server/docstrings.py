@@ -5,7 +5,6 @@ Google, NumPy and Sphinx styles are read; a docstring in none of them is all des
 
 from __future__ import annotations
 
-import inspect
 import re
 from dataclasses import dataclass, field
 
@@ -51,10 +50,13 @@ class Docstring:
 
 
 def parse_docstring(text: str | None) -> Docstring:
-    """Split a docstring into its description and what it says of each parameter."""
+    """Split a docstring into its description and what it says of each parameter.
+
+    The text is without its indentation, as `inspect.getdoc` gives it.
+    """
     if not text or not text.strip():
         return Docstring()
-    lines = inspect.cleandoc(text).splitlines()
+    lines = text.splitlines()
     kept: list[str] = []
     parameters: dict[str, str] = {}
     at = 0

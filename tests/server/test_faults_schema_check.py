@@ -1,0 +1,112 @@
+"""Hand-written schemas: judged by the compiled validator, or by the walk where there is none."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from dragoman.errors import InvalidArguments, Misconfigured, MissingExtra
+from dragoman.server.schema_check import SchemaCheck
+from tests.server.test_faults import FORECAST, LEAF, TREE, schemas, values
+
+
+@pytest.fixture(params=["compiled", "walk"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to judge; the second as on a machine without the extra."""
+    if request.param == "walk":
+        without_the_extra(monkeypatch)
+    return str(request.param)
+
+
+def without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def fake(name: str, *rest: Any) -> Any:
+        if name == "jsonschema_rs":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", fake)
+
+
+def test_faults_are_told_in_the_same_words_either_way(engine: str) -> None:
+    check = SchemaCheck(FORECAST)
+    assert (check.validator is None) is (engine == "walk")
+    assert check.faults({"city": "Paris"}) == []
+    assert [one.path for one in check.faults({"ctiy": 1, "days": 11})] == ["days", "ctiy", "city"]
+
+
+def test_a_call_is_read_and_mended(engine: str) -> None:
+    check = SchemaCheck(FORECAST)
+    raw = msgspec.Raw(b'{"city": "Paris", "days": "3"}')
+    arguments, repairs = check.parse(raw, name="forecast")
+    assert arguments == {"city": "Paris", "days": 3}
+    assert [one.path for one in repairs] == ["days"]
+    assert check.parse({"city": "x"}, name="forecast") == ({"city": "x"}, ())
+
+
+@pytest.mark.parametrize("raw", [None, b"", b"null", b"[1]", b"{", b"[" * 100_000, b"\xff"])
+def test_what_is_no_fitting_object_is_refused(engine: str, raw: bytes | None) -> None:
+    with pytest.raises(InvalidArguments):
+        SchemaCheck(FORECAST).parse(raw, name="forecast")
+    with pytest.raises(InvalidArguments):
+        SchemaCheck({"required": ["a"]}).parse(raw, name="forecast")
+
+
+def test_no_arguments_are_an_empty_object(engine: str) -> None:
+    assert SchemaCheck({"type": "object"}).parse(None, name="t") == ({}, ())
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "https://example.com/schema.json"},
+        {"$ref": "file:///etc/hostname"},
+        {"properties": {"a": {"$ref": "http://localhost:1/x"}}},
+        {"properties": {"a": {"$ref": "#/$defs/none"}}},
+        {"properties": {"a": {"type": "string", "pattern": "("}}},
+    ],
+)
+def test_a_schema_that_leads_elsewhere_is_refused_before_anything_is_read(
+    engine: str, schema: Any
+) -> None:
+    with pytest.raises(Misconfigured):
+        SchemaCheck(schema)
+
+
+def test_keywords_beyond_the_walk_need_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = {"properties": {"a": {}}, "unevaluatedProperties": False}
+    (fault,) = SchemaCheck(schema).faults({"b": 1})
+    assert fault.expected
+    without_the_extra(monkeypatch)
+    with pytest.raises(MissingExtra) as caught:
+        SchemaCheck(schema)
+    assert caught.value.extra == "schema"
+
+
+def test_a_member_called_like_a_keyword_is_no_keyword(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_the_extra(monkeypatch)
+    schema = {"properties": {"$dynamicRef": {"type": "integer"}}, "enum": [{"$dynamicRef": 1}]}
+    assert SchemaCheck(schema).faults({"$dynamicRef": 1}) == []
+
+
+def test_a_pattern_that_backtracks_cannot_stall() -> None:
+    linear = SchemaCheck({"pattern": "^(a+)+$"})
+    assert linear.validator.is_valid("a" * 40 + "b") is False
+    # Look-ahead needs the engine that backtracks; its limit ends the search.
+    limited = SchemaCheck({"pattern": "^(?=a)(a+)+$"})
+    assert limited.validator.is_valid("a" * 40 + "b") is False
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(schemas, values)
+def test_the_compiled_validator_agrees_with_the_oracle(schema: Any, value: Any) -> None:
+    if isinstance(schema, dict):
+        schema = {**schema, "$defs": {"leaf": LEAF, "tree": TREE}}
+    fits = jsonschema.Draft202012Validator(schema).is_valid(value)
+    assert (SchemaCheck(schema).faults(value) == []) is fits
