@@ -815,28 +815,23 @@ class Engine:
 
     def expire(self, now: float) -> list[Event]:
         """End what is overdue: our calls are cancelled, the peer's requests answered with an error."""
-        wake: float | None = None
-        for call in list(self.calls.values()):
-            if call.deadline <= now:
-                if self.calls.pop(call.id, None) is None:
-                    # It ended together with the hello, which came before it in the table.
-                    continue
-                self._abandon(call)
-                if call.method.name != "initialize":
-                    self._tell_cancelled(call, "no answer in time")
-                waited = call.timeout_s if call.deadline < call.limit else call.total_s
-                self._lose(call, DeadlineExceeded(call.method.name, waited))
-            elif wake is None or call.deadline < wake:
-                wake = call.deadline
-        for exchange in list(self.exchanges.values()):
-            if exchange.deadline <= now:
-                limit = self.limits.exchange_timeout_s
-                detail = f"{exchange.method.name} took longer than {limit:g} s"
-                self.fail(exchange, InternalError(detail))
-                self._events.append(Overdue(exchange))
-            elif wake is None or exchange.deadline < wake:
-                wake = exchange.deadline
-        self._wake = wake
+        for call in [call for call in self.calls.values() if call.deadline <= now]:
+            if self.calls.pop(call.id, None) is None:
+                # It ended together with the hello, which came before it in the table.
+                continue
+            self._abandon(call)
+            if call.method.name != "initialize":
+                self._tell_cancelled(call, "no answer in time")
+            waited = call.timeout_s if call.deadline < call.limit else call.total_s
+            self._lose(call, DeadlineExceeded(call.method.name, waited))
+        for exchange in [one for one in self.exchanges.values() if one.deadline <= now]:
+            limit = self.limits.exchange_timeout_s
+            detail = f"{exchange.method.name} took longer than {limit:g} s"
+            self.fail(exchange, InternalError(detail))
+            self._events.append(Overdue(exchange))
+        deadlines = [call.deadline for call in self.calls.values()]
+        deadlines += [exchange.deadline for exchange in self.exchanges.values()]
+        self._wake = min(deadlines, default=None)
         events, self._events = self._events, []
         return events
 
