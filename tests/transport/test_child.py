@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from dragoman.errors import CannotStart, ChildExited, LinkClosed
+from dragoman.transport.stdio import pipes
 from dragoman.transport.stdio.child import ChildLink, StdioConnector
 from dragoman.transport.stdio.limits import SAMPLE_BYTES, STDERR_TAIL_BYTES
 
@@ -516,3 +517,58 @@ async def test_a_system_without_process_descriptors_sees_the_exit_too(
         error = await receiver.end()
     assert isinstance(error, ChildExited)
     assert error.exit_code == 9
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows: no pipe can be watched by the loop, and no process either."""
+
+    def refuse(pid: int, flags: int = 0) -> int:
+        raise OSError("no such call")
+
+    monkeypatch.setattr(pipes, "loop_can_watch", lambda fd: False)
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+
+
+@pytest.mark.usefixtures("threads")
+class TestWithThreadsInsteadOfTheLoop:
+    @in_loop
+    async def test_frames_go_to_a_child_and_come_back(self) -> None:
+        async with child("echo") as (link, receiver):
+            sent = [b"%d" % number for number in range(1000)] + [b"x" * 3_000_000]
+            for frame in sent:
+                link.send(frame)
+            await receiver.frame(1000)
+            assert receiver.frames == sent
+        assert link.exit_code == 0
+
+    @in_loop
+    async def test_all_that_lies_in_the_pipes_is_delivered_before_the_end(self) -> None:
+        async with child("last_words") as (_, receiver):
+            error = await receiver.end()
+        assert isinstance(error, ChildExited)
+        assert error.exit_code == 5
+        assert len(receiver.frames) == 4000
+        assert error.stderr_tail.endswith("last complaint\n")
+
+    @in_loop
+    async def test_a_grandchild_that_holds_the_pipes_does_not_hide_the_exit(self) -> None:
+        async with child("leaves_grandchild", "deaf") as (link, receiver):
+            await receiver.frame(0)
+            link.send(b"exit")
+            error = await receiver.end()
+            assert isinstance(error, ChildExited)
+            assert error.exit_code == 7
+
+    @in_loop
+    async def test_a_child_that_ignores_sigterm_is_killed(self) -> None:
+        async with child("stubborn", close_wait_s=0.1, term_wait_s=0.1) as (link, receiver):
+            await receiver.frame(0)
+        assert link.exit_code == -signal.SIGKILL
+
+    @in_loop
+    async def test_a_flood_on_stderr_blocks_nobody(self) -> None:
+        async with child("floods_stderr", "10") as (link, receiver):
+            link.send(b"{}")
+            assert await receiver.frame(0) == b"{}"
+        assert link.stderr_tail.endswith("the very last line\n")

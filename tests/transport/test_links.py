@@ -11,8 +11,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 
 from dragoman.errors import LinkClosed, WrongState
+from dragoman.jsonrpc.frame import Noise, Seen
 from dragoman.transport.base import Link
 from dragoman.transport.memory import memory_pair
+from dragoman.transport.stdio import link as link_module
 from dragoman.transport.stdio import pipes
 from dragoman.transport.stdio.limits import SAMPLE_BYTES
 from dragoman.transport.stdio.link import PipeLink
@@ -424,3 +426,58 @@ async def turns(count: int) -> None:
     """Let the loop go round."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("pair", [over_pipes, over_sockets])
+@in_loop
+async def test_closing_does_not_wait_for_ever_for_a_side_that_does_not_read(pair: Pair) -> None:
+    before = open_descriptors()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(link_module, "FLUSH_WAIT_S", 0.01)
+        async with pair() as (near, far):
+            far.start(Recorder())
+            far.pause_reading()
+            near.send(b"x" * 3_000_000)
+            await near.aclose()
+    assert open_descriptors() == before
+
+
+@in_loop
+async def test_a_socket_that_is_reset_ends_the_link_with_an_error() -> None:
+    async with over_sockets() as (near, far):
+        at_near = Recorder()
+        near.start(at_near)
+        near.send(b"never read")
+        await turns(3)
+        # Closing with something unread resets the connection.
+        await far.aclose()
+        assert isinstance(await at_near.end(), LinkClosed)
+
+
+@every_link
+@in_loop
+async def test_refused_frames_keep_their_place_in_the_order(pair: Pair) -> None:
+    async with pair() as (near, far):
+        at_far = Order()
+        far.start(at_far)
+        big = b"x" * (LIMIT + 1)
+        for frame in (b"1", big, b"2", b"3", big):
+            near.send(frame)
+        near.send(b"4")
+        while at_far.order[-1:] != ["4"]:
+            await asyncio.sleep(0)
+        assert at_far.order == ["1", "refused", "2", "3", "refused", "4"]
+
+
+class Order(Recorder):
+    """Remembers frames and refusals in one list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[str] = []
+
+    def frames_received(self, frames: Sequence[bytes], seen: Seen) -> None:
+        self.order += [frame.decode() for frame in frames]
+
+    def frame_refused(self, noise: Noise) -> None:
+        self.order.append("refused")

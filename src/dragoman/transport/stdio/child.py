@@ -116,7 +116,7 @@ class ChildLink(PipeLink):
                 os.close(fd)
             raise CannotStart(f"the guard cannot start: {error}", command=self.command) from error
         super().__init__(input_fd, output_fd, max_frame_bytes=connector.max_frame_bytes)
-        self._stderr = _StderrDrain(self._loop, stderr_fd, connector.stderr)
+        self._stderr = _StderrDrain(self._loop, stderr_fd, connector.stderr, self._settle)
         self._exited = asyncio.Event()
         self._exit_watch = _ExitWatch(self._loop, self._process, self._child_exited)
         self._input_is_over = False
@@ -257,6 +257,7 @@ class ChildLink(PipeLink):
             self._release()
         await self._reader.wait_closed(END_WAIT_S)
         await self._writer.wait_closed(END_WAIT_S)
+        await self._stderr.wait_closed(END_WAIT_S)
         if self._guard is not None:
             await self._guard.wait_closed()
 
@@ -441,8 +442,10 @@ class _StderrDrain:
         loop: asyncio.AbstractEventLoop,
         fd: int,
         on_line: Callable[[str], object] | None,
+        on_end: Callable[[], None],
     ) -> None:
         self._on_line = on_line
+        self._on_end = on_end
         self._tail = bytearray()
         self._is_cut = False
         self._line = bytearray()
@@ -462,7 +465,10 @@ class _StderrDrain:
 
     def close(self) -> None:
         self._reader.close()
-        self._over(None)
+        self._finish_line()
+
+    async def wait_closed(self, timeout_s: float) -> None:
+        await self._reader.wait_closed(timeout_s)
 
     def _chunk_came(self, chunk: bytes) -> None:
         self._tail += chunk
@@ -492,6 +498,10 @@ class _StderrDrain:
             logger.exception("the callback for stderr failed and is not called again")
 
     def _over(self, error: OSError | None) -> None:
+        self._finish_line()
+        self._on_end()
+
+    def _finish_line(self) -> None:
         if self._line:
             self._tell(bytes(self._line))
             self._line.clear()
