@@ -18,6 +18,7 @@ from dragoman.errors import CannotStart, ChildExited, LinkClosed
 from dragoman.transport.stdio import pipes
 from dragoman.transport.stdio.child import ChildLink, StdioConnector
 from dragoman.transport.stdio.limits import SAMPLE_BYTES, STDERR_TAIL_BYTES
+from tests.requirements.duties import duty
 
 from .aids import Recorder, child_processes, in_loop, is_alive, open_descriptors, script
 
@@ -49,6 +50,7 @@ async def child(
 # --- the ordinary way -------------------------------------------------------------------------
 
 
+@duty("stdio.supported")
 @in_loop
 async def test_frames_go_to_a_child_and_come_back() -> None:
     async with child("echo") as (link, receiver):
@@ -82,6 +84,7 @@ async def test_a_connector_starts_a_new_child_each_time() -> None:
     await asyncio.gather(first.aclose(), second.aclose())
 
 
+@duty("stdio.credentials")
 @in_loop
 async def test_a_child_gets_a_short_environment_and_what_is_given(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -197,6 +200,7 @@ async def test_a_command_that_is_none_is_refused(command: str) -> None:
 # --- a child that ends by itself --------------------------------------------------------------
 
 
+@duty("shutdown.server-closes")
 @in_loop
 async def test_a_child_that_exits_at_once_tells_its_status_and_its_last_words() -> None:
     async with child("exits", "3") as (link, receiver):
@@ -275,6 +279,7 @@ async def test_a_grandchild_that_holds_the_pipes_does_not_hide_the_exit() -> Non
     assert not is_alive(grandchild)
 
 
+@duty("shutdown.server-closes")
 @in_loop
 async def test_a_child_that_closes_its_stdout_ends_the_link() -> None:
     async with child("closes_stdout", close_wait_s=0.05) as (link, receiver):
@@ -295,6 +300,7 @@ async def test_a_child_that_closes_its_stdin_ends_the_link_when_it_is_spoken_to(
 # --- floods and junk --------------------------------------------------------------------------
 
 
+@duty("stdio.stderr-free", "stdio.stderr-not-error")
 @in_loop
 async def test_a_flood_on_stderr_blocks_nobody_and_its_end_is_kept() -> None:
     async with child("floods_stderr", "30") as (link, receiver):
@@ -387,9 +393,22 @@ async def test_a_long_line_is_refused_with_both_its_ends() -> None:
         assert noise.tail.endswith(b'x"}')
 
 
+@duty("stdio.stdin-clean")
+@in_loop
+async def test_a_child_reads_the_frames_and_nothing_else() -> None:
+    code = "import os, sys; os.write(2, sys.stdin.buffer.read())"
+    link = await StdioConnector(command=sys.executable, args=["-c", code]).connect()
+    link.start(Recorder())
+    link.send(b'{"id":1}')
+    link.send(b'{\n"id":2}')
+    await link.aclose()
+    assert link.stderr_tail == '{"id":1}\n{ "id":2}\n'
+
+
 # --- closing ----------------------------------------------------------------------------------
 
 
+@duty("shutdown.close-stdin")
 @in_loop
 async def test_what_was_queued_reaches_a_child_before_its_stdin_closes() -> None:
     async with child("echo") as (link, _):
@@ -408,6 +427,7 @@ async def test_a_child_may_talk_to_the_end() -> None:
     assert link.stderr_tail == "said it all\n"
 
 
+@duty("shutdown.sigterm")
 @in_loop
 async def test_a_child_that_ignores_the_end_of_stdin_gets_sigterm() -> None:
     async with child("needs_term", close_wait_s=0.1) as (link, receiver):
@@ -416,6 +436,7 @@ async def test_a_child_that_ignores_the_end_of_stdin_gets_sigterm() -> None:
     assert link.stderr_tail == "got SIGTERM\n"
 
 
+@duty("shutdown.sigkill", "errors.shutdown-timeout")
 @in_loop
 async def test_a_child_that_ignores_sigterm_too_is_killed() -> None:
     async with child("stubborn", close_wait_s=0.1, term_wait_s=0.1) as (link, receiver):

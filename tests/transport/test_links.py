@@ -18,6 +18,7 @@ from dragoman.transport.stdio import link as link_module
 from dragoman.transport.stdio import pipes
 from dragoman.transport.stdio.limits import SAMPLE_BYTES
 from dragoman.transport.stdio.link import PipeLink
+from tests.requirements.duties import duty
 
 from .aids import Recorder, in_loop, open_descriptors
 
@@ -73,6 +74,7 @@ async def over_threads() -> AsyncIterator[tuple[Link, Link]]:
 every_link = pytest.mark.parametrize("pair", [in_memory, over_pipes, over_sockets, over_threads])
 
 
+@duty("transport.custom.preserved")
 @every_link
 @in_loop
 async def test_frames_arrive_whole_and_in_order_both_ways(pair: Pair) -> None:
@@ -248,6 +250,7 @@ async def test_a_drain_ends_when_the_link_does(pair: Pair) -> None:
         await draining
 
 
+@duty("shutdown.by-transport")
 @every_link
 @in_loop
 async def test_closing_delivers_what_was_sent_before_and_then_the_end(pair: Pair) -> None:
@@ -396,6 +399,7 @@ async def test_the_blocking_mode_is_given_back() -> None:
         os.close(fd)
 
 
+@duty("stdio.one-line")
 @in_loop
 async def test_a_frame_with_line_ends_in_it_stays_one_line() -> None:
     async with over_pipes() as (near, far):

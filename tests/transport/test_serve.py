@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from dragoman.transport.stdio.limits import MAX_FRAME_BYTES
+from tests.requirements.duties import duty
 
 from .aids import script
 
@@ -100,6 +101,7 @@ def ended_within(pid: int, timeout_s: float = PATIENCE_S) -> bool:
         os.close(fd)
 
 
+@duty("shutdown.server-eof")
 def test_frames_come_back_and_the_end_of_stdin_ends_the_server() -> None:
     with server(stderr=subprocess.PIPE) as process:
         process.write(b'{"id":1}\n')
@@ -110,6 +112,7 @@ def test_frames_come_back_and_the_end_of_stdin_ends_the_server() -> None:
         assert process.returncode == 0
 
 
+@duty("stdio.stdout-clean")
 @pytest.mark.parametrize("way", ["loop", "threads"])
 def test_nothing_that_is_printed_reaches_the_wire(way: str) -> None:
     with server(way, "take-first", "prints-early", stderr=subprocess.PIPE) as process:
@@ -137,6 +140,7 @@ def test_nothing_eats_the_input_or_inherits_the_wire() -> None:
         assert process.read_line() == b"{}\n"
 
 
+@duty("stdio.stdout-clean")
 def test_stderr_merged_into_stdout_does_not_reach_the_wire() -> None:
     with server(stderr=subprocess.STDOUT) as process:
         process.write(b"print\n")
@@ -161,6 +165,7 @@ def test_a_process_without_a_stream_is_told_so(fd: int) -> None:
         assert ("stdin", "stdout")[fd] in err.decode()
 
 
+@duty("stdio.utf-8")
 @pytest.mark.parametrize("way", ["loop", "threads"])
 def test_bytes_do_not_depend_on_the_locale(way: str) -> None:
     env = {
