@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -140,10 +141,12 @@ class _Bound:
         """Call the function. A coroutine is returned, not awaited; see `is_async`."""
         if self._is_plain:
             return self.fn(*call.values)
+        at = self.signature.context_at
+        if at is not None and not self._keywords:
+            return self.fn(*call.values[:at], context, *call.values[at:])
         values: tuple[Any, ...] = call.values[: self._positional]
         keywords = dict(zip(self._keywords, call.values[self._positional :], strict=True))
         if self.context_parameter is not None:
-            at = self.signature.context_at
             if at is None:
                 keywords[self.context_parameter] = context
             else:
@@ -189,7 +192,11 @@ class Binding(_Bound):
         """
         text = _NO_ARGUMENTS if raw is None else raw
         if isinstance(text, Mapping):
-            text = msgspec.json.encode(text)
+            try:
+                text = msgspec.json.encode(text)
+            except (TypeError, ValueError, RecursionError) as error:
+                fault = ArgumentFault("", "JSON values", f"a value that is none ({error})")
+                raise self._refusal([fault]) from None
         try:
             return Call(self._read(text))
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
@@ -219,15 +226,15 @@ class Binding(_Bound):
             raise self._refusal(
                 [ArgumentFault("", "fewer levels of nesting", "too many")]
             ) from None
-        except (msgspec.DecodeError, UnicodeError):
-            fault = ArgumentFault("", "a JSON object", "text that is not JSON")
+        except (msgspec.DecodeError, UnicodeError) as wrong:
+            fault = ArgumentFault("", "a JSON object", f"text that cannot be read ({wrong})")
             raise self._refusal([fault]) from None
         mended, repairs = repair(self.input_schema, value)
         try:
             return Call(self._read(msgspec.json.encode(mended)), repairs)
         except (msgspec.DecodeError, ValueError, RecursionError) as again:
             error = again
-        faults = find_faults(self.input_schema, mended, formats=self._formats())
+        faults = find_faults(self.input_schema, mended, formats=self._formats(), is_final=False)
         if isinstance(mended, dict):
             faults += self._faults_of_values(mended, {_first_name(one.path) for one in faults})
         if not faults:
@@ -252,11 +259,9 @@ class Binding(_Bound):
             except (msgspec.DecodeError, ValueError, RecursionError) as error:
                 # msgspec tells the place only at the end of its text.
                 said, _, place = str(error).partition(" - at `$")
-                yield ArgumentFault(
-                    argument.name + place.rstrip("`"),
-                    f"a value that fits ({said})",
-                    preview(given[argument.name]),
-                )
+                at = _value_at(given[argument.name], place)
+                where = argument.name + place.rstrip("`")
+                yield ArgumentFault(where, f"a value that fits ({said})", preview(at))
 
     def _refusal(self, faults: Sequence[ArgumentFault]) -> InvalidArguments:
         return InvalidArguments(faults, what=f"arguments for {self.name}")
@@ -653,6 +658,16 @@ def _output(returns: Any) -> Output:
 
 
 # --- formats ----------------------------------------------------------------------------------
+
+
+def _value_at(value: Any, place: str) -> Any:
+    """The part of a value that a place like ".lat[2]" names, or as far as it can be followed."""
+    for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", place):
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and index and int(index) < len(value):
+            value = value[int(index)]
+    return value
 
 
 def _first_name(path: str) -> str:

@@ -10,8 +10,6 @@ at a place where the schema forbids a string.
 
 from __future__ import annotations
 
-import difflib
-import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -94,13 +92,14 @@ def find_faults(
     path: str = "",
     root: Schema | None = None,
     formats: Mapping[str, Callable[[str], bool]] | None = None,
+    is_final: bool = True,
 ) -> list[ArgumentFault]:
     """All faults of `value`, in document order, at most `MAX_FAULTS`; none means it fits.
 
     `path` starts every fault's path. `root` is what `$ref` points into, `schema` itself when not
     given. `formats` asserts the formats it names (and "base64" for `contentEncoding`); without
     it a format is an annotation, as 2020-12 has it. A value of more than `MAX_STEPS` parts that
-    shows no fault before is refused as too large.
+    shows no fault before is refused as too large, unless another check follows (`is_final` false).
 
     Raises:
         Misconfigured: the schema itself cannot be used: a reference that leads nowhere, or a
@@ -108,7 +107,7 @@ def find_faults(
     """
     walk = _Walk(schema if root is None else root, formats or {})
     found = walk.faults(schema, value, path, 0)[:MAX_FAULTS]
-    if not found and walk.steps > MAX_STEPS:
+    if is_final and not found and walk.steps > MAX_STEPS:
         return [ArgumentFault(path, f"at most {MAX_STEPS} values inside", preview(value))]
     return found
 
@@ -266,8 +265,8 @@ class _Walk:
             if inner is True or inner == {}:
                 continue
             found += self.faults(inner, item, f"{path}[{index}]", depth + 1)
-            # One more than is reported, so that a million wrong items cost no more than a few.
-            if len(found) > MAX_FAULTS:
+            # A million items, right or wrong, cost no more than the bounds allow.
+            if len(found) > MAX_FAULTS or self.steps > MAX_STEPS:
                 return found
         low, high = schema.get("minItems"), schema.get("maxItems")
         if low is not None and len(value) < low:
@@ -400,10 +399,13 @@ class _Mender:
         part = parts[0]
         if isinstance(value, list):
             prefix, rest = part.get("prefixItems", ()), part.get("items", True)
-            return [
-                self.mend(prefix[i] if i < len(prefix) else rest, item, f"{path}[{i}]", depth + 1)
-                for i, item in enumerate(value)
-            ]
+            mended: list[JSON] = []
+            for i, item in enumerate(value):
+                if self.steps > MAX_STEPS:
+                    return mended + value[i:]
+                inner = prefix[i] if i < len(prefix) else rest
+                mended.append(self.mend(inner, item, f"{path}[{i}]", depth + 1))
+            return mended
         properties, rest = part.get("properties", {}), part.get("additionalProperties", True)
         return {
             name: self.mend(properties.get(name, rest), item, _member(path, name), depth + 1)
@@ -536,10 +538,10 @@ def same_json(left: JSON, right: JSON) -> bool:
 
 
 def _has_repeats(values: list[JSON]) -> bool:
-    seen: set[str] = set()
+    seen: set[bytes] = set()
     for value in values:
         # A canonical text makes this linear; True and 1 differ in it, 1 and 1.0 do not.
-        key = json.dumps(_canonical(value), sort_keys=True)
+        key = msgspec.json.encode(_canonical(value), order="deterministic")
         if key in seen:
             return True
         seen.add(key)
@@ -718,12 +720,15 @@ def preview(value: JSON) -> str:
     """A value on one short line: strings and numbers are cut, containers only counted."""
     match value:
         case str():
-            text = json.dumps(value[: PREVIEW_LENGTH + 1], ensure_ascii=False)
             if len(value) <= PREVIEW_LENGTH:
-                return text
-            return f'{json.dumps(value[:PREVIEW_LENGTH], ensure_ascii=False)[:-1]}…" ({len(value)} characters)'
-        case bool() | None | float():
-            return json.dumps(value)
+                return _quoted(value)
+            return f'{_quoted(value[:PREVIEW_LENGTH])[:-1]}…" ({len(value)} characters)'
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return repr(value)
         case int():
             # Printing an integer of many digits is slow, and refused above a few thousand.
             return str(value) if value.bit_length() < 128 else "an integer of many digits"
@@ -737,10 +742,21 @@ def preview(value: JSON) -> str:
             return f"a {type(value).__name__}"
 
 
+def _quoted(text: str) -> str:
+    try:
+        return msgspec.json.encode(text).decode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair, which UTF-8 cannot hold.
+        return f'"{text.encode("ascii", "backslashreplace").decode()}"'
+
+
 def closest(name: str, known: Sequence[str]) -> str | None:
     """The known name most like this one, or None when none is near."""
     if len(name) > MAX_NAME_LENGTH:
         return None
+    # Needed only to explain a fault, and slow to load.
+    import difflib
+
     fair = [one for one in known[:MAX_NAMES_COMPARED] if len(one) <= MAX_NAME_LENGTH]
     folded: dict[str, str] = {one.lower().replace("-", "_"): one for one in reversed(fair)}
     wanted = name.lower().replace("-", "_")
@@ -753,4 +769,4 @@ def closest(name: str, known: Sequence[str]) -> str | None:
 def _member(path: str, name: str) -> str:
     if re.fullmatch(r"[A-Za-z_$][\w$-]{0,63}", name):
         return f"{path}.{name}" if path else name
-    return f"{path}[{json.dumps(name[:MAX_NAME_LENGTH], ensure_ascii=False)}]"
+    return f"{path}[{_quoted(name[:MAX_NAME_LENGTH])}]"

@@ -10,9 +10,8 @@ Spec: 2025-06-18 server/tools#structured-content
 from __future__ import annotations
 
 import math
-import mimetypes
+import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -73,14 +72,14 @@ class _Media:
         self,
         data: bytes | None = None,
         *,
-        path: str | Path | None = None,
+        path: str | os.PathLike[str] | None = None,
         format: str | None = None,
         annotations: Annotations | None = None,
     ) -> None:
         if (data is None) == (path is None):
             raise Misconfigured(f"{type(self).__name__} takes either data= or path=")
         self.data = data
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else os.fspath(path)
         self.format = format
         self.annotations = annotations
 
@@ -89,7 +88,8 @@ class _Media:
         if self.data is not None:
             return self.data
         assert self.path is not None
-        return self.path.read_bytes()
+        with open(self.path, "rb") as file:
+            return file.read()
 
     def mime_type(self, data: bytes) -> str:
         """From `format`, else the file's suffix, else the first bytes."""
@@ -98,7 +98,7 @@ class _Media:
                 return self.format
             name = self.format.lower().removeprefix(".")
             return self.of_format(name)
-        if self.path is not None and (guess := mimetypes.guess_type(self.path.name)[0]):
+        if self.path is not None and (guess := _guess(self.path)):
             return guess
         return _sniff(data) or self.fallback
 
@@ -146,7 +146,7 @@ class File(_Media):
         self,
         data: bytes | None = None,
         *,
-        path: str | Path | None = None,
+        path: str | os.PathLike[str] | None = None,
         format: str | None = None,
         annotations: Annotations | None = None,
         name: str | None = None,
@@ -157,13 +157,13 @@ class File(_Media):
         self.uri = uri
 
     def of_format(self, name: str) -> str:
-        return mimetypes.guess_type(f"file.{name}")[0] or f"application/{name}"
+        return _guess(f"file.{name}") or f"application/{name}"
 
     def block(self) -> EmbeddedResource:
         """As a content block."""
         data = self.read()
         mime_type = self.mime_type(data)
-        name = self.name or (self.path.name if self.path is not None else _file_name(mime_type))
+        name = self.name or os.path.basename(self.path or "") or _file_name(mime_type)
         uri = self.uri or f"resource:///{name}"
         text = _as_text(data, mime_type)
         if text is None:
@@ -173,7 +173,16 @@ class File(_Media):
         return EmbeddedResource(resource=contents, annotations=self.annotations)
 
 
+def _guess(name: str) -> str | None:
+    # Loaded only where a file is returned; it reads the system's tables.
+    import mimetypes
+
+    return mimetypes.guess_type(name)[0]
+
+
 def _file_name(mime_type: str) -> str:
+    import mimetypes
+
     return f"result{mimetypes.guess_extension(mime_type) or '.bin'}"
 
 
@@ -203,7 +212,7 @@ class Output:
     the value travels as `{"result": value}`, since structured content must be an object.
     """
 
-    __slots__ = ("annotation", "dump", "schema", "wraps")
+    __slots__ = ("annotation", "check", "dump", "schema", "wraps")
 
     def __init__(
         self,
@@ -217,27 +226,35 @@ class Output:
         self.wraps = wraps
         self.annotation = annotation
         self.dump = dump
+        # The type checks what an encoder lets through: a dict that misses a member, a text where a
+        # number was promised. Reading back what was written is the fastest way to do it.
+        self.check = (
+            None
+            if schema is None or dump is not None
+            else msgspec.json.Decoder(annotation, dec_hook=from_text).decode
+        )
 
-    def plain(self, value: Any) -> JSON:
-        """The value as JSON holds it, checked against the annotation.
+    def write(self, value: Any) -> tuple[JSON, str]:
+        """The value as JSON holds it, and its JSON text, checked against the annotation.
 
         Raises:
             Misconfigured: the value is not what the annotation says, or JSON cannot hold it.
         """
-        if self.schema is None:
-            return to_data(value)
         try:
-            if self.dump is not None:
-                return self.dump(value)
-            plain = to_data(value)
-            # The type checks what the encoder lets through: a dict that misses a member, a text
-            # where a number was promised. Sizes and patterns are checked too.
-            msgspec.convert(plain, self.annotation, str_keys=True, dec_hook=from_text)
-        except ValueError as error:
+            plain = to_data(value) if self.dump is None else self.dump(value)
+            encoded = msgspec.json.encode(plain)
+            # The encoder writes NaN and infinities as null, which says something else.
+            if b"null" in encoded and (odd := _not_finite(plain)) is not None:
+                raise Misconfigured(
+                    f"the value returned holds {odd}, which JSON cannot hold; use None"
+                )
+            if self.check is not None:
+                self.check(encoded)
+        except (ValueError, msgspec.MsgspecError) as error:
             raise Misconfigured(
                 f"the value returned does not fit the return annotation: {error}"
             ) from error
-        return plain
+        return plain, encoded.decode("utf-8")
 
 
 NO_OUTPUT = Output()
@@ -277,14 +294,14 @@ def to_result(value: Any, output: Output = NO_OUTPUT) -> CallToolResult:
             return CallToolResult(content=[])
         if (blocks := _blocks(value)) is not None:
             return CallToolResult(content=blocks)
-        plain = output.plain(value)
+        plain, text = output.write(value)
         return CallToolResult(
-            content=[TextContent(text=_text_of(plain))],
+            content=[TextContent(text=text)],
             structured_content=plain if isinstance(plain, dict) else None,
         )
-    plain = output.plain(value)
+    plain, text = output.write(value)
     return CallToolResult(
-        content=[TextContent(text=_text_of(plain))],
+        content=[TextContent(text=plain if isinstance(plain, str) else text)],
         structured_content={"result": plain} if output.wraps else plain,
     )
 
@@ -318,7 +335,7 @@ def as_blocks(value: Any) -> list[ContentBlock]:
         case TextContent() | ImageContent() | AudioContent() | ResourceLink() | EmbeddedResource():
             return [value]
         case _:
-            return [TextContent(text=_text_of(to_data(value)))]
+            return [TextContent(text=NO_OUTPUT.write(value)[1])]
 
 
 def _of_bytes(data: bytes) -> ContentBlock:
@@ -362,16 +379,6 @@ def _scalar_text(value: str | int | bool) -> str:
     if value is True:
         return "true"
     return "false" if value is False else str(value)
-
-
-def _text_of(plain: JSON) -> str:
-    if isinstance(plain, str):
-        return plain
-    text = msgspec.json.encode(plain)
-    # The encoder writes NaN and infinities as null, which says something else.
-    if b"null" in text and (odd := _not_finite(plain)) is not None:
-        raise Misconfigured(f"the value returned holds {odd}, which JSON cannot hold; use None")
-    return text.decode("utf-8")
 
 
 def _not_finite(plain: JSON) -> str | None:

@@ -97,8 +97,8 @@ class SchemaCheck:
             except RecursionError:
                 fault = ArgumentFault("", "fewer levels of nesting", "too many")
                 raise InvalidArguments([fault], what=what) from None
-            except (msgspec.DecodeError, UnicodeError):
-                fault = ArgumentFault("", "a JSON object", "text that is not JSON")
+            except (msgspec.DecodeError, UnicodeError) as wrong:
+                fault = ArgumentFault("", "a JSON object", f"text that cannot be read ({wrong})")
                 raise InvalidArguments([fault], what=what) from None
         faults = self.faults(value)
         repairs: tuple[Repair, ...] = ()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import sys
 import typing
-from pathlib import PurePath
 from typing import Any
 
 import msgspec
@@ -149,7 +149,7 @@ class SchemaWriter:
             case mi.StructType() | mi.DataclassType() | mi.TypedDictType() | mi.NamedTupleType():
                 return self.record(info)
             case mi.CustomType():
-                if issubclass(info.cls, PurePath):
+                if is_path(info.cls):
                     return {"type": "string", "format": "path"}
                 if info.cls is object:
                     return {}
@@ -350,20 +350,26 @@ def _is_finite(plain: Any) -> bool:
             return True
 
 
+def is_path(cls: type) -> bool:
+    """Whether a class is one of pathlib's; nobody can have one who has not imported it."""
+    pathlib = sys.modules.get("pathlib")
+    return pathlib is not None and issubclass(cls, pathlib.PurePath)
+
+
 def to_text(value: Any) -> str:
     """Encode what msgspec has no form for: paths.
 
     Raises:
         NotImplementedError: no form at all; msgspec turns it into a TypeError that names the type.
     """
-    if isinstance(value, PurePath):
+    if is_path(type(value)):
         return str(value)
     raise NotImplementedError(f"{type(value).__name__} has no JSON form")
 
 
 def from_text(wanted: Any, value: Any) -> Any:
     """Decode what msgspec has no form for: paths. The other way of `to_text`."""
-    if isinstance(wanted, type) and issubclass(wanted, PurePath) and isinstance(value, str):
+    if isinstance(wanted, type) and is_path(wanted) and isinstance(value, str):
         return wanted(value)
     if wanted is object:
         return value
