@@ -134,21 +134,29 @@ def object_result_only(
 
 def schemas_as_objects(value: Tool, dialect: Dialect, report: Report) -> Tool:
     """The schema of a property is an object: `true` and `false` are written as ones."""
-    inputs = _properties_as_objects(value.input_schema)
-    output = value.output_schema and _properties_as_objects(value.output_schema)
-    if inputs is value.input_schema and output is value.output_schema:
+    output = value.output_schema
+    if not _has_boolean(value.input_schema) and (output is None or not _has_boolean(output)):
         return value
     report(Loss("Tool", "input_schema", "`true` and `false` written as schemas"))
-    return msgspec.structs.replace(value, input_schema=inputs, output_schema=output)
+    return msgspec.structs.replace(
+        value,
+        input_schema=_properties_as_objects(value.input_schema),
+        output_schema=output and _properties_as_objects(output),
+    )
+
+
+def _has_boolean(schema: dict[str, Any]) -> bool:
+    properties = schema.get("properties")
+    # a list of tools asks this for each of them: by type, in C
+    return type(properties) is dict and bool in map(type, properties.values())
 
 
 def _properties_as_objects(schema: dict[str, Any]) -> dict[str, Any]:
-    properties = schema.get("properties")
-    if not isinstance(properties, dict) or bool not in map(type, properties.values()):
+    if not _has_boolean(schema):
         return schema
     plain = {
         name: {} if part is True else {"not": {}} if part is False else part
-        for name, part in properties.items()
+        for name, part in schema["properties"].items()
     }
     return {**schema, "properties": plain}
 
