@@ -7,14 +7,24 @@ import json
 from dataclasses import dataclass
 
 from dragoman import Context, Image, Server, ToolError
-from dragoman.model.base import EmptyResult, NoParams
+from dragoman.model.base import EmptyResult, Icon, NoParams
+from dragoman.model.content import (
+    AudioContent,
+    EmbeddedResource,
+    ResourceContents,
+    ResourceLink,
+    TextContent,
+    ToolUseContent,
+)
 from dragoman.model.sampling import ModelHint, ModelPreferences
+from dragoman.model.tools import Tool, ToolAnnotations
 
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010804000000b51c0c02"
     "0000000b4944415478da6364f80f00010501012718e3660000000049454e44ae426082"
 )
+WAV = "UklGRgAAAABXQVZF"
 ITEMS = ("1", "12", "2")
 TONES = ("harsh", "kind", "kindly")
 
@@ -68,9 +78,33 @@ def image() -> Image:
     return Image(PNG)
 
 
-@server.tool(description="Return a record.")
+@server.tool(
+    title="The weather",
+    description="Return a record.",
+    annotations=ToolAnnotations(read_only_hint=True),
+    icons=[Icon(src="https://example.test/sun.png", mime_type="image/png")],
+)
 def weather(city: str) -> Weather:
     return Weather(city, 21.5)
+
+
+@server.tool(description="Return every kind of content.")
+def media() -> list[TextContent | AudioContent | EmbeddedResource | ResourceLink]:
+    embedded = ResourceContents(
+        uri="interop://greeting", text="hello from the peer", mime_type="text/plain"
+    )
+    return [
+        TextContent(text="media"),
+        AudioContent(data=WAV, mime_type="audio/wav"),
+        EmbeddedResource(resource=embedded),
+        ResourceLink(uri="interop://blob", name="blob"),
+    ]
+
+
+@server.tool(description="Return the request's _meta.")
+def show_meta(ctx: Context) -> str:
+    meta = {name: value for name, value in ctx.meta.items() if name != "progressToken"}
+    return json.dumps(meta)
 
 
 @server.tool(description="Ask the client's model.")
@@ -123,11 +157,14 @@ def hang_state() -> str:
     return json.dumps({"hanging": hanging, "cancelled": cancelled})
 
 
-@server.tool(description="Add a tool and announce it.")
+@server.tool(description="Add a tool, a resource and a prompt and announce them.")
 def grow() -> str:
-    @server.tool(description="Came later.")
     def extra() -> str:
         return "extra"
+
+    server.add_tool(extra, description="Came later.")
+    server.add_resource(extra, "interop://extra")
+    server.add_prompt(extra, description="Came later.")
 
     return "grown"
 
@@ -144,6 +181,26 @@ async def elicit(question: str, ctx: Context) -> str:
     answer = await ctx.elicit(question, Person)
     data = None if answer.data is None else {"name": answer.data.name, "age": answer.data.age}
     return json.dumps([answer.action, data])
+
+
+@server.tool(description="Send the client's user to a page.")
+async def elicit_url(url: str, ctx: Context) -> str:
+    answer = await ctx.elicit_url("please sign in", url, elicitation_id="visit-1")
+    await ctx.elicitation_complete("visit-1")
+    return answer.action
+
+
+@server.tool(description="Ask the client's model to use a tool.")
+async def ask_with_tools(ctx: Context) -> str:
+    answer = await ctx.sample(
+        "look it up",
+        max_tokens=50,
+        tools=[Tool(name="lookup", input_schema={"type": "object"})],
+        tool_choice="required",
+    )
+    (block,) = answer.content if isinstance(answer.content, list) else [answer.content]
+    assert isinstance(block, ToolUseContent)
+    return json.dumps([answer.stop_reason, "tool_use", block.name, block.input])
 
 
 @server.resource(

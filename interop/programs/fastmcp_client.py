@@ -15,13 +15,25 @@ import mcp_types as types
 from fastmcp import Client
 from fastmcp.client.messages import MessageHandler
 from fastmcp.client.transports import StdioTransport
-from mcp2_client import cancel, failure, on_log, on_progress, plain, seen, tool_result
+from mcp2_client import (
+    SAMPLING,
+    cancel,
+    failure,
+    on_log,
+    on_progress,
+    plain,
+    seen,
+    tool_result,
+    use_of,
+)
 
 seen["sdk"] = f"fastmcp {version('fastmcp')}"
 
 
 async def on_sampling(messages, params, context):
     seen["samplingRequests"].append(plain(params))
+    if params.tools:
+        return use_of(params)
     return types.CreateMessageResult(
         role="assistant",
         content=types.TextContent(type="text", text=f"answer to {messages[0].content.text}"),
@@ -32,6 +44,8 @@ async def on_sampling(messages, params, context):
 
 async def on_elicit(message, response_type, params, context):
     seen["elicitRequests"].append(plain(params))
+    if params.mode == "url":
+        return types.ElicitResult(action="accept")
     return {"name": "Ada", "age": 36}
 
 
@@ -45,6 +59,16 @@ class Notes(MessageHandler):
 
     async def on_tool_list_changed(self, message):
         seen["toolsChanged"] += 1
+
+    async def on_resource_list_changed(self, message):
+        seen["resourcesChanged"] += 1
+
+    async def on_prompt_list_changed(self, message):
+        seen["promptsChanged"] += 1
+
+    async def on_notification(self, message):
+        if isinstance(message, types.ElicitCompleteNotification):
+            seen["elicitationsCompleted"].append(message.params.elicitation_id)
 
     async def on_resource_updated(self, message):
         seen["resourcesUpdated"].append(str(message.params.uri))
@@ -76,6 +100,7 @@ async def main(command):
         StdioTransport(command[0], command[1:], keep_alive=False),
         mode=mode,
         sampling_handler=on_sampling,
+        sampling_capabilities=SAMPLING,
         elicitation_handler=on_elicit,
         roots=on_roots,
         log_handler=on_log,
@@ -105,6 +130,10 @@ async def main(command):
         seen["fail"] = await call("fail")
         seen["image"] = await call("image")
         seen["weather"] = await call("weather", city="Oslo")
+        seen["media"] = await call("media")
+        seen["show_meta"] = tool_result(
+            await client.call_tool_mcp("show_meta", {}, meta={"interop/note": "kept"})
+        )
         seen["ask_model"] = await call("ask_model", prompt="why?")
         seen["list_my_roots"] = await call("list_my_roots")
         await client.send_roots_list_changed()
@@ -113,6 +142,8 @@ async def main(command):
         seen["ping_client"] = await call("ping_client")
         if "elicit" in seen["tools"]:
             seen["elicit"] = await call("elicit", question="who are you?")
+            seen["elicit_url"] = await call("elicit_url", url="https://example.test/sign-in")
+            seen["ask_with_tools"] = await call("ask_with_tools")
 
         resources = await client.list_resources()
         seen["resources"] = {str(entry.uri): plain(entry) for entry in resources}
@@ -154,8 +185,11 @@ async def main(command):
             "unknownResource": await failure(client.read_resource_mcp("interop://nothing")),
         }
         seen["grow"] = await call("grow")
-        await settle(client, lambda: seen["toolsChanged"])
+        await settle(client, lambda: seen["promptsChanged"])
         seen["toolsAfterGrow"] = sorted(tool.name for tool in await client.list_tools())
+        grown = await client.list_resources()
+        seen["resourcesAfterGrow"] = sorted(str(entry.uri) for entry in grown)
+        seen["promptsAfterGrow"] = sorted(prompt.name for prompt in await client.list_prompts())
         seen["cancel"] = await cancel(raw)
         await settle(client, lambda: len(seen["logs"]) >= 5 and len(seen["progress"]) >= 3)
     json.dump(seen, sys.stdout, ensure_ascii=True, indent=1)

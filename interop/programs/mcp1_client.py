@@ -25,6 +25,9 @@ seen: dict = {
     "elicitRequests": [],
     "rootsServed": 0,
     "toolsChanged": 0,
+    "resourcesChanged": 0,
+    "promptsChanged": 0,
+    "elicitationsCompleted": [],
     "resourcesUpdated": [],
     "progress": [],
 }
@@ -36,6 +39,13 @@ def plain(value):
 
 async def on_sampling(context, params):
     seen["samplingRequests"].append(plain(params))
+    if getattr(params, "tools", None):
+        use = types.ToolUseContent(
+            type="tool_use", id="use-1", name=params.tools[0].name, input={"q": "x"}
+        )
+        return types.CreateMessageResultWithTools(
+            role="assistant", content=[use], model="peer-model", stopReason="toolUse"
+        )
     return types.CreateMessageResult(
         role="assistant",
         content=types.TextContent(type="text", text=f"answer to {params.messages[0].content.text}"),
@@ -46,6 +56,8 @@ async def on_sampling(context, params):
 
 async def on_elicit(context, params):
     seen["elicitRequests"].append(plain(params))
+    if getattr(params, "mode", "form") == "url":
+        return types.ElicitResult(action="accept")
     return types.ElicitResult(action="accept", content={"name": "Ada", "age": 36})
 
 
@@ -65,6 +77,12 @@ async def on_message(message):
         seen["progress"].append([params.progress, params.total, getattr(params, "message", None)])
     elif isinstance(note, types.ToolListChangedNotification):
         seen["toolsChanged"] += 1
+    elif isinstance(note, types.ResourceListChangedNotification):
+        seen["resourcesChanged"] += 1
+    elif isinstance(note, types.PromptListChangedNotification):
+        seen["promptsChanged"] += 1
+    elif type(note).__name__ == "ElicitCompleteNotification":
+        seen["elicitationsCompleted"].append(note.params.elicitationId)
     elif isinstance(note, types.ResourceUpdatedNotification):
         seen["resourcesUpdated"].append(str(note.params.uri))
     elif isinstance(message, Exception):
@@ -100,6 +118,14 @@ async def slow(session):
         return await session.call_tool("slow", arguments, progress_callback=on_progress)
     meta = types.RequestParams.Meta(progressToken="slow-token")
     params = types.CallToolRequestParams(name="slow", arguments=arguments, _meta=meta)
+    request = types.CallToolRequest(method="tools/call", params=params)
+    return await session.send_request(types.ClientRequest(request), types.CallToolResult)
+
+
+async def show_meta(session):
+    """Call with a member of our own in `_meta`; the older versions have no parameter for it."""
+    meta = types.RequestParams.Meta(**{"interop/note": "kept"})
+    params = types.CallToolRequestParams(name="show_meta", arguments={}, _meta=meta)
     request = types.CallToolRequest(method="tools/call", params=params)
     return await session.send_request(types.ClientRequest(request), types.CallToolResult)
 
@@ -191,6 +217,9 @@ async def main(command):
     }
     if "elicitation_callback" in inspect.signature(ClientSession).parameters:
         options["elicitation_callback"] = on_elicit
+    if "sampling_capabilities" in inspect.signature(ClientSession).parameters:
+        tools = types.SamplingToolsCapability()
+        options["sampling_capabilities"] = types.SamplingCapability(tools=tools)
     server = StdioServerParameters(command=command[0], args=command[1:])
     async with stdio_client(server) as streams, ClientSession(*streams, **options) as session:
         opened = await session.initialize()
@@ -210,6 +239,8 @@ async def main(command):
         seen["fail"] = await call("fail")
         seen["image"] = await call("image")
         seen["weather"] = await call("weather", city="Oslo")
+        seen["media"] = await call("media")
+        seen["show_meta"] = tool_result(await show_meta(session))
         seen["ask_model"] = await call("ask_model", prompt="why?")
         seen["list_my_roots"] = await call("list_my_roots")
         await session.send_roots_list_changed()
@@ -218,6 +249,9 @@ async def main(command):
         seen["ping_client"] = await call("ping_client")
         if "elicit" in seen["tools"] and "elicitation_callback" in options:
             seen["elicit"] = await call("elicit", question="who are you?")
+        if "elicit_url" in seen["tools"] and "sampling_capabilities" in options:
+            seen["elicit_url"] = await call("elicit_url", url="https://example.test/sign-in")
+            seen["ask_with_tools"] = await call("ask_with_tools")
 
         resources = await every_page(session, "resources")
         seen["resources"] = {str(entry.uri): plain(entry) for entry in resources}
@@ -265,9 +299,13 @@ async def main(command):
             "unknownResource": await failure(session.read_resource(AnyUrl("interop://nothing"))),
         }
         seen["grow"] = await call("grow")
-        await settle(session, lambda: seen["toolsChanged"])
+        await settle(session, lambda: seen["promptsChanged"])
         grown = await every_page(session, "tools")
         seen["toolsAfterGrow"] = sorted(tool.name for tool in grown)
+        grown = await every_page(session, "resources")
+        seen["resourcesAfterGrow"] = sorted(str(entry.uri) for entry in grown)
+        grown = await every_page(session, "prompts")
+        seen["promptsAfterGrow"] = sorted(prompt.name for prompt in grown)
         if not skip_cancel:
             seen["cancel"] = await cancel(session)
         await settle(session, lambda: len(seen["logs"]) >= 5 and len(seen["progress"]) >= 3)

@@ -8,6 +8,8 @@ import json
 import anyio
 import mcp.types as types
 from mcp.server.fastmcp import Context, FastMCP, Image
+from mcp.server.fastmcp.prompts import Prompt
+from mcp.server.fastmcp.resources import TextResource
 from mcp.server.lowlevel import NotificationOptions
 from mcp.server.stdio import stdio_server
 from pydantic import BaseModel
@@ -17,6 +19,7 @@ PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010804000000b51c0c02"
     "0000000b4944415478da6364f80f00010501012718e3660000000049454e44ae426082"
 )
+WAV = "UklGRgAAAABXQVZF"
 ITEMS = ["1", "12", "2"]
 TONES = ["harsh", "kind", "kindly"]
 
@@ -71,9 +74,39 @@ def image() -> Image:
     return Image(data=PNG, format="png")
 
 
-@app.tool(description="Return a record.")
+# Titles came with 2025-06-18, hints about behaviour with 2025-03-26, icons with 2025-11-25.
+SHOWN = {}
+if hasattr(types, "ToolAnnotations"):
+    SHOWN["annotations"] = types.ToolAnnotations(readOnlyHint=True)
+if hasattr(types, "ResourceLink"):
+    SHOWN["title"] = "The weather"
+if types.LATEST_PROTOCOL_VERSION == "2025-11-25":
+    SHOWN["icons"] = [types.Icon(src="https://example.test/sun.png", mimeType="image/png")]
+
+
+@app.tool(description="Return a record.", **SHOWN)
 def weather(city: str) -> Weather:
     return Weather(city=city, degrees=21.5)
+
+
+@app.tool(description="Return every kind of content that the SDK knows.")
+def media():
+    embedded = types.TextResourceContents(
+        uri="interop://greeting", mimeType="text/plain", text="hello from the peer"
+    )
+    blocks = [types.TextContent(type="text", text="media")]
+    if hasattr(types, "AudioContent"):
+        blocks.append(types.AudioContent(type="audio", data=WAV, mimeType="audio/wav"))
+    blocks.append(types.EmbeddedResource(type="resource", resource=embedded))
+    if hasattr(types, "ResourceLink"):
+        blocks.append(types.ResourceLink(type="resource_link", uri="interop://blob", name="blob"))
+    return blocks
+
+
+@app.tool(description="Return the request's _meta.")
+def show_meta(ctx: Context) -> str:
+    meta = ctx.request_context.meta
+    return json.dumps({} if meta is None else meta.model_extra)
 
 
 @app.tool(description="Ask the client's model.")
@@ -131,13 +164,17 @@ def hang_state() -> str:
     return json.dumps({"hanging": state["hanging"], "cancelled": state["cancelled"]})
 
 
-@app.tool(description="Add a tool and announce it.")
+@app.tool(description="Add a tool, a resource and a prompt and announce them.")
 async def grow(ctx: Context) -> str:
     def extra() -> str:
         return "extra"
 
     app.add_tool(extra, name="extra", description="Came later.")
+    app.add_resource(TextResource(uri="interop://extra", name="extra", text="extra"))
+    app.add_prompt(Prompt.from_function(extra, name="extra", description="Came later."))
     await ctx.session.send_tool_list_changed()
+    await ctx.session.send_resource_list_changed()
+    await ctx.session.send_prompt_list_changed()
     return "grown"
 
 
@@ -156,6 +193,29 @@ if hasattr(Context, "elicit"):
         answer = await ctx.elicit(question, Person)
         data = getattr(answer, "data", None)
         return json.dumps([answer.action, data.model_dump() if data is not None else None])
+
+
+if hasattr(Context, "elicit_url"):
+
+    @app.tool(description="Send the client's user to a page.")
+    async def elicit_url(url: str, ctx: Context) -> str:
+        answer = await ctx.elicit_url("please sign in", url, "visit-1")
+        await ctx.session.send_elicit_complete("visit-1")
+        return answer.action
+
+    @app.tool(description="Ask the client's model to use a tool.")
+    async def ask_with_tools(ctx: Context) -> str:
+        question = types.SamplingMessage(
+            role="user", content=types.TextContent(type="text", text="look it up")
+        )
+        answer = await ctx.session.create_message(
+            [question],
+            max_tokens=50,
+            tools=[types.Tool(name="lookup", inputSchema={"type": "object"})],
+            tool_choice=types.ToolChoice(mode="required"),
+        )
+        (block,) = answer.content_as_list
+        return json.dumps([answer.stopReason, block.type, block.name, block.input])
 
 
 @app.resource("interop://greeting", name="greeting", description="A text", mime_type="text/plain")
@@ -204,7 +264,7 @@ async def unsubscribe(uri) -> None:
 
 
 async def main() -> None:
-    options = low.create_initialization_options(NotificationOptions(tools_changed=True))
+    options = low.create_initialization_options(NotificationOptions(True, True, True))
     # The SDK serves subscriptions but always declares that it does not.
     options.capabilities.resources.subscribe = True
     if (

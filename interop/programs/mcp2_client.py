@@ -27,17 +27,35 @@ seen: dict = {
     "elicitRequests": [],
     "rootsServed": 0,
     "toolsChanged": 0,
+    "resourcesChanged": 0,
+    "promptsChanged": 0,
+    "elicitationsCompleted": [],
     "resourcesUpdated": [],
     "progress": [],
 }
+
+
+SAMPLING = types.SamplingCapability(tools=types.SamplingToolsCapability())
 
 
 def plain(value):
     return value.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 
+def use_of(params):
+    """The answer of a model that uses the first tool it is given."""
+    use = types.ToolUseContent(
+        type="tool_use", id="use-1", name=params.tools[0].name, input={"q": "x"}
+    )
+    return types.CreateMessageResultWithTools(
+        role="assistant", content=[use], model="peer-model", stop_reason="toolUse"
+    )
+
+
 async def on_sampling(context, params):
     seen["samplingRequests"].append(plain(params))
+    if params.tools:
+        return use_of(params)
     return types.CreateMessageResult(
         role="assistant",
         content=types.TextContent(type="text", text=f"answer to {params.messages[0].content.text}"),
@@ -48,6 +66,8 @@ async def on_sampling(context, params):
 
 async def on_elicit(context, params):
     seen["elicitRequests"].append(plain(params))
+    if params.mode == "url":
+        return types.ElicitResult(action="accept")
     return types.ElicitResult(action="accept", content={"name": "Ada", "age": 36})
 
 
@@ -64,6 +84,12 @@ async def on_message(message):
     note = getattr(message, "root", message)
     if isinstance(note, types.ToolListChangedNotification):
         seen["toolsChanged"] += 1
+    elif isinstance(note, types.ResourceListChangedNotification):
+        seen["resourcesChanged"] += 1
+    elif isinstance(note, types.PromptListChangedNotification):
+        seen["promptsChanged"] += 1
+    elif isinstance(note, types.ElicitCompleteNotification):
+        seen["elicitationsCompleted"].append(note.params.elicitation_id)
     elif isinstance(note, types.ResourceUpdatedNotification):
         seen["resourcesUpdated"].append(str(note.params.uri))
     elif isinstance(message, Exception):
@@ -138,6 +164,7 @@ async def main(command):
         server,
         mode=mode,
         sampling_callback=on_sampling,
+        sampling_capabilities=SAMPLING,
         list_roots_callback=on_roots,
         logging_callback=on_log,
         elicitation_callback=on_elicit,
@@ -162,6 +189,10 @@ async def main(command):
         seen["fail"] = await call("fail")
         seen["image"] = await call("image")
         seen["weather"] = await call("weather", city="Oslo")
+        seen["media"] = await call("media")
+        seen["show_meta"] = tool_result(
+            await client.call_tool("show_meta", {}, meta={"interop/note": "kept"})
+        )
         seen["ask_model"] = await call("ask_model", prompt="why?")
         seen["list_my_roots"] = await call("list_my_roots")
         await client.send_roots_list_changed()
@@ -170,6 +201,8 @@ async def main(command):
         seen["ping_client"] = await call("ping_client")
         if "elicit" in seen["tools"]:
             seen["elicit"] = await call("elicit", question="who are you?")
+            seen["elicit_url"] = await call("elicit_url", url="https://example.test/sign-in")
+            seen["ask_with_tools"] = await call("ask_with_tools")
 
         resources = await every_page(client.list_resources, "resources")
         seen["resources"] = {str(entry.uri): plain(entry) for entry in resources}
@@ -214,9 +247,13 @@ async def main(command):
             "unknownResource": await failure(client.read_resource("interop://nothing")),
         }
         seen["grow"] = await call("grow")
-        await settle(client, lambda: seen["toolsChanged"])
+        await settle(client, lambda: seen["promptsChanged"])
         grown = await every_page(client.list_tools, "tools")
         seen["toolsAfterGrow"] = sorted(tool.name for tool in grown)
+        grown = await every_page(client.list_resources, "resources")
+        seen["resourcesAfterGrow"] = sorted(str(entry.uri) for entry in grown)
+        grown = await every_page(client.list_prompts, "prompts")
+        seen["promptsAfterGrow"] = sorted(prompt.name for prompt in grown)
         seen["cancel"] = await cancel(client)
         await settle(client, lambda: len(seen["logs"]) >= 5 and len(seen["progress"]) >= 3)
     json.dump(seen, sys.stdout, ensure_ascii=True, indent=1)

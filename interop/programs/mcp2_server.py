@@ -8,6 +8,8 @@ import mcp.types as types
 from mcp.server import NotificationOptions
 from mcp.server.mcpserver import Context, Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.prompts import Prompt
+from mcp.server.mcpserver.resources import TextResource
 from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPDeprecationWarning
 from pydantic import BaseModel
@@ -20,6 +22,7 @@ PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010804000000b51c0c02"
     "0000000b4944415478da6364f80f00010501012718e3660000000049454e44ae426082"
 )
+WAV = "UklGRgAAAABXQVZF"
 ITEMS = ["1", "12", "2"]
 TONES = ["harsh", "kind", "kindly"]
 
@@ -70,9 +73,34 @@ def image() -> Image:
     return Image(data=PNG, format="png")
 
 
-@app.tool(description="Return a record.")
+@app.tool(
+    title="The weather",
+    description="Return a record.",
+    annotations=types.ToolAnnotations(read_only_hint=True),
+    icons=[types.Icon(src="https://example.test/sun.png", mime_type="image/png")],
+)
 def weather(city: str) -> Weather:
     return Weather(city=city, degrees=21.5)
+
+
+@app.tool(description="Return every kind of content that the SDK knows.")
+def media():
+    embedded = types.TextResourceContents(
+        uri="interop://greeting", mime_type="text/plain", text="hello from the peer"
+    )
+    return [
+        types.TextContent(type="text", text="media"),
+        types.AudioContent(type="audio", data=WAV, mime_type="audio/wav"),
+        types.EmbeddedResource(type="resource", resource=embedded),
+        types.ResourceLink(type="resource_link", uri="interop://blob", name="blob"),
+    ]
+
+
+@app.tool(description="Return the request's _meta.")
+def show_meta(ctx: Context) -> str:
+    meta = dict(ctx.request_context.meta or {})
+    meta.pop("progressToken", None)
+    return json.dumps(meta)
 
 
 @app.tool(description="Ask the client's model.")
@@ -130,13 +158,17 @@ def hang_state() -> str:
     return json.dumps({"hanging": state["hanging"], "cancelled": state["cancelled"]})
 
 
-@app.tool(description="Add a tool and announce it.")
+@app.tool(description="Add a tool, a resource and a prompt and announce them.")
 async def grow(ctx: Context) -> str:
     def extra() -> str:
         return "extra"
 
     app.add_tool(extra, name="extra", description="Came later.")
+    app.add_resource(TextResource(uri="interop://extra", name="extra", text="extra"))
+    app.add_prompt(Prompt.from_function(extra, name="extra", description="Came later."))
     await ctx.session.send_tool_list_changed()
+    await ctx.session.send_resource_list_changed()
+    await ctx.session.send_prompt_list_changed()
     return "grown"
 
 
@@ -153,6 +185,28 @@ async def elicit(question: str, ctx: Context) -> str:
     answer = await ctx.elicit(question, Person)
     data = getattr(answer, "data", None)
     return json.dumps([answer.action, data.model_dump() if data is not None else None])
+
+
+@app.tool(description="Send the client's user to a page.")
+async def elicit_url(url: str, ctx: Context) -> str:
+    answer = await ctx.session.elicit_url("please sign in", url, "visit-1")
+    await ctx.session.send_elicit_complete("visit-1")
+    return answer.action
+
+
+@app.tool(description="Ask the client's model to use a tool.")
+async def ask_with_tools(ctx: Context) -> str:
+    question = types.SamplingMessage(
+        role="user", content=types.TextContent(type="text", text="look it up")
+    )
+    answer = await ctx.session.create_message(
+        [question],
+        max_tokens=50,
+        tools=[types.Tool(name="lookup", input_schema={"type": "object"})],
+        tool_choice=types.ToolChoice(mode="required"),
+    )
+    (block,) = answer.content_as_list
+    return json.dumps([answer.stop_reason, block.type, block.name, block.input])
 
 
 @app.resource("interop://greeting", name="greeting", description="A text", mime_type="text/plain")
@@ -206,7 +260,7 @@ low.add_request_handler("resources/unsubscribe", types.UnsubscribeRequestParams,
 
 
 async def main() -> None:
-    options = low.create_initialization_options(NotificationOptions(tools_changed=True))
+    options = low.create_initialization_options(NotificationOptions(True, True, True))
     async with stdio_server() as (reader, writer):
         await low.run(reader, writer, options)
 

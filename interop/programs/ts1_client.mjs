@@ -14,6 +14,9 @@ const SCHEMAS = {
   "roots/list": types.ListRootsRequestSchema,
   "notifications/message": types.LoggingMessageNotificationSchema,
   "notifications/tools/list_changed": types.ToolListChangedNotificationSchema,
+  "notifications/resources/list_changed": types.ResourceListChangedNotificationSchema,
+  "notifications/prompts/list_changed": types.PromptListChangedNotificationSchema,
+  "notifications/elicitation/complete": types.ElicitationCompleteNotificationSchema,
   "notifications/resources/updated": types.ResourceUpdatedNotificationSchema,
 };
 
@@ -31,7 +34,6 @@ await run({
   client,
   connect: () => client.connect(transport),
   version: () => version,
-  elicits: () => true,
   on: (method, handler) => client.setRequestHandler(SCHEMAS[method], handler),
   note: (method, handler) => client.setNotificationHandler(SCHEMAS[method], handler),
   call: (params, more) => client.callTool(params, types.CallToolResultSchema, more),

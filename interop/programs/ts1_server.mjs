@@ -25,6 +25,7 @@ register(app, {
   shape: (fields) => fields,
   asks: (app, extra) => ({
     token: extra._meta?.progressToken,
+    meta: extra._meta,
     signal: extra.signal,
     notify: extra.sendNotification,
     sample: (params) => app.server.createMessage(params),

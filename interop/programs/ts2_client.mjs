@@ -26,7 +26,6 @@ await run({
   connect: () =>
     client.connect(new StdioClientTransport({ command: command[0], args: command.slice(1) })),
   version: () => client.getNegotiatedProtocolVersion(),
-  elicits: () => !["2024-11-05", "2025-03-26"].includes(client.getNegotiatedProtocolVersion()),
   on: (method, handler) => client.setRequestHandler(method, handler),
   note: (method, handler) => client.setNotificationHandler(method, handler),
   call: (params, more) => client.callTool(params, more),

@@ -18,6 +18,7 @@ serveStdio(() => {
     shape: (fields) => z.object(fields),
     asks: (app, context) => ({
       token: context.mcpReq._meta?.progressToken,
+      meta: context.mcpReq._meta,
       signal: context.mcpReq.signal,
       notify: context.mcpReq.notify,
       sample: (params) => context.mcpReq.requestSampling(params),

@@ -2,8 +2,8 @@
 // ts1_client.mjs and ts2_client.mjs hand over what differs between the lines.
 
 export const CAPABILITIES = {
-  sampling: {},
-  elicitation: { form: {} },
+  sampling: { tools: {} },
+  elicitation: { form: {}, url: {} },
   roots: { listChanged: true },
 };
 
@@ -32,12 +32,24 @@ export async function run(line) {
     elicitRequests: [],
     rootsServed: 0,
     toolsChanged: 0,
+    resourcesChanged: 0,
+    promptsChanged: 0,
+    elicitationsCompleted: [],
     resourcesUpdated: [],
     progress: [],
   };
 
   line.on("sampling/createMessage", (request) => {
     seen.samplingRequests.push(request.params);
+    if (request.params.tools) {
+      const [{ name }] = request.params.tools;
+      return {
+        role: "assistant",
+        content: [{ type: "tool_use", id: "use-1", name, input: { q: "x" } }],
+        model: "peer-model",
+        stopReason: "toolUse",
+      };
+    }
     return {
       role: "assistant",
       content: { type: "text", text: `answer to ${firstText(request.params.messages[0].content)}` },
@@ -47,6 +59,7 @@ export async function run(line) {
   });
   line.on("elicitation/create", (request) => {
     seen.elicitRequests.push(request.params);
+    if (request.params.mode === "url") return { action: "accept" };
     return { action: "accept", content: { name: "Ada", age: 36 } };
   });
   line.on("roots/list", () => {
@@ -59,6 +72,15 @@ export async function run(line) {
   line.note("notifications/tools/list_changed", () => {
     seen.toolsChanged++;
   });
+  line.note("notifications/resources/list_changed", () => {
+    seen.resourcesChanged++;
+  });
+  line.note("notifications/prompts/list_changed", () => {
+    seen.promptsChanged++;
+  });
+  line.note("notifications/elicitation/complete", (note) => {
+    seen.elicitationsCompleted.push(note.params.elicitationId);
+  });
   line.note("notifications/resources/updated", (note) => {
     seen.resourcesUpdated.push(note.params.uri);
   });
@@ -70,6 +92,7 @@ export async function run(line) {
   seen.instructions = client.getInstructions();
 
   const call = (name, args, more) => line.call({ name, arguments: args ?? {} }, more);
+  const since = (revision) => seen.protocolVersion >= revision;
   const settle = async (condition) => {
     for (let round = 0; round < 50 && !condition(); round++) {
       await client.ping();
@@ -105,14 +128,24 @@ export async function run(line) {
   seen.fail = await call("fail");
   seen.image = await call("image");
   seen.weather = await call("weather", { city: "Oslo" });
+  seen.media = await call("media");
+  seen.show_meta = await line.call({
+    name: "show_meta",
+    arguments: {},
+    _meta: { "interop/note": "kept" },
+  });
   seen.ask_model = await call("ask_model", { prompt: "why?" });
   seen.list_my_roots = await call("list_my_roots");
   await client.sendRootsListChanged();
   await client.setLoggingLevel("warning");
   seen.log_all_levels = await call("log_all_levels");
   seen.ping_client = await call("ping_client");
-  if ("elicit" in seen.tools && line.elicits()) {
+  if ("elicit" in seen.tools && since("2025-06-18")) {
     seen.elicit = await call("elicit", { question: "who are you?" });
+  }
+  if ("elicit_url" in seen.tools && since("2025-11-25")) {
+    seen.elicit_url = await call("elicit_url", { url: "https://example.test/sign-in" });
+    seen.ask_with_tools = await call("ask_with_tools");
   }
 
   seen.resources = by(await pages((params) => client.listResources(params), "resources"), "uri");
@@ -156,9 +189,13 @@ export async function run(line) {
     unknownResource: await failure(client.readResource({ uri: "interop://nothing" })),
   };
   seen.grow = await call("grow");
-  await settle(() => seen.toolsChanged > 0);
+  await settle(() => seen.promptsChanged > 0);
   const grown = await pages((params) => client.listTools(params), "tools");
   seen.toolsAfterGrow = grown.map((tool) => tool.name).sort();
+  const more = await pages((params) => client.listResources(params), "resources");
+  seen.resourcesAfterGrow = more.map((entry) => entry.uri).sort();
+  const prompts = await pages((params) => client.listPrompts(params), "prompts");
+  seen.promptsAfterGrow = prompts.map((prompt) => prompt.name).sort();
 
   const stop = new AbortController();
   const hanging = failure(call("hang", {}, { signal: stop.signal }));

@@ -3,6 +3,7 @@
 
 const PNG =
   "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=";
+const WAV = "UklGRgAAAABXQVZF";
 const LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 const ITEMS = ["1", "12", "2"];
 const TONES = ["harsh", "kind", "kindly"];
@@ -19,7 +20,7 @@ const text = (value) => ({ content: [{ type: "text", text: value }] });
  * Register everything.
  *
  * `line` holds: z, ResourceTemplate; shape(fields), the form of a schema; optional(complete), an optional
- * string with completion; asks(app, extra), which gives { token, signal, notify, sample,
+ * string with completion; asks(app, extra), which gives { token, meta, signal, notify, sample,
  * elicit, roots, ping, log }; handle(server, method, handler) for requests the high-level server lacks.
  */
 export function register(app, line) {
@@ -61,8 +62,28 @@ export function register(app, line) {
       const record = { city, degrees: 21.5 };
       return { ...text(JSON.stringify(record)), structuredContent: record };
     },
-    { outputSchema: shape({ city: z.string(), degrees: z.number() }) },
+    {
+      title: "The weather",
+      annotations: { readOnlyHint: true },
+      icons: [{ src: "https://example.test/sun.png", mimeType: "image/png" }],
+      outputSchema: shape({ city: z.string(), degrees: z.number() }),
+    },
   );
+  tool("media", "Return every kind of content that the SDK knows.", {}, () => ({
+    content: [
+      { type: "text", text: "media" },
+      { type: "audio", data: WAV, mimeType: "audio/wav" },
+      {
+        type: "resource",
+        resource: { uri: "interop://greeting", mimeType: "text/plain", text: "hello from the peer" },
+      },
+      { type: "resource_link", uri: "interop://blob", name: "blob" },
+    ],
+  }));
+  tool("show_meta", "Return the request's _meta.", {}, (_, ask) => {
+    const { progressToken, ...rest } = ask.meta ?? {};
+    return text(JSON.stringify(rest));
+  });
   tool("ask_model", "Ask the client's model.", { prompt: z.string() }, async ({ prompt }, ask) => {
     const answer = await ask.sample({
       messages: [{ role: "user", content: { type: "text", text: prompt } }],
@@ -96,9 +117,15 @@ export function register(app, line) {
   tool("hang_state", "Say how many calls hang and how many were cancelled.", {}, () =>
     text(JSON.stringify(state)),
   );
-  tool("grow", "Add a tool and announce it.", {}, () => {
-    // The SDK announces it by itself.
+  tool("grow", "Add a tool, a resource and a prompt and announce them.", {}, () => {
+    // The SDK announces them by itself.
     tool("extra", "Came later.", {}, () => text("extra"));
+    app.registerResource("extra", "interop://extra", { mimeType: "text/plain" }, (uri) => ({
+      contents: [{ uri: uri.href, text: "extra" }],
+    }));
+    app.registerPrompt("extra", { description: "Came later." }, () => ({
+      messages: [{ role: "user", content: { type: "text", text: "extra" } }],
+    }));
     return text("grown");
   });
   tool(
@@ -121,6 +148,27 @@ export function register(app, line) {
       },
     });
     return text(JSON.stringify([answer.action, answer.content ?? null]));
+  });
+
+  tool("elicit_url", "Send the client's user to a page.", { url: z.string() }, async ({ url }, ask) => {
+    const answer = await ask.elicit({
+      mode: "url",
+      message: "please sign in",
+      url,
+      elicitationId: "visit-1",
+    });
+    await app.server.createElicitationCompletionNotifier("visit-1")();
+    return text(answer.action);
+  });
+  tool("ask_with_tools", "Ask the client's model to use a tool.", {}, async (_, ask) => {
+    const answer = await ask.sample({
+      messages: [{ role: "user", content: { type: "text", text: "look it up" } }],
+      maxTokens: 50,
+      tools: [{ name: "lookup", inputSchema: { type: "object" } }],
+      toolChoice: { mode: "required" },
+    });
+    const [block] = [answer.content].flat();
+    return text(JSON.stringify([answer.stopReason, block.type, block.name, block.input]));
   });
 
   app.registerResource(

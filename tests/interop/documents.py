@@ -28,11 +28,16 @@ TOOLS = {
     "image",
     "list_my_roots",
     "log_all_levels",
+    "media",
     "ping_client",
+    "show_meta",
     "slow",
     "touch",
     "weather",
 }
+# Tools of the servers whose SDK has what they ask of the client.
+OPTIONAL_TOOLS = {"ask_with_tools", "elicit", "elicit_url"}
+WAV = "UklGRgAAAABXQVZF"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # A client that has not finished by then hangs; most take one or two seconds.
@@ -43,14 +48,17 @@ RUN_TIMEOUT_S = 50.0
 class Pair:
     """Which programs met, what they must agree on and what one of them cannot do.
 
-    `messages`: progress carries a message. `elicits`: the client answers elicitation. `cancels`: the
+    `icons`: its tools have icons. `messages`: progress carries a message. `elicits`: the client answers elicitation. `cancels`: the
     server survives a cancelled request. `codes`: the server's error numbers, where a request is answered
-    with an error; a name that is missing is answered with a tool result that is an error.
+    with an error; a name that is missing is answered with a tool result that is an error. `media`: the
+    kinds of content it can return at this revision.
     """
 
     revision: str
     server: str
     codes: dict[str, int]
+    media: tuple[str, ...] = ("text", "audio", "resource", "resource_link")
+    icons: bool = True
     messages: bool = True
     elicits: bool = True
     cancels: bool = True
@@ -90,17 +98,28 @@ def introduced(document: Document, pair: Pair) -> None:
     assert document["instructions"] == "Use the tools."
     declared = document["capabilities"]
     assert declared["tools"]["listChanged"] is True
-    assert declared["resources"]["subscribe"] is True
-    assert {"logging", "prompts"} <= set(declared)
+    assert declared["resources"] == {"listChanged": True, "subscribe": True}
+    assert declared["prompts"]["listChanged"] is True
+    assert "logging" in declared
     assert ("completions" in declared) == pair.has("2025-03-26")
 
 
 def listed_tools(document: Document, pair: Pair) -> None:
-    assert set(document["tools"]) - {"elicit"} == TOOLS
+    assert set(document["tools"]) - OPTIONAL_TOOLS == TOOLS
     tool = document["tools"]["add"]
     assert tool["description"] == "Add two integers."
     assert sorted(tool["inputSchema"]["required"]) == ["a", "b"]
     assert tool["inputSchema"]["properties"]["a"]["type"] == "integer"
+
+
+def decorated(document: Document, pair: Pair) -> None:
+    """Each revision shows what it knows and nothing of what came after it."""
+    tool = document["tools"]["weather"]
+    hinted = tool.get("annotations", {}).get("readOnlyHint")
+    assert hinted is (True if pair.has("2025-03-26") else None)
+    assert tool.get("title") == ("The weather" if pair.has("2025-06-18") else None)
+    icons = [{"src": "https://example.test/sun.png", "mimeType": "image/png"}]
+    assert tool.get("icons") == (icons if pair.icons and pair.has("2025-11-25") else None)
 
 
 def called(document: Document, pair: Pair) -> None:
@@ -135,9 +154,28 @@ def pictured(document: Document, pair: Pair) -> None:
     assert base64.b64decode(block["data"], validate=True).startswith(PNG_SIGNATURE)
 
 
+def mixed(document: Document, pair: Pair) -> None:
+    assert not document["media"].get("isError", False)
+    blocks = document["media"]["content"]
+    assert tuple(block["type"] for block in blocks) == pair.media
+    assert blocks[0]["text"] == "media"
+    for block in blocks:
+        if block["type"] == "audio":
+            assert (block["data"], block["mimeType"]) == (WAV, "audio/wav")
+        if block["type"] == "resource_link":
+            assert (block["uri"], block["name"]) == ("interop://blob", "blob")
+    texts = [block["resource"].get("text") for block in blocks if block["type"] == "resource"]
+    assert "hello from the peer" in texts
+
+
+def annotated(document: Document, pair: Pair) -> None:
+    """What a caller puts into `_meta` arrives."""
+    assert json.loads(text_of(document["show_meta"])) == {"interop/note": "kept"}
+
+
 def sampled(document: Document, pair: Pair) -> None:
     assert text_of(document["ask_model"]) == "assistant|peer-model|answer to why?"
-    (asked,) = document["samplingRequests"]
+    asked = document["samplingRequests"][0]
     (message,) = asked["messages"]
     assert message["role"] == "user"
     content = message["content"]
@@ -147,6 +185,17 @@ def sampled(document: Document, pair: Pair) -> None:
     assert (asked["maxTokens"], asked["systemPrompt"]) == (50, "be brief")
     assert (asked["temperature"], asked["stopSequences"]) == (0.5, ["STOP"])
     assert asked["modelPreferences"] == {"hints": [{"name": "small"}], "speedPriority": 0.9}
+
+
+def sampled_with_tools(document: Document, pair: Pair) -> None:
+    if not pair.has("2025-11-25"):
+        assert len(document["samplingRequests"]) == 1
+        return
+    used = json.loads(text_of(document["ask_with_tools"]))
+    assert used == ["toolUse", "tool_use", "lookup", {"q": "x"}]
+    asked = document["samplingRequests"][1]
+    assert asked["tools"] == [{"name": "lookup", "inputSchema": {"type": "object"}}]
+    assert asked["toolChoice"] == {"mode": "required"}
 
 
 def rooted(document: Document, pair: Pair) -> None:
@@ -175,11 +224,22 @@ def elicited(document: Document, pair: Pair) -> None:
         assert document["elicitRequests"] == []
         return
     assert json.loads(text_of(document["elicit"])) == ["accept", {"name": "Ada", "age": 36}]
-    (asked,) = document["elicitRequests"]
+    asked = document["elicitRequests"][0]
     assert asked["message"] == "who are you?"
     fields = asked["requestedSchema"]["properties"]
     assert (fields["name"]["type"], fields["age"]["type"]) == ("string", "integer")
     assert sorted(asked["requestedSchema"]["required"]) == ["age", "name"]
+
+
+def sent_to_a_page(document: Document, pair: Pair) -> None:
+    if not pair.has("2025-11-25"):
+        assert len(document["elicitRequests"]) <= 1
+        return
+    assert text_of(document["elicit_url"]) == "accept"
+    asked = document["elicitRequests"][1]
+    assert (asked["mode"], asked["message"]) == ("url", "please sign in")
+    assert (asked["url"], asked["elicitationId"]) == ("https://example.test/sign-in", "visit-1")
+    assert document["elicitationsCompleted"] == ["visit-1"]
 
 
 def listed_resources(document: Document, pair: Pair) -> None:
@@ -236,8 +296,10 @@ def refused(document: Document, pair: Pair) -> None:
 
 def grown(document: Document, pair: Pair) -> None:
     assert text_of(document["grow"]) == "grown"
-    assert document["toolsChanged"] >= 1
-    assert set(document["toolsAfterGrow"]) == {*document["tools"], "extra"}
+    for kind in ("tools", "resources", "prompts"):
+        assert document[f"{kind}Changed"] >= 1, kind
+        extra = "interop://extra" if kind == "resources" else "extra"
+        assert document[f"{kind}AfterGrow"] == sorted([*document[kind], extra])
 
 
 def cancelled(document: Document, pair: Pair) -> None:
@@ -256,16 +318,21 @@ CHECKS: tuple[Callable[[Document, Pair], None], ...] = (
     negotiated,
     introduced,
     listed_tools,
+    decorated,
     called,
     structured,
     progressed,
     failed,
     pictured,
+    mixed,
+    annotated,
     sampled,
+    sampled_with_tools,
     rooted,
     logged,
     pinged,
     elicited,
+    sent_to_a_page,
     listed_resources,
     read,
     subscribed,

@@ -14,7 +14,13 @@ import pytest
 
 from dragoman import Client, RemoteFailure, ToolError
 from dragoman.model.completion import PromptReference, ResourceTemplateReference
-from dragoman.model.content import TextContent
+from dragoman.model.content import (
+    AudioContent,
+    EmbeddedResource,
+    ResourceLink,
+    TextContent,
+    ToolUseContent,
+)
 from dragoman.model.elicitation import ElicitParams, ElicitResult
 from dragoman.model.logging import LogMessageParams
 from dragoman.model.progress import ProgressParams
@@ -22,7 +28,7 @@ from dragoman.model.roots import Root
 from dragoman.model.sampling import CreateMessageParams, CreateMessageResult
 from dragoman.protocol.events import Fault, FaultKind
 from interop import peers
-from tests.interop.documents import ECHOED, PNG_SIGNATURE, REVISIONS, TOOLS
+from tests.interop.documents import ECHOED, OPTIONAL_TOOLS, PNG_SIGNATURE, REVISIONS, TOOLS, WAV
 
 pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("our-client")]
 
@@ -36,7 +42,7 @@ class Server:
 
     `newest` is the newest revision it shakes hands on, `oldest` the oldest it still accepts. `codes`:
     its error numbers; a name that is missing is answered with a tool result that is an error.
-    `pages`: it answers lists page by page.
+    `pages`: it answers lists page by page. `leaves_out`: the kinds of content that it lacks.
     """
 
     peer: str
@@ -47,6 +53,7 @@ class Server:
     messages: bool = True
     cancels: bool = True
     pages: bool = False
+    leaves_out: tuple[type, ...] = ()
 
 
 NO_CODE = {"prompt": 0, "resource": 0}
@@ -55,10 +62,24 @@ TS_2 = {**TS_1, "tool": -32602}
 
 SERVERS: dict[str, Server] = {
     "mcp-1.6": Server(
-        "mcp-1.6", "mcp1_server.py", "mcp1-everything", "2024-11-05", NO_CODE, False, cancels=False
+        "mcp-1.6",
+        "mcp1_server.py",
+        "mcp1-everything",
+        "2024-11-05",
+        NO_CODE,
+        messages=False,
+        cancels=False,
+        leaves_out=(AudioContent, ResourceLink),
     ),
     "mcp-1.9": Server(
-        "mcp-1.9", "mcp1_server.py", "mcp1-everything", "2025-03-26", NO_CODE, False, cancels=False
+        "mcp-1.9",
+        "mcp1_server.py",
+        "mcp1-everything",
+        "2025-03-26",
+        NO_CODE,
+        messages=False,
+        cancels=False,
+        leaves_out=(ResourceLink,),
     ),
     "mcp-1.22": Server(
         "mcp-1.22", "mcp1_server.py", "mcp1-everything", "2025-06-18", NO_CODE, False
@@ -104,7 +125,8 @@ class Visit:
     sampled: list[CreateMessageParams] = field(default_factory=list)
     elicited: list[ElicitParams] = field(default_factory=list)
     updated: list[str] = field(default_factory=list)
-    tools_changed: int = 0
+    changed: list[str] = field(default_factory=list)
+    completed: list[str] = field(default_factory=list)
     wrong: list[Fault] = field(default_factory=list)
 
     def __getitem__(self, step: str) -> Any:
@@ -128,6 +150,11 @@ class Visit:
 
     async def on_sampling(self, params: CreateMessageParams) -> CreateMessageResult:
         self.sampled.append(params)
+        if params.tools:
+            use = ToolUseContent(id="use-1", name=params.tools[0].name, input={"q": "x"})
+            return CreateMessageResult(
+                role="assistant", content=[use], model="our-model", stop_reason="toolUse"
+            )
         content = params.messages[0].content
         block = content[0] if isinstance(content, list) else content
         assert isinstance(block, TextContent)
@@ -136,6 +163,8 @@ class Visit:
 
     async def on_elicit(self, params: ElicitParams) -> ElicitResult:
         self.elicited.append(params)
+        if params.mode == "url":
+            return ElicitResult(action="accept")
         return ElicitResult(action="accept", content={"name": "Ada", "age": 36})
 
     def on_log(self, params: LogMessageParams) -> None:
@@ -143,12 +172,6 @@ class Visit:
 
     def on_progress(self, update: ProgressParams) -> None:
         self.progress.append((update.progress, update.total, update.message))
-
-    def on_tools_changed(self) -> None:
-        self.tools_changed += 1
-
-    def on_resource_updated(self, uri: str) -> None:
-        self.updated.append(uri)
 
     def on_fault(self, fault: Fault) -> None:
         self.wrong.append(fault)
@@ -180,10 +203,24 @@ async def cancel(client: Client) -> tuple[dict[str, int], bool]:
     return now, call.cancelled()
 
 
-async def grow(client: Client, visit: Visit) -> list[str]:
+async def grow(client: Client, visit: Visit) -> set[str]:
+    """The entries that came: tools and prompts by name, resources by URI."""
+    before = await everything(client)
     await client.call_tool("grow")
-    await settle(client, lambda: visit.tools_changed)
-    return [tool.name for tool in await client.list_tools()]
+    await settle(client, lambda: len(set(visit.changed)) == 3)
+    return await everything(client) - before
+
+
+async def everything(client: Client) -> set[str]:
+    tools = {f"tool {entry.name}" for entry in await client.list_tools()}
+    resources = {f"resource {entry.uri}" for entry in await client.list_resources()}
+    return tools | resources | {f"prompt {entry.name}" for entry in await client.list_prompts()}
+
+
+async def page(client: Client, visit: Visit) -> str:
+    said = await client.call_tool("elicit_url", {"url": "https://example.test/sign-in"})
+    await settle(client, lambda: visit.completed)
+    return said.text
 
 
 async def touch(client: Client, visit: Visit) -> tuple[str, str]:
@@ -222,11 +259,16 @@ async def visit_server(server: Server, pinned: str | None) -> Visit:
         revision=pinned,
         timeout_s=STEP_TIMEOUT_S,
         on_log=visit.on_log,
-        on_tools_changed=visit.on_tools_changed,
-        on_resource_updated=visit.on_resource_updated,
+        on_tools_changed=lambda: visit.changed.append("tools"),
+        on_resources_changed=lambda: visit.changed.append("resources"),
+        on_prompts_changed=lambda: visit.changed.append("prompts"),
+        on_resource_updated=visit.updated.append,
+        on_elicitation_complete=visit.completed.append,
         on_fault=visit.on_fault,
         sampling_handler=visit.on_sampling,
+        sampling_tools=True,
         elicitation_handler=visit.on_elicit,
+        elicitation_url=True,
         roots=[Root(uri="file:///srv/project", name="project")],
     ) as client:
         call = client.call_tool
@@ -243,6 +285,8 @@ async def visit_server(server: Server, pinned: str | None) -> Visit:
         await visit.step("fail quietly", call("fail", raise_on_error=False))
         await visit.step("image", call("image"))
         await visit.step("weather", call("weather", {"city": "Oslo"}))
+        await visit.step("media", call("media"))
+        await visit.step("meta", call("show_meta", meta={"interop/note": "kept"}))
         await visit.step("ask_model", call("ask_model", {"prompt": "why?"}))
         await visit.step("roots", call("list_my_roots"))
         client.notify_roots_changed()
@@ -268,6 +312,9 @@ async def visit_server(server: Server, pinned: str | None) -> Visit:
         await visit.step("bad arguments", call("add", {"a": "x"}))
         if "elicit" in {tool.name for tool in visit.found.get("tools", ())}:
             await visit.step("elicit", call("elicit", {"question": "who are you?"}))
+        if visit.has("2025-11-25"):
+            await visit.step("ask_with_tools", call("ask_with_tools"))
+            await visit.step("page", page(client, visit))
         await visit.step("grow", grow(client, visit))
         if server.cancels:
             await visit.step("cancel", cancel(client))
@@ -299,17 +346,28 @@ def test_capabilities_are_known(visit: Visit) -> None:
     declared = visit["capabilities"]
     assert declared.tools.list_changed is True
     assert declared.resources.subscribe is True
-    assert declared.prompts is not None
+    assert declared.resources.list_changed is True
+    assert declared.prompts.list_changed is True
     assert declared.logging is not None
 
 
 def test_every_tool_is_listed(visit: Visit) -> None:
     names = [tool.name for tool in visit["tools"]]
     assert sorted(names) == sorted(set(names))
-    assert set(names) - {"elicit"} == TOOLS
+    assert set(names) - OPTIONAL_TOOLS == TOOLS
     add = next(tool for tool in visit["tools"] if tool.name == "add")
     assert add.description == "Add two integers."
     assert sorted(add.input_schema["required"]) == ["a", "b"]
+
+
+def test_titles_hints_and_icons_are_kept(visit: Visit) -> None:
+    tool = next(tool for tool in visit["tools"] if tool.name == "weather")
+    if visit.has("2025-03-26"):
+        assert tool.annotations.read_only_hint is True
+    if visit.has("2025-06-18"):
+        assert tool.title == "The weather"
+    if visit.has("2025-11-25") and visit.server.peer != "ts-1":
+        assert [icon.src for icon in tool.icons] == ["https://example.test/sun.png"]
 
 
 def test_pages_are_followed(visit: Visit) -> None:
@@ -357,14 +415,43 @@ def test_records_are_data(visit: Visit) -> None:
         assert visit["weather"].data == record
 
 
+def test_every_kind_of_content_arrives(visit: Visit) -> None:
+    blocks = visit["media"].content
+    kinds = [TextContent, AudioContent, EmbeddedResource, ResourceLink]
+    leaves_out = visit.server.leaves_out
+    assert [type(block) for block in blocks] == [kind for kind in kinds if kind not in leaves_out]
+    found = {type(block): block for block in blocks}
+    assert found[EmbeddedResource].resource.text == "hello from the peer"
+    if AudioContent in found:
+        assert (found[AudioContent].data, found[AudioContent].mime_type) == (WAV, "audio/wav")
+    if ResourceLink in found:
+        assert found[ResourceLink].uri == "interop://blob"
+
+
+def test_meta_reaches_the_server(visit: Visit) -> None:
+    assert json.loads(visit["meta"].text) == {"interop/note": "kept"}
+
+
 def test_the_server_may_ask_our_model(visit: Visit) -> None:
     assert visit["ask_model"].text == "assistant|our-model|answer to why?"
-    (asked,) = visit.sampled
+    asked = visit.sampled[0]
     assert (asked.max_tokens, asked.system_prompt, asked.temperature) == (50, "be brief", 0.5)
     assert asked.stop_sequences == ["STOP"]
     assert asked.model_preferences is not None
     assert [hint.name for hint in asked.model_preferences.hints or ()] == ["small"]
     assert asked.model_preferences.speed_priority == 0.9
+
+
+def test_the_server_may_give_our_model_tools(visit: Visit) -> None:
+    if not visit.has("2025-11-25"):
+        assert len(visit.sampled) == 1
+        return
+    used = json.loads(visit["ask_with_tools"].text)
+    assert used == ["toolUse", "tool_use", "lookup", {"q": "x"}]
+    asked = visit.sampled[1]
+    assert [tool.name for tool in asked.tools or ()] == ["lookup"]
+    assert asked.tool_choice is not None
+    assert asked.tool_choice.mode == "required"
 
 
 def test_the_server_sees_our_roots(visit: Visit) -> None:
@@ -451,14 +538,25 @@ def test_the_server_may_ask_our_user(visit: Visit) -> None:
         assert visit.elicited == []
         return
     assert json.loads(visit["elicit"].text) == ["accept", {"name": "Ada", "age": 36}]
-    (asked,) = visit.elicited
+    asked = visit.elicited[0]
     assert asked.message == "who are you?"
     assert set(asked.requested_schema["properties"]) == {"name", "age"}
 
 
-def test_a_new_tool_is_announced(visit: Visit) -> None:
-    assert "extra" in visit["grow"]
-    assert visit.tools_changed >= 1
+def test_the_server_may_send_our_user_to_a_page(visit: Visit) -> None:
+    if not visit.has("2025-11-25"):
+        assert len(visit.elicited) <= 1
+        return
+    assert visit["page"] == "accept"
+    asked = visit.elicited[1]
+    assert (asked.mode, asked.message) == ("url", "please sign in")
+    assert (asked.url, asked.elicitation_id) == ("https://example.test/sign-in", "visit-1")
+    assert visit.completed == ["visit-1"]
+
+
+def test_what_is_new_is_announced(visit: Visit) -> None:
+    assert visit["grow"] == {"tool extra", "resource interop://extra", "prompt extra"}
+    assert set(visit.changed) == {"tools", "resources", "prompts"}
 
 
 def test_a_cancelled_call_is_cancelled_over_there(visit: Visit) -> None:

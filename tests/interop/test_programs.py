@@ -17,10 +17,22 @@ TS_1 = {"unknownPrompt": -32602, "missingArgument": -32602, "unknownResource": -
 
 PAIRS: dict[str, Pair] = {
     "mcp-1.6": Pair(
-        "2024-11-05", "mcp1-everything", NO_CODE, messages=False, elicits=False, cancels=False
+        "2024-11-05",
+        "mcp1-everything",
+        NO_CODE,
+        media=("text", "resource"),
+        messages=False,
+        elicits=False,
+        cancels=False,
     ),
     "mcp-1.9": Pair(
-        "2025-03-26", "mcp1-everything", NO_CODE, messages=False, elicits=False, cancels=False
+        "2025-03-26",
+        "mcp1-everything",
+        NO_CODE,
+        media=("text", "audio", "resource"),
+        messages=False,
+        elicits=False,
+        cancels=False,
     ),
     "mcp-1.22": Pair("2025-06-18", "mcp1-everything", NO_CODE, messages=False),
     "mcp-1.29": Pair("2025-11-25", "mcp1-everything", NO_CODE, messages=False),
@@ -34,7 +46,7 @@ PAIRS: dict[str, Pair] = {
         "fastmcp-everything",
         {"unknownPrompt": -32602, "missingArgument": -32603, "unknownResource": -32602},
     ),
-    "ts-1": Pair("2025-11-25", "ts1-everything", TS_1),
+    "ts-1": Pair("2025-11-25", "ts1-everything", TS_1, icons=False),
     "ts-2": Pair("2025-11-25", "ts2-everything", {**TS_1, "unknownTool": -32602}),
 }
 
