@@ -114,31 +114,25 @@ def test_a_child_inherits_a_short_list_and_the_given_values_win() -> None:
     }
 
 
-def test_a_windows_child_inherits_what_windows_programs_need(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sys, "platform", "win32")
+def test_a_windows_child_inherits_what_windows_programs_need() -> None:
     source = {"APPDATA": "a", "SYSTEMROOT": "s", "PATHEXT": ".EXE", "HOME": "h", "TOKEN": "t"}
-    assert child_environment(None, source) == {
+    assert child_environment(None, source, platform="win32") == {
         "APPDATA": "a",
         "SYSTEMROOT": "s",
         "PATHEXT": ".EXE",
     }
 
 
-def test_a_batch_file_is_found_and_run_by_the_windows_shell(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_batch_file_is_found_and_run_by_the_windows_shell(tmp_path: Path) -> None:
     batch = tmp_path / "npx.cmd"
     batch.touch(mode=0o755)
     program = tmp_path / "server.exe"
     program.touch(mode=0o755)
-    monkeypatch.setattr(sys, "platform", "win32")
     env = {"PATH": str(tmp_path)}
     line = f'cmd.exe /d /s /v:off /c ""{batch}" "-y" "a server""'
-    assert resolve(str(batch), ["-y", "a server"], env, None) == line
-    assert resolve(str(program), ["-y"], env, None) == [str(program), "-y"]
-    assert resolve("unknown", ["-y"], env, None) == ["unknown", "-y"]
+    assert resolve(str(batch), ["-y", "a server"], env, None, platform="win32") == line
+    assert resolve(str(program), ["-y"], env, None, platform="win32") == [str(program), "-y"]
+    assert resolve("unknown", ["-y"], env, None, platform="win32") == ["unknown", "-y"]
 
 
 @given(st.lists(st.text(st.characters(exclude_characters='"%\r\n\0'), min_size=0, max_size=8)))

@@ -97,10 +97,13 @@ def _no_such_target(target: str | Path, path: Path) -> str:
 
 
 def child_environment(
-    given: Mapping[str, str] | None, source: Mapping[str, str] = os.environ
+    given: Mapping[str, str] | None,
+    source: Mapping[str, str] = os.environ,
+    *,
+    platform: str = sys.platform,
 ) -> dict[str, str]:
     """What a child gets: the safe part of `source` and, over it, all of `given`."""
-    names = _INHERITED_WINDOWS if sys.platform == "win32" else _INHERITED_POSIX
+    names = _INHERITED_WINDOWS if platform == "win32" else _INHERITED_POSIX
     inherited = {
         name: value
         for name, value in source.items()
@@ -111,7 +114,12 @@ def child_environment(
 
 
 def resolve(
-    command: str, args: Sequence[str], env: Mapping[str, str], cwd: str | Path | None
+    command: str,
+    args: Sequence[str],
+    env: Mapping[str, str],
+    cwd: str | Path | None,
+    *,
+    platform: str = sys.platform,
 ) -> list[str] | str:
     """What to hand to `Popen`: an argument vector, or a finished line for a Windows batch file.
 
@@ -125,7 +133,7 @@ def resolve(
         raise CannotStart("a command cannot hold a NUL character", command=vector)
     if cwd is not None and not Path(cwd).is_dir():
         raise CannotStart(f"the working directory {str(cwd)!r} does not exist", command=vector)
-    if sys.platform == "win32":
+    if platform == "win32":
         # CreateProcess looks only for .exe; npx and its like are .cmd files.
         found = _which(command, env.get("PATH")) or command
         if found.lower().endswith((".cmd", ".bat")):
