@@ -34,9 +34,9 @@ from typing_extensions import Doc, TypeAliasType, TypedDict
 
 from dragoman.errors import InvalidArguments, Misconfigured, MissingExtra
 from dragoman.model.content import ImageContent, TextContent
+from dragoman.model.faults import MAX_STEPS
 from dragoman.model.tools import CallToolResult
 from dragoman.server.binding import Binding, bind, bind_prompt, bind_resource
-from dragoman.server.faults import MAX_STEPS
 from dragoman.server.results import Image
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from typing_extensions import TypedDict
 
 from dragoman.errors import ArgumentFault, InvalidArguments
+from dragoman.model.faults import find_faults, kinds
 from dragoman.server.annotations import for_msgspec
 from dragoman.server.binding import Binding, Call, bind
-from dragoman.server.faults import find_faults, kinds
 from dragoman.server.schemas import Definitions, SchemaWriter, from_text, inline_root
 from dragoman.server.with_pydantic import PydanticType
 

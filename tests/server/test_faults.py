@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dragoman.errors import Misconfigured
-from dragoman.server.faults import (
+from dragoman.model.faults import (
     MAX_DEPTH,
     MAX_FAULTS,
     MAX_STEPS,

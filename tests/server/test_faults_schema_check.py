@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from dragoman.errors import InvalidArguments, Misconfigured, MissingExtra
-from dragoman.server.schema_check import SchemaCheck
+from dragoman.model.schema_check import SchemaCheck
 from tests.server.test_faults import FORECAST, LEAF, TREE, schemas, values
 
 

@@ -7,29 +7,33 @@ async with Client("server.py") as client:
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from dragoman.client.callbacks import Callbacks
+from dragoman.client.outputs import Output, Outputs
 from dragoman.client.results import ToolResult
 from dragoman.client.roots import RootLike, as_roots
 from dragoman.client.targets import Target, connector_for
 from dragoman.errors import (
     DeadlineExceeded,
+    InvalidArguments,
     InvalidParams,
-    LinkClosed,
     LinkError,
     Misconfigured,
     NotNegotiated,
     PeerError,
     Refused,
+    RemoteFailure,
     RequestError,
     ToolError,
+    UrlElicitationRequired,
     WrongState,
 )
 from dragoman.model.base import EmptyResult, Implementation, Meta, NoParams, PageParams, Record
@@ -40,7 +44,7 @@ from dragoman.model.capabilities import (
     SamplingCapability,
     ServerCapabilities,
 )
-from dragoman.model.checks import check_elicitation, check_sampling
+from dragoman.model.checks import check_elicitation, check_sampling, check_sampling_result
 from dragoman.model.completion import (
     CompleteParams,
     CompleteResult,
@@ -52,6 +56,7 @@ from dragoman.model.completion import (
 )
 from dragoman.model.content import SamplingBlock, TextContent
 from dragoman.model.elicitation import ElicitationCompleteParams, ElicitParams, ElicitResult
+from dragoman.model.faults import find_faults
 from dragoman.model.logging import LoggingLevel, LogMessageParams, SetLevelParams
 from dragoman.model.methods import Side
 from dragoman.model.progress import ProgressParams
@@ -89,7 +94,8 @@ SamplingAnswer = CreateMessageResult | SamplingBlock | str
 ElicitationAnswer = ElicitResult | Mapping[str, Any] | None
 SamplingHandler = Callable[[CreateMessageParams], Awaitable[SamplingAnswer] | SamplingAnswer]
 ElicitationHandler = Callable[[ElicitParams], Awaitable[ElicitationAnswer] | ElicitationAnswer]
-Roots = Iterable[RootLike] | Callable[[], Iterable[RootLike]]
+RootsSource = Callable[[], Iterable[RootLike] | Awaitable[Iterable[RootLike]]]
+Roots = Iterable[RootLike] | RootsSource
 
 # 30 s: an interpreter with heavy imports on a cold disk takes ten; a hung child should not take
 # a whole call's deadline to be noticed.
@@ -107,7 +113,8 @@ class Client:
 
     `target` is a script ("server.py"), a command line as a list, a `Server` object or a connector.
     `revision` pins one revision of the protocol. `timeout_s` is the default deadline of a request,
-    counted from its last sign of life; `connect_timeout_s` that of the opening.
+    counted from its last sign of life (60 s unless `limits` say otherwise); `connect_timeout_s` that
+    of the opening.
 
     Callbacks may be sync or async: `on_log` (a LogMessageParams), `on_progress` (the default for
     every call), `on_tools_changed`, `on_resources_changed`, `on_prompts_changed` (no argument),
@@ -120,7 +127,9 @@ class Client:
     an ElicitResult, a dict (accepted) or None (declined); `roots` are paths, file URIs or a
     function that returns them. A handler that raises `Refused` says that the user said no.
 
-    `keep_alive_s` pings after that much silence; a ping without an answer ends the connection.
+    `keep_alive_s` pings after that much silence; a ping without an answer within
+    `keep_alive_timeout_s` (the same, unless given) ends the connection. `check_output` holds the
+    structured results of tools against their output schemas.
 
     Raises:
         Misconfigured: a target or setting that cannot work.
@@ -134,7 +143,7 @@ class Client:
         version: str = "0",
         title: str | None = None,
         revision: str | None = None,
-        timeout_s: float = 60.0,
+        timeout_s: float | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         limits: Limits | None = None,
         env: Mapping[str, str] | None = None,
@@ -156,16 +165,22 @@ class Client:
         on_stderr: Callable[[str], Any] | None = None,
         on_wire: Tap | None = None,
         keep_alive_s: float | None = None,
+        keep_alive_timeout_s: float | None = None,
+        check_output: bool = True,
         experimental: dict[str, Any] | None = None,
     ) -> None:
         self._connector = connector_for(target, env=env, cwd=cwd, on_stderr=on_stderr)
         self._dialects = supported(revision)
         self._info = Implementation(name=name, version=version, title=title)
-        self._limits = limits or Limits(call_timeout_s=timeout_s)
-        self._timeout_s = timeout_s
+        self._limits = limits or Limits()
+        if timeout_s is not None:
+            total_s = max(timeout_s, self._limits.call_total_s)
+            self._limits = replace(self._limits, call_timeout_s=timeout_s, call_total_s=total_s)
         self._connect_timeout_s = connect_timeout_s
         self._keep_alive_s = keep_alive_s
-        self._roots: Callable[[], Iterable[RootLike]] | None = None
+        self._keep_alive_timeout_s = keep_alive_timeout_s
+        self._check_output = check_output
+        self._roots: RootsSource | None = None
         if callable(roots):
             self._roots = roots
         elif roots is not None:
@@ -198,8 +213,8 @@ class Client:
         self._driver: Driver | None = None
         self._link: Link | None = None
         self._callbacks = Callbacks()
-        self._keeper: asyncio.Task[None] | None = None
-        self._schemas: dict[str, dict[str, Any] | None] | None = None
+        self._outputs = Outputs()
+        self._elicitations: OrderedDict[str, None] = OrderedDict()
 
     # --- connecting -------------------------------------------------------------------------------
 
@@ -240,7 +255,7 @@ class Client:
             raise
         self._driver, self._link = driver, link
         if self._keep_alive_s is not None:
-            self._keeper = asyncio.ensure_future(self._keep_alive(driver, self._keep_alive_s))
+            driver.watch(self._keep_alive_s, self._keep_alive_timeout_s or self._keep_alive_s)
         return self
 
     async def aclose(self) -> None:
@@ -248,15 +263,13 @@ class Client:
         driver, self._driver = self._driver, None
         if driver is None:
             return
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.cancel()
+        # Nothing outlives its session: no schema, no id.
+        self._outputs.forget()
+        self._elicitations.clear()
         try:
             await driver.aclose()
         finally:
             await self._callbacks.aclose()
-            if keeper is not None:
-                await asyncio.wait([keeper])
 
     async def __aenter__(self) -> Client:
         return await self.connect()
@@ -273,21 +286,6 @@ class Client:
         if self._driver is None:
             raise WrongState("closed", "use `async with Client(...)`, or `await client.connect()`")
         return self._driver
-
-    async def _keep_alive(self, driver: Driver, every_s: float) -> None:
-        while not driver.closed.done():
-            await asyncio.wait([driver.closed], timeout=every_s)
-            if driver.closed.done():
-                return
-            try:
-                await driver.request("ping", NoParams(), timeout_s=every_s)
-            except DeadlineExceeded:
-                log.warning("no answer to a ping within %g s: the connection is given up", every_s)
-                driver.link_closed(LinkClosed(f"no answer to a ping within {every_s:g} s"))
-                await driver.link.aclose()
-                return
-            except LinkError:
-                return
 
     # --- who is there -----------------------------------------------------------------------------
 
@@ -332,16 +330,26 @@ class Client:
         on_progress: OnProgress | None = None,
     ) -> R:
         driver = self._open()
+        # Whoever waits longer than any request may take in all means it.
+        total_s = timeout_s if timeout_s and timeout_s > self._limits.call_total_s else None
         hear = on_progress or self._on_progress
-        if hear is None:
-            return cast(R, await driver.request(method, params, timeout_s=timeout_s))
-        callback = hear
-        answer = await driver.request(
-            method,
-            params,
-            timeout_s=timeout_s,
-            on_progress=lambda update: self._callbacks.call(callback, update),
-        )
+        try:
+            if hear is None:
+                return cast(
+                    R, await driver.request(method, params, timeout_s=timeout_s, total_s=total_s)
+                )
+            callback = hear
+            answer = await driver.request(
+                method,
+                params,
+                timeout_s=timeout_s,
+                total_s=total_s,
+                on_progress=lambda update: self._callbacks.call(callback, update),
+            )
+        except RemoteFailure as failure:
+            if failure.code == UrlElicitationRequired.code:
+                self._expect_required(failure.data)
+            raise
         await self._callbacks.settle()
         return cast(R, answer)
 
@@ -370,7 +378,7 @@ class Client:
     async def list_tools(self) -> list[Tool]:
         """Every tool, all pages. Raises as `call_tool`, and PeerError for an endless list."""
         tools: list[Tool] = await self._all(self.list_tools_page, "tools")
-        self._schemas = {tool.name: tool.output_schema for tool in tools}
+        self._outputs.replace(tools)
         return tools
 
     async def list_tools_page(self, cursor: str | None = None) -> ListToolsResult:
@@ -394,6 +402,7 @@ class Client:
 
         Raises:
             ToolError: the tool failed (unless `raise_on_error` is False); `.result` has it all.
+            PeerError: the result is malformed, or is not what the tool's output schema says.
             RemoteFailure: the server refused: an unknown tool (-32602), wrong arguments.
             NotNegotiated: the server has no tools.
             DeadlineExceeded: no answer in time.
@@ -412,19 +421,25 @@ class Client:
                 text = outcome.text or "the tool gave no reason"
                 raise ToolError(text, tool=name, result=outcome)
             return outcome
-        structured = result.structured_content
-        if structured is None:
+        if result.structured_content is None:
+            known = self._outputs.get(name)
+            if known is not None and self._check_output:
+                known.check_absent(name)
             return ToolResult(result)
-        is_single = isinstance(structured, dict) and len(structured) == 1 and "result" in structured
-        return ToolResult(result, is_wrapped=is_single and await self._wraps(name))
+        output = self._outputs.get(name) or await self._output_of(name)
+        if self._check_output:
+            output.check(name, result.structured_content)
+        return ToolResult(result, is_wrapped=output.is_wrapped)
 
-    async def _wraps(self, tool: str) -> bool:
-        """Whether the tool's value had to be put inside an object to travel."""
-        if self._schemas is None or tool not in self._schemas:
-            await self.list_tools()
-        schema = (self._schemas or {}).get(tool) or {}
-        properties = schema.get("properties", {})
-        return bool(list(properties) == ["result"] and schema.get(WRAP_MARK, "title" not in schema))
+    async def _output_of(self, tool: str) -> Output:
+        """What is known of a tool's output; lists the tools when nothing is."""
+        outputs = self._outputs
+        known = outputs.get(tool)
+        if known is None:
+            await outputs.learn(self.list_tools)
+            # A tool that is not listed can be called all the same; nothing is known of it.
+            known = outputs.get(tool) or outputs.add(tool, None)
+        return known
 
     # --- resources --------------------------------------------------------------------------------
 
@@ -585,8 +600,10 @@ class Client:
                 case ElicitParams():
                     return await self._elicit(params)
             if name == "roots/list" and self._roots is not None:
-                return ListRootsResult(roots=self._checked_roots())
+                return ListRootsResult(roots=await self._current_roots())
         except Refused as refused:
+            if isinstance(params, ElicitParams):
+                return ElicitResult(action="decline")
             raise RequestError(
                 f"User rejected {_SPOKEN.get(name, name)}: {refused.rule}", code=USER_REJECTED
             ) from None
@@ -596,9 +613,12 @@ class Client:
             raise RequestError(f"{name} failed {report_failure(log, name)}") from None
         raise NotNegotiated(name)
 
-    def _checked_roots(self) -> list[Root]:
+    async def _current_roots(self) -> list[Root]:
         assert self._roots is not None
-        return as_roots(self._roots())
+        given = self._roots()
+        if inspect.isawaitable(given):
+            given = await given
+        return as_roots(given)
 
     async def _sample(self, params: CreateMessageParams) -> CreateMessageResult:
         assert self._sampling is not None
@@ -613,16 +633,17 @@ class Client:
         answer = self._sampling(params)
         if inspect.isawaitable(answer):
             answer = await answer
-        if isinstance(answer, CreateMessageResult):
-            return answer
         if isinstance(answer, str):
             answer = TextContent(text=answer)
-        if not isinstance(answer, SamplingBlock):
+        if isinstance(answer, SamplingBlock):
+            answer = CreateMessageResult(role="assistant", content=answer, model="unknown")
+        if not isinstance(answer, CreateMessageResult):
             raise Misconfigured(
                 "a sampling handler returns a CreateMessageResult, a content block or a text, "
                 f"not {type(answer).__name__}"
             )
-        return CreateMessageResult(role="assistant", content=answer, model="unknown")
+        check_sampling_result(answer)
+        return answer
 
     async def _elicit(self, params: ElicitParams) -> ElicitResult:
         assert self._elicitation is not None
@@ -633,19 +654,35 @@ class Client:
             check_elicitation(params)
         except ValueError as fault:
             raise InvalidParams(str(fault)) from None
+        if params.elicitation_id is not None:
+            self._expect_elicitation(params.elicitation_id)
         answer = self._elicitation(params)
         if inspect.isawaitable(answer):
             answer = await answer
         if answer is None:
             return ElicitResult(action="decline")
-        if isinstance(answer, ElicitResult):
-            return answer
         if isinstance(answer, Mapping):
-            return ElicitResult(action="accept", content=dict(answer))
-        raise Misconfigured(
-            "an elicitation handler returns an ElicitResult, a dict or None, "
-            f"not {type(answer).__name__}"
-        )
+            answer = ElicitResult(action="accept", content=dict(answer))
+        if not isinstance(answer, ElicitResult):
+            raise Misconfigured(
+                "an elicitation handler returns an ElicitResult, a dict or None, "
+                f"not {type(answer).__name__}"
+            )
+        return _as_asked(params, answer)
+
+    def _expect_elicitation(self, elicitation_id: str) -> None:
+        """Remember an elicitation by URL, to know its completion by."""
+        self._elicitations[elicitation_id] = None
+        if len(self._elicitations) > MAX_ELICITATIONS:
+            self._elicitations.popitem(last=False)
+
+    def _expect_required(self, data: Any) -> None:
+        """Remember what a server wants done first; malformed data names nothing."""
+        listed = data.get("elicitations") if isinstance(data, dict) else None
+        for one in listed if isinstance(listed, list) else ():
+            ident = one.get("elicitationId") if isinstance(one, dict) else None
+            if isinstance(ident, str):
+                self._expect_elicitation(ident)
 
     def handle_event(self, driver: Driver, event: Event) -> None:
         """Pass on what the server tells."""
@@ -670,14 +707,32 @@ class Client:
         elif isinstance(params, ResourceUpdatedParams):
             self._callbacks.call(self._on_resource_updated, params.uri)
         elif isinstance(params, ElicitationCompleteParams):
-            self._callbacks.call(self._on_elicitation_complete, params.elicitation_id)
+            # One that nobody knows, or that ended before, is nothing to anybody.
+            if self._elicitations.pop(params.elicitation_id, self) is None:
+                self._callbacks.call(self._on_elicitation_complete, params.elicitation_id)
         elif name in self._on_changed:
             if name == "notifications/tools/list_changed":
-                self._schemas = None
+                self._outputs.forget()
             self._callbacks.call(self._on_changed[name])
 
 
-# What FastMCP and we put beside an output schema whose value had to be wrapped.
-WRAP_MARK = "x-fastmcp-wrap-result"
+# 1,000 pages that a user was sent to and that have not ended; a client has one user.
+MAX_ELICITATIONS = 1_000
+
+
+def _as_asked(params: ElicitParams, answer: ElicitResult) -> ElicitResult:
+    """The answer as it may be sent: content only with a form that was accepted, and fitting it.
+
+    Raises:
+        InvalidArguments: the handler filled the form in another way than it asks for.
+    """
+    if answer.action != "accept" or params.mode == "url":
+        return ElicitResult(action=answer.action, meta=answer.meta)
+    content = {key: value for key, value in (answer.content or {}).items() if value is not None}
+    faults = find_faults(params.requested_schema or {}, content)
+    if faults:
+        raise InvalidArguments(faults, what="answer to the form")
+    return answer
+
 
 _SPOKEN = {"sampling/createMessage": "sampling request", "elicitation/create": "the question"}

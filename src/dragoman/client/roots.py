@@ -21,7 +21,8 @@ def as_roots(given: Iterable[RootLike]) -> list[Root]:
     """Roots from paths and file URIs; a path becomes absolute and is named after its last part.
 
     Raises:
-        Misconfigured: a URI is no file URI, is not absolute, or holds `..`.
+        Misconfigured: a URI is no file URI, is not absolute, or holds `..`, a null character or an
+            encoded separator.
     """
     return [_root(one) for one in given]
 
@@ -36,6 +37,8 @@ def _root(given: RootLike) -> Root:
     parts = urlsplit(given.uri)
     if parts.scheme != "file":
         raise Misconfigured(f"a root must be a file URI, not {given.uri!r}")
+    if "%2f" in parts.path.lower() or "%5c" in parts.path.lower():
+        raise Misconfigured(f"a root must hold no encoded separator: {given.uri!r}")
     path = unquote(parts.path)
     if not path.startswith("/") or "\x00" in path or ".." in path.split("/"):
         raise Misconfigured(f"a root must be an absolute path without '..': {given.uri!r}")

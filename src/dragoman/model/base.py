@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -42,13 +43,23 @@ class Annotations(Record, frozen=True, kw_only=True):
     """For whom a value is, and how much it matters.
 
     `audience` lists roles; `priority` runs from 0 (optional) to 1 (required); `last_modified` is
-    an ISO 8601 instant.
+    an ISO 8601 instant; a `datetime` given for it is written as one (local time when it is naive).
     Spec: server/resources#annotations
     """
 
     audience: list[Role] | None = None
     priority: float | None = None
     last_modified: str | None = None
+
+    def __post_init__(self) -> None:
+        given: object = self.last_modified
+        if isinstance(given, datetime):
+            msgspec.structs.force_setattr(self, "last_modified", iso_8601(given))
+
+
+def iso_8601(when: datetime) -> str:
+    """An instant in UTC, as it travels; a naive one is local time."""
+    return when.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 class Icon(Record, frozen=True, kw_only=True):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from dragoman.model.content import (
     AudioContent,
+    ContentBlock,
+    EmbeddedResource,
     ImageContent,
+    ResourceLink,
     SamplingBlock,
     ToolResultContent,
     ToolUseContent,
 )
 from dragoman.model.elicitation import ElicitParams
-from dragoman.model.sampling import CreateMessageParams, SamplingMessage
+from dragoman.model.names import check_uri
+from dragoman.model.sampling import CreateMessageParams, CreateMessageResult, SamplingMessage
 
-__all__ = ["check_elicitation", "check_sampling"]
+__all__ = ["check_content", "check_elicitation", "check_sampling", "check_sampling_result"]
 
 _PLAIN = frozenset({"string", "number", "integer", "boolean"})
 
@@ -94,8 +99,65 @@ def _check_message(message: SamplingMessage, open_uses: set[str]) -> set[str]:
         raise ValueError("tool results are messages of the user")
     for block in blocks:
         if isinstance(block, ImageContent | AudioContent):
-            try:
-                binascii.a2b_base64(block.data, strict_mode=True)
-            except (binascii.Error, ValueError):
-                raise ValueError("the data of an image or a sound must be base64") from None
+            _check_media(block)
     return {block.id for block in blocks if isinstance(block, ToolUseContent)}
+
+
+def check_sampling_result(result: CreateMessageResult) -> None:
+    """What a model said holds base64 where it must, and no tool results.
+
+    Raises:
+        ValueError: a rule is broken; the text says which.
+
+    Spec: client/sampling#message-content-constraints
+    """
+    for block in result.content if isinstance(result.content, list) else [result.content]:
+        if isinstance(block, ToolResultContent):
+            raise ValueError("a model's answer must hold no tool results")
+        if isinstance(block, ImageContent | AudioContent):
+            _check_media(block)
+
+
+def check_content(block: ContentBlock) -> None:
+    """Pictures and sounds are base64 with a media type; a resource has a URI and a media type.
+
+    Raises:
+        ValueError: a rule is broken; the text says which.
+
+    Spec: server/tools#tool-result, server/prompts#promptmessage
+    """
+    if isinstance(block, ImageContent | AudioContent):
+        _check_media(block)
+    elif isinstance(block, EmbeddedResource):
+        resource = block.resource
+        check_uri(resource.uri)
+        if resource.blob is not None:
+            _check_base64(resource.blob, f"the blob of {resource.uri!r}")
+        if resource.mime_type is None:
+            raise ValueError(f"the resource {resource.uri!r} needs a mime_type to be embedded")
+        _check_mime_type(resource.mime_type)
+    elif isinstance(block, ResourceLink):
+        check_uri(block.uri)
+
+
+def _check_media(block: ImageContent | AudioContent) -> None:
+    _check_base64(block.data, "the data of an image or a sound")
+    _check_mime_type(block.mime_type)
+
+
+def _check_base64(data: str, what: str) -> None:
+    try:
+        binascii.a2b_base64(data, strict_mode=True)
+    except (binascii.Error, ValueError):
+        raise ValueError(f"{what} must be base64") from None
+
+
+# RFC 6838: type, slash, subtype, each of restricted characters; then parameters, unread.
+_MIME_TYPE = re.compile(
+    r"[A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$&^.+-]{0,126}(?:\s*;.*)?", re.ASCII
+)
+
+
+def _check_mime_type(given: str) -> None:
+    if not _MIME_TYPE.fullmatch(given):
+        raise ValueError(f"{given[:80]!r} is no media type such as 'image/png'")

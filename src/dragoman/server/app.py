@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from difflib import get_close_matches
 from functools import partial
-from typing import Any, TypeVar, cast, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 import msgspec
 
@@ -25,10 +26,12 @@ from dragoman.errors import (
     InvalidArguments,
     InvalidParams,
     LinkError,
+    LocalError,
     Misconfigured,
     RequestError,
     ResourceNotFound,
     ToolError,
+    UrlElicitationRequired,
 )
 from dragoman.model.base import (
     Annotations,
@@ -48,6 +51,7 @@ from dragoman.model.capabilities import (
     ServerCapabilities,
     ToolsCapability,
 )
+from dragoman.model.checks import check_elicitation
 from dragoman.model.completion import (
     CompleteParams,
     CompleteResult,
@@ -55,8 +59,11 @@ from dragoman.model.completion import (
     PromptReference,
 )
 from dragoman.model.content import TextContent
+from dragoman.model.elicitation import ElicitationCompleteParams, ElicitParams
+from dragoman.model.faults import Repair
 from dragoman.model.logging import LEVELS, LogMessageParams, SetLevelParams
 from dragoman.model.methods import Side
+from dragoman.model.names import check_meta_keys, check_tool_name, check_uri
 from dragoman.model.prompts import GetPromptParams, GetPromptResult, ListPromptsResult, Prompt
 from dragoman.model.resources import (
     ListResourcesResult,
@@ -80,10 +87,11 @@ from dragoman.protocol.calls import Exchange
 from dragoman.protocol.engine import Engine, Introduction
 from dragoman.protocol.events import Degraded, Event, Fault, NotificationArrived
 from dragoman.protocol.limits import Limits
+from dragoman.protocol.negotiation import check_params
 from dragoman.revisions.registry import supported
 from dragoman.runtime.driver import Driver, Encoded, Tap, report_failure
 from dragoman.runtime.pool import MAX_THREADS, ThreadPool
-from dragoman.server.binding import Call, bind, bind_prompt, bind_resource
+from dragoman.server.binding import bind, bind_prompt, bind_resource
 from dragoman.server.context import Context
 from dragoman.server.entries import (
     Completer,
@@ -95,6 +103,7 @@ from dragoman.server.entries import (
     ToolLike,
 )
 from dragoman.server.lifespan import Lifespan
+from dragoman.server.limits import OFFERS
 from dragoman.server.registry import PAGE_SIZE, Registry
 from dragoman.transport.base import Link
 
@@ -120,8 +129,10 @@ class Server:
     `lifespan` is an async context manager around the server's life; what it yields is
     `Context.state`. `page_size` is how many entries a list gives at once, `threads` how many
     functions may block at the same time. `revision` pins one revision of the protocol.
-    `log_filter` sees each log message before it goes to a client, and may change it or drop it by
-    returning None.
+    `declares` names features that clients are told of though there is nothing of them yet, because
+    it comes later. `log_filter` sees each log message before it goes to a client, and may change it
+    or drop it by returning None. `keep_alive_s` pings a client after that much silence; one that
+    does not answer within `keep_alive_timeout_s` (the same, unless given) is given up.
 
     Raises:
         Misconfigured: a setting that cannot work.
@@ -142,6 +153,9 @@ class Server:
         threads: int = MAX_THREADS,
         limits: Limits | None = None,
         revision: str | None = None,
+        declares: Iterable[Literal["tools", "resources", "prompts", "completions"]] = (),
+        keep_alive_s: float | None = None,
+        keep_alive_timeout_s: float | None = None,
         log_filter: Callable[[LogMessageParams], LogMessageParams | None] | None = None,
         on_roots_changed: Callable[[], Awaitable[None] | None] | None = None,
     ) -> None:
@@ -166,7 +180,12 @@ class Server:
         self.prompts: Registry[PromptEntry] = Registry(
             "prompt", self._changes("prompts"), page_size
         )
-        self.limits = limits or Limits()
+        self.limits = limits or Limits(rates=OFFERS)
+        self._declares = frozenset(declares)
+        if unknown := self._declares - {"tools", "resources", "prompts", "completions"}:
+            raise Misconfigured(f"a server cannot declare {', '.join(sorted(unknown))}")
+        self._keep_alive_s = keep_alive_s
+        self._keep_alive_timeout_s = keep_alive_timeout_s or keep_alive_s
         self._dialects = supported(revision)
         self._pool = ThreadPool(threads, name=f"dragoman-{name}")
         self._lifespan = Lifespan(None if lifespan is None else lambda: lifespan(self))
@@ -176,7 +195,8 @@ class Server:
         self._middleware: list[Middleware] = []
         self._drivers: dict[Driver, asyncio.AbstractEventLoop] = {}
         self._roots: dict[Driver, list[Root]] = {}
-        self._changed: set[str] = set()
+        self._elicitations: dict[str, Driver] = {}
+        self._changed: dict[asyncio.AbstractEventLoop, set[str]] = {}
         self._lists: dict[tuple[str, str | None], tuple[int, Encoded]] = {}
         self._side_tasks: set[asyncio.Task[None]] = set()
         self._handlers: dict[str, Callable[..., Awaitable[Record | Encoded]]] = {
@@ -265,10 +285,11 @@ class Server:
     ) -> Tool:
         """Add a tool at run time; as `tool`, and returns its definition."""
         hints = _annotations(annotations, ToolAnnotations)
+        _check_meta(meta)
         entry: ToolLike
         if input_schema is not None:
             definition = Tool(
-                name=name or fn.__name__,
+                name=_tool_name(name or fn.__name__),
                 title=title,
                 description=description or inspect.getdoc(fn),
                 input_schema=input_schema,
@@ -277,11 +298,11 @@ class Server:
                 icons=list(icons) or None,
                 meta=meta,
             )
-            entry = RawToolEntry(definition, fn, thread, self._pool.run)
+            entry = RawToolEntry(definition, fn, thread, self._pool.run, _warn_of_repairs)
         else:
             binding = bind(fn, context_type=Context, name=name, description=description)
             definition = Tool(
-                name=binding.name,
+                name=_tool_name(binding.name),
                 title=title,
                 description=binding.description,
                 input_schema=binding.input_schema,
@@ -290,7 +311,14 @@ class Server:
                 icons=list(icons) or None,
                 meta=meta,
             )
-            entry = ToolEntry(definition, binding, thread, self._pool.run, _warn_of_repairs)
+            entry = ToolEntry(
+                definition,
+                binding,
+                thread,
+                self._pool.run,
+                _warn_of_repairs,
+                is_checked=output_schema is not None,
+            )
         self.tools.add(entry, enabled=enabled, replace=replace)
         return definition
 
@@ -374,6 +402,9 @@ class Server:
     ) -> Resource | ResourceTemplate:
         """Add a resource or a template at run time; text or bytes may stand for a function."""
         template = UriTemplate(uri)
+        if not template.variables:
+            _check_uri(uri)
+        _check_meta(meta)
         hints = _annotations(annotations, Annotations)
         if not callable(source):
             if template.variables:
@@ -518,6 +549,7 @@ class Server:
         replace: bool = False,
     ) -> Prompt:
         """Add a prompt at run time; as `prompt`, and returns its definition."""
+        _check_meta(meta)
         binding = bind_prompt(fn, context_type=Context, name=name, description=description)
         definition = Prompt(
             name=binding.name,
@@ -614,12 +646,18 @@ class Server:
             self._drivers[driver] = asyncio.get_running_loop()
             try:
                 driver.start()
+                if self._keep_alive_s is not None:
+                    driver.watch(
+                        self._keep_alive_s, self._keep_alive_timeout_s or self._keep_alive_s
+                    )
                 error = await asyncio.shield(driver.closed)
                 if error is not None:
                     log.info("a connection ended: %s", error)
             finally:
                 self._drivers.pop(driver, None)
                 self._roots.pop(driver, None)
+                for ident in [one for one, of in self._elicitations.items() if of is driver]:
+                    del self._elicitations[ident]
                 await driver.aclose()
         finally:
             await self._lifespan.leave()
@@ -631,18 +669,30 @@ class Server:
     @property
     def capabilities(self) -> ServerCapabilities:
         """What a client that connects now is told."""
-        has_resources = len(self.resources) or len(self.templates)
-        completes = self._completers or any(
-            entry.choices(argument.name)
-            for entry in self.prompts
-            for argument in entry.definition.arguments or ()
+        extra = self._declares
+        has_tools = self.tools.is_used or "tools" in extra
+        has_prompts = self.prompts.is_used or "prompts" in extra
+        has_resources = self.resources.is_used or self.templates.is_used or "resources" in extra
+        completes = (
+            self._completers
+            or "completions" in extra
+            or any(
+                entry.choices(argument.name)
+                for entry in self.prompts
+                for argument in entry.definition.arguments or ()
+            )
+            or any(
+                entry.choices(variable)
+                for entry in self.templates
+                for variable in entry.template.variables
+            )
         )
         return ServerCapabilities(
-            tools=ToolsCapability(list_changed=True) if len(self.tools) else None,
+            tools=ToolsCapability(list_changed=True) if has_tools else None,
             resources=ResourcesCapability(subscribe=True, list_changed=True)
             if has_resources
             else None,
-            prompts=PromptsCapability(list_changed=True) if len(self.prompts) else None,
+            prompts=PromptsCapability(list_changed=True) if has_prompts else None,
             logging=LoggingCapability(),
             completions=CompletionsCapability() if completes else None,
         )
@@ -654,8 +704,21 @@ class Server:
     ) -> Record | Encoded:
         """Find the handler and call it, through the middleware when there is any."""
         handler = self._handlers[exchange.method.name]
-        if not self._middleware:
-            return await handler(driver, exchange, params)
+        try:
+            if not self._middleware:
+                return await handler(driver, exchange, params)
+            return await self._through_middleware(handler, driver, exchange, params)
+        except UrlElicitationRequired as required:
+            self._check_required(driver, exchange, required)
+            raise
+
+    async def _through_middleware(
+        self,
+        handler: Callable[..., Awaitable[Record | Encoded]],
+        driver: Driver,
+        exchange: Exchange,
+        params: Record,
+    ) -> Record:
         context = Context(self, driver, exchange, params)
 
         async def innermost(given: Record) -> Record:
@@ -715,6 +778,29 @@ class Server:
             raise
         except Exception:  # noqa: BLE001 - logged in full under its id
             return _tool_failure(f"{params.name} failed {_report(params.name)}")
+
+    def _check_required(
+        self, driver: Driver, exchange: Exchange, required: UrlElicitationRequired
+    ) -> None:
+        """What such an error lists: at least one elicitation, each with a URL and an id.
+
+        Raises:
+            InternalError: it lists something else, or the client cannot send its user anywhere.
+        """
+        try:
+            if not required.elicitations:
+                raise ValueError("it lists no elicitation")
+            for one in required.elicitations:
+                params = msgspec.convert(one, ElicitParams)
+                if params.mode != "url" or not params.elicitation_id:
+                    raise ValueError("each elicitation in it has the mode url, and an id")
+                check_elicitation(params)
+                check_params(params, exchange.dialect, driver.engine.peer_capabilities)
+                self._elicitations.setdefault(params.elicitation_id, driver)
+        except (ValueError, LocalError):
+            raise InternalError(
+                f"a required elicitation could not be told {_report('-32042')}"
+            ) from None
 
     # --- resources, for clients ---------------------------------------------------------------------
 
@@ -821,6 +907,7 @@ class Server:
             if family is None and self.resources.get(target) is None:
                 raise InvalidParams(f"unknown resource template {target[:128]!r}")
             known = [] if family is None else list(family.template.variables)
+            choices = None if family is None else family.choices(argument.name)
         if argument.name not in known:
             raise InvalidParams(f"{target[:128]!r} has no argument {argument.name[:128]!r}")
         completer = self._completers.get(target)
@@ -867,17 +954,52 @@ class Server:
 
     def _note_change(self, kind: str) -> None:
         """Announce at the end of this turn of the loop, once for any number of changes."""
-        if not self._changed:
-            asyncio.get_running_loop().call_soon(self._announce)
-        self._changed.add(kind)
+        loop = asyncio.get_running_loop()
+        kinds = self._changed.get(loop)
+        if kinds is None:
+            kinds = self._changed[loop] = set()
+            loop.call_soon(self._announce, loop)
+        kinds.add(kind)
 
-    def _announce(self) -> None:
-        kinds, self._changed = self._changed, set()
-        for driver in list(self._drivers):
+    def _announce(self, loop: asyncio.AbstractEventLoop) -> None:
+        kinds = self._changed.pop(loop)
+        for driver, at_home in list(self._drivers.items()):
+            if at_home is not loop:
+                continue
             for kind in sorted(kinds):
                 method = f"notifications/{kind}/list_changed"
                 if driver.engine.may_send(method):
                     driver.notify(method, NoParams())
+
+    # --- elicitation ------------------------------------------------------------------------------
+
+    def elicitation_complete(self, elicitation_id: str) -> None:
+        """Tell the client that was sent to a URL that what happened there has ended.
+
+        May be called from any thread, long after the request that asked. An id that nobody was
+        asked under, or whose client has gone, is ignored.
+
+        Spec: client/elicitation#completion-notifications-for-url-mode-elicitation
+        """
+        driver = self._elicitations.pop(elicitation_id, None)
+        loop = None if driver is None else self._drivers.get(driver)
+        if driver is not None and loop is not None:
+            _in_loop(loop, partial(self._tell_complete, driver, elicitation_id))
+
+    def _tell_complete(self, driver: Driver, elicitation_id: str) -> None:
+        if driver.engine.may_send("notifications/elicitation/complete"):
+            driver.notify(
+                "notifications/elicitation/complete",
+                ElicitationCompleteParams(elicitation_id=elicitation_id),
+            )
+
+    def expect_elicitation(self, elicitation_id: str, driver: Driver) -> None:
+        """Remember whom an elicitation by URL was put to. ValueError for an id that is in use."""
+        if elicitation_id in self._elicitations:
+            raise ValueError(f"the elicitation id {elicitation_id[:64]!r} is in use")
+        while len(self._elicitations) >= MAX_ELICITATIONS:
+            del self._elicitations[next(iter(self._elicitations))]
+        self._elicitations[elicitation_id] = driver
 
     # --- what a context needs -----------------------------------------------------------------------
 
@@ -895,6 +1017,14 @@ class Server:
         if declared is not None and declared.list_changed:
             self._roots[driver] = roots
 
+
+# 10,000 users sent to a URL at once; the oldest are forgotten first, and then never told complete.
+MAX_ELICITATIONS = 10_000
+
+# Comparing texts costs the product of their lengths: 1,000 choices against 64 characters take a few
+# milliseconds.
+MAX_COMPARED = 1_000
+MAX_TYPED = 64
 
 # 64 pages in all: lists are short; only a client that walks a huge one would need more.
 MAX_KEPT_PAGES = 64
@@ -935,8 +1065,8 @@ def _tool_failure(text: str) -> CallToolResult:
     return CallToolResult(content=[TextContent(text=text)], is_error=True)
 
 
-def _warn_of_repairs(tool: str, call: Call) -> None:
-    for repair in call.repairs:
+def _warn_of_repairs(tool: str, repairs: Sequence[Repair]) -> None:
+    for repair in repairs:
         log.warning("arguments of %s: %s", tool, repair)
 
 
@@ -944,20 +1074,58 @@ R = TypeVar("R", bound=Record)
 
 
 def _annotations(given: R | Mapping[str, Any] | None, record: type[R]) -> R | None:
+    """Annotations from a mapping, by their names in Python or on the wire."""
     if given is None or isinstance(given, record):
         return given
+    names = {field.encode_name: field.name for field in msgspec.structs.fields(record)}
+    members: dict[str, Any] = {}
+    for key, value in cast("Mapping[str, Any]", given).items():
+        name = names.get(key, key)
+        if name not in names.values():
+            raise Misconfigured(f"there is no annotation {key!r}; there are {', '.join(names)}")
+        members[name] = value
+    made = record(**members)
     try:
-        return msgspec.convert(dict(cast("Mapping[str, Any]", given)), record)
+        msgspec.convert(msgspec.to_builtins(made), record)
     except msgspec.ValidationError as fault:
         raise Misconfigured(f"annotations: {fault}") from None
+    return made
+
+
+def _tool_name(name: str) -> str:
+    try:
+        check_tool_name(name)
+    except ValueError as fault:
+        raise Misconfigured(f"{fault}; give another with name=") from None
+    return name
+
+
+def _check_uri(uri: str) -> None:
+    try:
+        check_uri(uri)
+    except ValueError as fault:
+        raise Misconfigured(str(fault)) from None
+
+
+def _check_meta(meta: Meta | None) -> None:
+    try:
+        check_meta_keys(meta or ())
+    except ValueError as fault:
+        raise Misconfigured(str(fault)) from None
 
 
 def _near(choices: Sequence[str], typed: str) -> list[str]:
-    """The choices that fit what was typed: those that begin with it, then those that hold it."""
+    """The choices that fit what was typed, best first.
+
+    Those that begin with it, those that hold it, then those it could be a slip of the fingers for.
+    """
     wanted = typed.casefold()
     begin = [one for one in choices if one.casefold().startswith(wanted)]
     hold = [one for one in choices if wanted in one.casefold() and one not in begin]
-    return begin + hold
+    if begin or hold:
+        return begin + hold
+    by_fold = {one.casefold(): one for one in choices[:MAX_COMPARED]}
+    return [by_fold[fold] for fold in get_close_matches(wanted[:MAX_TYPED], by_fold)]
 
 
 def _bounded(found: Sequence[str] | Completion) -> Completion:

@@ -18,6 +18,16 @@ from typing import Annotated, Any, Protocol
 import msgspec
 
 from dragoman.errors import ArgumentFault, InvalidArguments, Misconfigured, MissingExtra
+from dragoman.model.faults import (
+    Repair,
+    closest,
+    describe,
+    find_faults,
+    kinds,
+    preview,
+    repair,
+    unknown_name,
+)
 from dragoman.model.prompts import PromptArgument
 from dragoman.model.tools import CallToolResult
 from dragoman.server.annotations import (
@@ -28,16 +38,6 @@ from dragoman.server.annotations import (
     survey,
 )
 from dragoman.server.docstrings import Docstring, parse_docstring
-from dragoman.server.faults import (
-    Repair,
-    closest,
-    describe,
-    find_faults,
-    kinds,
-    preview,
-    repair,
-    unknown_name,
-)
 from dragoman.server.results import NO_OUTPUT, Output, is_content, to_result
 from dragoman.server.schemas import (
     Definitions,

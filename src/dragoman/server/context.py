@@ -8,13 +8,14 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from dragoman.errors import PeerError, UrlElicitationRequired
 from dragoman.jsonrpc.frame import Principal
 from dragoman.model.base import Implementation, Meta, NoParams, Record
 from dragoman.model.capabilities import ClientCapabilities
-from dragoman.model.checks import check_sampling
+from dragoman.model.checks import check_elicitation, check_sampling, check_sampling_result
 from dragoman.model.content import SamplingBlock, TextContent
-from dragoman.model.elicitation import ElicitationCompleteParams, ElicitParams, ElicitResult
-from dragoman.model.logging import LoggingLevel, LogMessageParams
+from dragoman.model.elicitation import ElicitParams, ElicitResult
+from dragoman.model.logging import LEVELS, LoggingLevel, LogMessageParams
 from dragoman.model.prompts import PromptMessage
 from dragoman.model.resources import ReadResourceResult
 from dragoman.model.roots import ListRootsResult, Root
@@ -28,6 +29,7 @@ from dragoman.model.sampling import (
 )
 from dragoman.model.tools import Tool
 from dragoman.protocol.calls import Exchange
+from dragoman.protocol.negotiation import check_params
 from dragoman.runtime.driver import Driver
 from dragoman.server.asking import DirectAsk, Strategy
 from dragoman.server.forms import Elicited, Form
@@ -46,6 +48,9 @@ class Serving(Protocol):
     """What a context needs of the server behind it."""
 
     @property
+    def name(self) -> str: ...
+
+    @property
     def state(self) -> Any: ...
 
     def filter_log(self, params: LogMessageParams) -> LogMessageParams | None: ...
@@ -53,6 +58,10 @@ class Serving(Protocol):
     def roots_of(self, driver: Driver) -> list[Root] | None: ...
 
     def keep_roots(self, driver: Driver, roots: list[Root]) -> None: ...
+
+    def expect_elicitation(self, elicitation_id: str, driver: Driver) -> None: ...
+
+    def elicitation_complete(self, elicitation_id: str) -> None: ...
 
     async def read_resource(self, uri: str, context: Context) -> ReadResourceResult: ...
 
@@ -124,12 +133,18 @@ class Context:
     async def log(self, level: LoggingLevel, data: Any, *, logger: str | None = None) -> None:
         """Send a log message. `data` is text or any JSON; never put a secret in it.
 
-        Nothing is sent below the level the client chose, over the rate limit, or once the request
-        is over.
+        `logger` is the server's name unless given. Nothing is sent below the level the client
+        chose, over the rate limit, or once the request is over.
+
+        Raises:
+            ValueError: the data is no JSON, or there is no such level.
+
         Spec: server/utilities/logging
         """
         driver = self._driver
-        params = LogMessageParams(level=level, data=data, logger=logger)
+        if level not in LEVELS:
+            raise ValueError(f"{level!r} is not one of {', '.join(LEVELS)}")
+        params = LogMessageParams(level=level, data=data, logger=logger or self.server.name)
         filtered = self.server.filter_log(params)
         if filtered is not None:
             driver.engine.log(filtered, now=driver.clock.now(), about=self._exchange.id)
@@ -220,6 +235,7 @@ class Context:
         Raises:
             NotNegotiated: the client has no model to ask, or none that uses tools.
             ValueError: the messages break a rule of sampling.
+            PeerError: the answer does.
             RemoteFailure: it was refused (`code` -1 when by the user) or failed.
             DeadlineExceeded, LinkError: no answer came.
 
@@ -245,9 +261,14 @@ class Context:
             else tool_choice,
         )
         check_sampling(params)
-        return await self.asking.ask(
+        result = await self.asking.ask(
             "sampling/createMessage", params, CreateMessageResult, timeout_s=timeout_s
         )
+        try:
+            check_sampling_result(result)
+        except ValueError as fault:
+            raise PeerError(f"the client's answer breaks a rule of sampling: {fault}") from None
+        return result
 
     def _allowed_context(self, wanted: _IncludeContext | None) -> _IncludeContext | None:
         """What may be asked of the client: some revisions make it a capability of its own."""
@@ -274,7 +295,11 @@ class Context:
         Spec: client/elicitation
         """
         form = Form(schema)
-        params = ElicitParams(message=message, requested_schema=form.schema)
+        # Revisions with more than one mode want it named; the others have no word for it.
+        mode: Literal["form"] | None = (
+            "form" if self._exchange.dialect.facts.has_url_elicitation else None
+        )
+        params = ElicitParams(message=message, mode=mode, requested_schema=form.schema)
         result = await self.asking.ask(
             "elicitation/create", params, ElicitResult, timeout_s=timeout_s
         )
@@ -290,33 +315,52 @@ class Context:
     ) -> Elicited[None]:
         """Send the user to a URL, for what must not pass through the client.
 
-        The answer says only whether the user agreed; call `elicitation_complete` with the id when
-        what happens there has ended.
+        The answer says only whether the user agreed; call `elicitation_complete` with the id, here
+        or later on the server, when what happens there has ended.
 
         Raises:
-            ValueError: the URL is not absolute.
+            ValueError: the URL is not absolute, or the id is in use.
             Others as `elicit`.
 
         Spec: client/elicitation#url-mode
         """
+        params = self._url_params(message, url, elicitation_id)
+        self.server.expect_elicitation(params.elicitation_id or "", self._driver)
+        result = await self.asking.ask(
+            "elicitation/create", params, ElicitResult, timeout_s=timeout_s
+        )
+        return Elicited(result.action, None, None)
+
+    def url_required(
+        self, message: str, url: str, *, elicitation_id: str | None = None
+    ) -> UrlElicitationRequired:
+        """The error that ends this request until the user has been at a URL: raise it.
+
+        Raises:
+            NotNegotiated, CannotLower: the client cannot send its user anywhere.
+            ValueError: the URL is not absolute, or the id is in use.
+
+        Spec: client/elicitation#url-elicitation-required-error
+        """
+        params = self._url_params(message, url, elicitation_id)
+        check_params(params, self._exchange.dialect, self.client_capabilities)
+        self.server.expect_elicitation(params.elicitation_id or "", self._driver)
+        return UrlElicitationRequired(message, [msgspec.to_builtins(params)])
+
+    @staticmethod
+    def _url_params(message: str, url: str, elicitation_id: str | None) -> ElicitParams:
         params = ElicitParams(
             message=message,
             mode="url",
             url=url,
             elicitation_id=elicitation_id or os.urandom(16).hex(),
         )
-        result = await self.asking.ask(
-            "elicitation/create", params, ElicitResult, timeout_s=timeout_s
-        )
-        return Elicited(result.action, None, None)
+        check_elicitation(params)
+        return params
 
     async def elicitation_complete(self, elicitation_id: str) -> None:
-        """Tell the client that what happened behind a URL has ended."""
-        self._driver.notify(
-            "notifications/elicitation/complete",
-            ElicitationCompleteParams(elicitation_id=elicitation_id),
-            about=self._exchange.id,
-        )
+        """Tell the client that what happened behind a URL has ended; see the server's method."""
+        self.server.elicitation_complete(elicitation_id)
 
     async def list_roots(self, *, timeout_s: float | None = None) -> list[Root]:
         """The folders the user opened to this server.

@@ -9,19 +9,19 @@ from typing import Any, Protocol
 import msgspec
 
 from dragoman.errors import (
-    InvalidArguments,
     Misconfigured,
     ResourceNotFound,
 )
 from dragoman.model.completion import Completion
 from dragoman.model.content import ContentBlock, ResourceContents, TextContent
+from dragoman.model.faults import Repair
 from dragoman.model.prompts import GetPromptResult, Prompt, PromptMessage
 from dragoman.model.resources import ReadResourceResult, Resource, ResourceTemplate
 from dragoman.model.tools import CallToolResult, Tool
 from dragoman.model.uri_template import TraversalRefused, UriTemplate
 from dragoman.server.binding import Binding, Call, PromptBinding, ResourceBinding
 from dragoman.server.context import Context
-from dragoman.server.results import as_blocks, to_data
+from dragoman.server.results import as_blocks, to_data, to_result
 
 __all__ = [
     "Completer",
@@ -80,7 +80,16 @@ class ToolLike(Protocol):
 class ToolEntry:
     """A tool made from a function."""
 
-    __slots__ = ("_binding", "_fn", "_is_direct", "definition", "key", "wants_context", "warn")
+    __slots__ = (
+        "_binding",
+        "_fn",
+        "_is_direct",
+        "_output",
+        "definition",
+        "key",
+        "wants_context",
+        "warn",
+    )
 
     def __init__(
         self,
@@ -88,7 +97,9 @@ class ToolEntry:
         binding: Binding,
         in_thread: bool | None,
         run: Run,
-        warn: Callable[[str, Call], None],
+        warn: Callable[[str, Sequence[Repair]], None],
+        *,
+        is_checked: bool = False,
     ) -> None:
         self.definition = definition
         self.key = definition.name
@@ -97,6 +108,8 @@ class ToolEntry:
         self._is_direct = binding.is_async and not self._fn.in_thread
         self.wants_context = self._fn.wants_context
         self.warn = warn
+        # A schema of the author's own says more than the return annotation that was checked.
+        self._output = _OutputCheck(definition) if is_checked else None
 
     async def call(self, raw: msgspec.Raw, context: Context | None) -> CallToolResult:
         """Call the function.
@@ -108,18 +121,65 @@ class ToolEntry:
         binding = self._binding
         call = binding.parse(raw)
         if call.repairs:
-            self.warn(self.key, call)
+            self.warn(self.key, call.repairs)
         if self._is_direct:
             value = await binding.call(call, context)
         else:
             value = await self._fn(call, context)
-        return binding.to_result(value)
+        result = binding.to_result(value)
+        if self._output is not None or value is result:
+            return self._checked(result)
+        return result
+
+    def _checked(self, result: CallToolResult) -> CallToolResult:
+        if self._output is None:
+            if self.definition.output_schema is None:
+                return result
+            self._output = _OutputCheck(self.definition)
+        return self._output(result)
+
+
+class _OutputCheck:
+    """Holds results against the output schema of their tool.
+
+    Spec: 2025-06-18 server/tools#output-schema
+    """
+
+    __slots__ = ("_check", "_name")
+
+    def __init__(self, definition: Tool) -> None:
+        from dragoman.model.schema_check import SchemaCheck
+
+        self._name = definition.name
+        self._check = SchemaCheck(definition.output_schema)
+
+    def __call__(self, result: CallToolResult) -> CallToolResult:
+        """The result, when it fits or says that the tool failed. Misconfigured when not."""
+        if result.is_error:
+            return result
+        if result.structured_content is None:
+            raise Misconfigured(f"{self._name} has an output schema, but returned no such data")
+        faults = self._check.faults(result.structured_content)
+        if faults:
+            said = "; ".join(str(fault) for fault in faults)
+            raise Misconfigured(f"{self._name} returned what its output schema forbids: {said}")
+        return result
 
 
 class RawToolEntry:
     """A tool with a hand-written schema: its function takes the arguments as one dict."""
 
-    __slots__ = ("_check", "_fn", "_run", "_takes_context", "definition", "key", "wants_context")
+    __slots__ = (
+        "_check",
+        "_fn",
+        "_output",
+        "_run",
+        "_takes_context",
+        "_warn",
+        "definition",
+        "key",
+        "wants_context",
+    )
 
     def __init__(
         self,
@@ -127,11 +187,14 @@ class RawToolEntry:
         fn: Callable[..., Any],
         in_thread: bool | None,
         run: Run,
+        warn: Callable[[str, Sequence[Repair]], None],
     ) -> None:
-        from dragoman.server.schema_check import SchemaCheck
+        from dragoman.model.schema_check import SchemaCheck
 
         self.definition = definition
         self.key = definition.name
+        self._warn = warn
+        self._output = None if definition.output_schema is None else _OutputCheck(definition)
         self._check = SchemaCheck(definition.input_schema)
         self._fn = fn
         is_async = inspect.iscoroutinefunction(fn)
@@ -141,11 +204,9 @@ class RawToolEntry:
 
     async def call(self, raw: msgspec.Raw, context: Context | None) -> CallToolResult:
         """Check the arguments against the schema and call the function."""
-        text = bytes(raw)
-        arguments = {} if text in (b"", b"null") else msgspec.json.decode(text)
-        faults = self._check.faults(arguments)
-        if faults:
-            raise InvalidArguments(faults, what=f"arguments for {self.key}")
+        arguments, repairs = self._check.parse(raw, name=self.key)
+        if repairs:
+            self._warn(self.key, repairs)
         given = (arguments, context) if self._takes_context else (arguments,)
         if self._run is not None:
             value = await self._run(lambda: self._fn(*given))
@@ -153,9 +214,8 @@ class RawToolEntry:
             value = self._fn(*given)
         if inspect.isawaitable(value):
             value = await value
-        from dragoman.server.results import to_result
-
-        return to_result(value)
+        result = to_result(value)
+        return result if self._output is None else self._output(result)
 
 
 # --- resources ----------------------------------------------------------------------------------
@@ -230,6 +290,10 @@ class TemplateEntry:
         self._binding = binding
         self._fn = _Function(binding, in_thread, run)
 
+    def choices(self, variable: str) -> Sequence[str] | None:
+        """The values of a variable that is a choice (an Enum or a Literal)."""
+        return _choices(self._binding, variable)
+
     def match(self, uri: str) -> Mapping[str, Any] | None:
         """The variables in a URI, or None when it is not of this family.
 
@@ -278,10 +342,14 @@ class PromptEntry:
 
     def choices(self, argument: str) -> Sequence[str] | None:
         """The values of an argument that is a choice (an Enum or a Literal)."""
-        for one in self._binding.arguments:
-            if one.name == argument:
-                return choices_in(one.schema, self._binding.definitions)
-        return None
+        return _choices(self._binding, argument)
+
+
+def _choices(binding: PromptBinding | ResourceBinding, argument: str) -> Sequence[str] | None:
+    for one in binding.arguments:
+        if one.name == argument:
+            return choices_in(one.schema, binding.definitions)
+    return None
 
 
 def choices_in(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[str] | None:

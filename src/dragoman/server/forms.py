@@ -95,7 +95,7 @@ class Form:
             return Elicited(result.action, None, None)
         content = dict(result.content or {})
         if isinstance(self._shape, dict):
-            from dragoman.server.faults import find_faults
+            from dragoman.model.faults import find_faults
 
             faults = find_faults(self.schema, content)
             if faults:

@@ -117,6 +117,11 @@ class Registry(Generic[E]):
     def __len__(self) -> int:
         return len(self._visible)
 
+    @property
+    def is_used(self) -> bool:
+        """Whether there is any entry, were it a hidden one."""
+        return bool(self._slots)
+
     def suggest(self, key: str) -> str:
         """A helpful end for "there is no such ..."."""
         near = get_close_matches(key, list(self._visible), n=1)

@@ -27,8 +27,8 @@ from dragoman.model.content import (
     ResourceLink,
     TextContent,
 )
+from dragoman.model.faults import preview
 from dragoman.model.tools import CallToolResult
-from dragoman.server.faults import preview
 from dragoman.server.schemas import Schema, from_text, to_text
 
 __all__ = [

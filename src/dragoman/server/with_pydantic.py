@@ -22,8 +22,8 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from dragoman.errors import ArgumentFault, Misconfigured
 from dragoman.model.base import JSON
+from dragoman.model.faults import preview
 from dragoman.server.annotations import map_type
-from dragoman.server.faults import preview
 from dragoman.server.schemas import REF, Schema
 
 __all__ = ["PydanticType", "field_factory", "field_name", "tidy"]
