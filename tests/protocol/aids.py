@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, TypeVar
 
+import msgspec
+
 from dragoman.model.base import EmptyResult, Implementation, NoParams, PageParams, Record
 from dragoman.model.capabilities import (
     ClientCapabilities,
@@ -305,9 +307,15 @@ def fault_kinds(events: list[Event]) -> list[FaultKind]:
     return [event.kind for event in events if isinstance(event, Fault)]
 
 
+def on_the_wire(method: str) -> dict[str, Any]:
+    """Parameters of a method as plain JSON."""
+    params: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(PARAMS[method]))
+    return params
+
+
 def ask(engine: Engine, ident: Any, method: str, *, token: Any = None) -> RequestArrived:
     """Have a peer ask something that the engine takes."""
-    params = json.loads(engine.dialect.encode(PARAMS[method], lambda loss: None))
+    params = on_the_wire(method)
     if token is not None:
         params["_meta"] = {"progressToken": token}
     return only(tell(engine, request(ident, method, params)), RequestArrived)

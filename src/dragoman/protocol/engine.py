@@ -471,6 +471,8 @@ class Engine:
 
     def refuse(self, noise: Noise) -> list[Event]:
         """Take note of a frame the link could not hold: whoever waits for it hears of it."""
+        if self.state is State.CLOSED:
+            return [Fault(FaultKind.WRONG_TIME, "a frame came after the end", noise.head[:256])]
         ident, is_request = codec.find_id(noise.head, noise.tail)
         detail = f"a frame of {noise.size} bytes is over the limit of {noise.limit}"
         self._events.append(Fault(FaultKind.TOO_LARGE, detail, noise.head[:256]))
@@ -793,16 +795,14 @@ class Engine:
                 detail = f"the answer to {call.method.name} is no valid message: {bad.reason}"
                 self._lose(call, PeerError(detail))
             return
-        if self.side is Side.CLIENT and bad.kind == "parse" and bad.id is None:
-            # What a child prints by mistake is no request and wants no answer.
-            return
         error = ParseError(bad.reason) if bad.kind == "parse" else InvalidRequest(bad.reason)
         self._reply_unreadable(bad.id, error, batch)
 
     def _reply_unreadable(
         self, ident: RequestId | None, error: RequestError, batch: BatchReply | None
     ) -> None:
-        if self.state is State.CLOSED:
+        if self.side is Side.CLIENT and ident is None and batch is None:
+            # What a child prints by mistake is no request and wants no answer.
             return
         body = ErrorBody(error.code, error.message)
         frame = codec.failure(ident, body, null_id=self.dialect.facts.sends_null_id)
