@@ -10,11 +10,13 @@ and back through `Engine.answer` and `Link.send`.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import os
-import sys
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+import types
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from typing import Any, Protocol, TypeVar
 
 from dragoman.errors import (
     DeadlineExceeded,
@@ -48,8 +50,13 @@ __all__ = ["Driver", "Encoded", "Handler", "Tap", "report_failure"]
 
 log = logging.getLogger("dragoman.runtime")
 
+T = TypeVar("T")
+
 Tap = Callable[[str, bytes], None]
 """Sees every frame: ("sent" or "received", the frame). Must not block and must not raise."""
+
+# 256 requests: about two milliseconds of work before the loop may look at anything else.
+MAX_IN_A_ROW = 256
 
 # 5 s: how long handlers may take to end after they were cancelled, before we go on without them.
 HANDLER_GRACE_S = 5.0
@@ -132,6 +139,9 @@ class Driver:
         self.tap = tap
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[LinkError | None] = self._loop.create_future()
+        self._queue: deque[tuple[Exchange, Record]] = deque()
+        self._checking = False
+        self._hands: set[asyncio.Task[None]] = set()
         self._running: dict[Exchange, asyncio.Task[None]] = {}
         self._timer: Timer | None = None
         self._timer_at = 0.0
@@ -139,7 +149,6 @@ class Driver:
         self._watching: asyncio.Task[None] | None = None
         self._heard_at = self.clock.now()
         self._lost: LinkError | None = None
-        self._spawn = _eager_task if sys.version_info >= (3, 12) else self._loop.create_task
 
     def start(self) -> None:
         """Begin to receive."""
@@ -157,6 +166,8 @@ class Driver:
             events = receive(frame, now=now, seen=seen)
             if events:
                 self._dispatch(events)
+        if self._queue and not self._checking:
+            self._lend_hand()
         self.flush()
 
     def frame_refused(self, noise: Noise) -> None:
@@ -180,6 +191,9 @@ class Driver:
         """Hand the outbox to the link, take note of new deadlines, and mind the back-pressure."""
         engine = self.engine
         link = self.link
+        events = engine.drain_events()
+        if events:
+            self._note(events)
         out = engine.take()
         if out:
             try:
@@ -266,7 +280,6 @@ class Driver:
     ) -> Record:
         future: asyncio.Future[Record] = self._loop.create_future()
         call.context = _Waiter(future, on_progress)
-        self._note(self.engine.drain_events())
         self.flush()
         try:
             return await future
@@ -282,7 +295,6 @@ class Driver:
     def notify(self, method: str, params: Record, *, about: int | str | None = None) -> None:
         """Tell the peer. Raises as `Engine.notify` does."""
         self.engine.notify(method, params, about=about)
-        self._note(self.engine.drain_events())
         self.flush()
 
     # --- watching -------------------------------------------------------------------------------------
@@ -348,11 +360,7 @@ class Driver:
             # By exact type: this runs for every message, and isinstance costs five times as much.
             kind = type(event)
             if kind is RequestArrived:
-                exchange: Exchange = event.exchange  # type: ignore[union-attr]
-                params: Record = event.params  # type: ignore[union-attr]
-                task = self._spawn(self._run(exchange, params))
-                if not task.done():
-                    self._running[exchange] = task
+                self._queue.append(event)  # type: ignore[arg-type]
             elif kind is Answered or kind is Failed:
                 self._settle(event)  # type: ignore[arg-type]
             elif kind is ProgressArrived:
@@ -370,8 +378,6 @@ class Driver:
         task = self._running.get(exchange)
         if task is not None:
             task.cancel()
-            # A task that had not begun yet never comes to its own `finally`.
-            task.add_done_callback(lambda _: self._running.pop(exchange, None))
 
     def _note(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -401,11 +407,59 @@ class Driver:
         except Exception:
             log.exception("a progress callback failed")
 
+    # --- the peer's requests ----------------------------------------------------------------------
+
+    def _lend_hand(self) -> None:
+        """Start a task that works off the queue, and see to it that it does not get stuck.
+
+        Most handlers end without waiting, so one task does for all requests of a batch. One that
+        waits keeps its task to itself: the check, right after the task's first step, then lends
+        another to the rest.
+        """
+        hand = self._loop.create_task(self._work())
+        self._hands.add(hand)
+        if len(self._queue) > 1:
+            self._checking = True
+            self._loop.call_soon(self._check_hands)
+
+    def _check_hands(self) -> None:
+        self._checking = False
+        if self._queue:
+            self._lend_hand()
+        self.flush()
+
+    async def _work(self) -> None:
+        """Work off the queue, one request after the other."""
+        this = asyncio.current_task()
+        assert this is not None
+        queue = self._queue
+        in_a_row = 0
+        try:
+            while queue:
+                exchange, params = queue.popleft()
+                if exchange.is_over:
+                    # Cancelled before it began.
+                    continue
+                self._running[exchange] = this
+                await self._run(exchange, params)
+                if this.cancelling():
+                    # A task that was cancelled once may be cancelled again: it takes no new work.
+                    break
+                in_a_row += 1
+                if in_a_row % MAX_IN_A_ROW == 0:
+                    self.flush()
+                    await asyncio.sleep(0)
+        finally:
+            self._hands.discard(this)
+            if queue and not self._checking:
+                self._lend_hand()
+            self.flush()
+
     async def _run(self, exchange: Exchange, params: Record) -> None:
         """One request of the peer, from its event to its answer."""
         engine = self.engine
         try:
-            result = await self.handler.handle_request(self, exchange, params)
+            result = await _in_own_context(self.handler.handle_request(self, exchange, params))
             if type(result) is Encoded:
                 self._answer_encoded(exchange, result)
             else:
@@ -421,9 +475,7 @@ class Driver:
             name = exchange.method.name
             engine.fail(exchange, InternalError(f"{name} failed {report_failure(log, name)}"))
         finally:
-            self._running.pop(exchange, None)
-            self._note(engine.drain_events())
-            self.flush()
+            del self._running[exchange]
 
     def _answer_encoded(self, exchange: Exchange, result: Encoded) -> None:
         dialect = exchange.dialect
@@ -449,7 +501,7 @@ class Driver:
         finally:
             if not self.closed.done():
                 self.link_closed(None)
-            ours = (*self._running.values(), self._unclogging, self._watching)
+            ours = (*self._hands, self._unclogging, self._watching)
             # A handler that closes its own connection must not wait for itself.
             this = asyncio.current_task()
             tasks = [task for task in ours if task is not None and task is not this]
@@ -461,7 +513,26 @@ class Driver:
                     log.warning("a handler ignores its cancellation: %r", task)
 
 
-def _eager_task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """A task that runs at once up to its first wait: most handlers end there."""
-    loop = asyncio.get_running_loop()
-    return asyncio.Task(coroutine, loop=loop, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+@types.coroutine
+def _in_own_context(coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+    """Run a handler in context variables of its own, within the task that awaits this.
+
+    Requests share a task; what one sets must not be seen by the next.
+    """
+    run = contextvars.copy_context().run
+    step: Callable[..., Any] = coroutine.send
+    given: Any = None
+    while True:
+        try:
+            waits_for = run(step, given)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        try:
+            given = yield waits_for
+            step = coroutine.send
+        except GeneratorExit:
+            run(coroutine.close)
+            raise
+        except BaseException as error:  # noqa: BLE001 - it belongs to the handler
+            given = error
+            step = coroutine.throw
