@@ -177,7 +177,7 @@ def test_helpers_keep_their_annotations() -> None:
 
 
 def test_resource_contents_are_embedded() -> None:
-    contents = ResourceContents(uri="a://b", text="x")
+    contents = ResourceContents(uri="a://b", text="x", mime_type="text/plain")
     assert to_result(contents).content == [EmbeddedResource(resource=contents)]
 
 

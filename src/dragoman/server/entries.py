@@ -13,7 +13,7 @@ from dragoman.errors import (
     ResourceNotFound,
 )
 from dragoman.model.completion import Completion
-from dragoman.model.content import ContentBlock, ResourceContents, TextContent
+from dragoman.model.content import ResourceContents
 from dragoman.model.faults import Repair
 from dragoman.model.prompts import GetPromptResult, Prompt, PromptMessage
 from dragoman.model.resources import ReadResourceResult, Resource, ResourceTemplate
@@ -21,7 +21,7 @@ from dragoman.model.tools import CallToolResult, Tool
 from dragoman.model.uri_template import TraversalRefused, UriTemplate
 from dragoman.server.binding import Binding, Call, PromptBinding, ResourceBinding
 from dragoman.server.context import Context
-from dragoman.server.results import as_blocks, to_data, to_result
+from dragoman.server.results import as_blocks, checked_block, to_data, to_result
 
 __all__ = [
     "Completer",
@@ -132,11 +132,20 @@ class ToolEntry:
         return result
 
     def _checked(self, result: CallToolResult) -> CallToolResult:
+        """A result that the function made itself, or that has a schema of its own to fit."""
+        result = _with_checked_blocks(result)
         if self._output is None:
             if self.definition.output_schema is None:
                 return result
             self._output = _OutputCheck(self.definition)
         return self._output(result)
+
+
+def _with_checked_blocks(result: CallToolResult) -> CallToolResult:
+    content = [checked_block(block) for block in result.content]
+    if all(new is old for new, old in zip(content, result.content, strict=True)):
+        return result
+    return msgspec.structs.replace(result, content=content)
 
 
 class _OutputCheck:
@@ -215,6 +224,8 @@ class RawToolEntry:
         if inspect.isawaitable(value):
             value = await value
         result = to_result(value)
+        if value is result:
+            result = _with_checked_blocks(result)
         return result if self._output is None else self._output(result)
 
 
@@ -335,7 +346,7 @@ class PromptEntry:
         """The prompt, filled. Raises InvalidArguments for arguments that do not fit."""
         value = await self._fn(self._binding.parse(arguments), context)
         if isinstance(value, GetPromptResult):
-            return value
+            return msgspec.structs.replace(value, messages=_prompt_messages(value.messages))
         return GetPromptResult(
             description=self.definition.description, messages=_prompt_messages(value)
         )
@@ -370,17 +381,12 @@ def _prompt_messages(value: Any) -> list[PromptMessage]:
 def _prompt_message(value: Any) -> list[PromptMessage]:
     match value:
         case PromptMessage():
-            return [value]
+            return [msgspec.structs.replace(value, content=checked_block(value.content))]
         case {"role": "user" | "assistant" as role, "content": content}:
             return [PromptMessage(role=role, content=block) for block in as_blocks(content)]
         case None:
             return []
-    try:
-        blocks: list[ContentBlock] = as_blocks(value)
-    except Misconfigured:
-        text = msgspec.json.encode(to_data(value)).decode()
-        blocks = [TextContent(text=text)]
-    return [PromptMessage(role="user", content=block) for block in blocks]
+    return [PromptMessage(role="user", content=block) for block in as_blocks(value)]
 
 
 # --- completion ---------------------------------------------------------------------------------

@@ -13,11 +13,13 @@ import math
 import os
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
 from dragoman.errors import Misconfigured
 from dragoman.model.base import JSON, Annotations
+from dragoman.model.checks import check_content
 from dragoman.model.content import (
     AudioContent,
     ContentBlock,
@@ -38,6 +40,7 @@ __all__ = [
     "Image",
     "Output",
     "as_blocks",
+    "checked_block",
     "is_content",
     "to_data",
     "to_result",
@@ -138,7 +141,7 @@ class Audio(_Media):
 class File(_Media):
     """Any file to return, as an embedded resource.
 
-    `name` is what the reader sees; `uri` defaults to `resource:///` and that name. Text (by its
+    `name` is what the reader sees; `uri` defaults to `resource:///` and that name, encoded. Text (by its
     media type, and UTF-8 all through) travels as text, everything else as base64.
     """
 
@@ -164,7 +167,7 @@ class File(_Media):
         data = self.read()
         mime_type = self.mime_type(data)
         name = self.name or os.path.basename(self.path or "") or _file_name(mime_type)
-        uri = self.uri or f"resource:///{name}"
+        uri = self.uri or f"resource:///{quote(name)}"
         text = _as_text(data, mime_type)
         if text is None:
             contents = ResourceContents.of(uri, data, mime_type)
@@ -330,12 +333,31 @@ def as_blocks(value: Any) -> list[ContentBlock]:
             return [value.block()]
         case bytes() | bytearray() | memoryview():
             return [_of_bytes(bytes(value))]
-        case ResourceContents():
-            return [EmbeddedResource(resource=value)]
-        case TextContent() | ImageContent() | AudioContent() | ResourceLink() | EmbeddedResource():
+        case TextContent():
             return [value]
+        case ResourceContents():
+            return [checked_block(EmbeddedResource(resource=value))]
+        case ImageContent() | AudioContent() | ResourceLink() | EmbeddedResource():
+            return [checked_block(value)]
         case _:
             return [TextContent(text=NO_OUTPUT.write(value)[1])]
+
+
+def checked_block(block: ContentBlock) -> ContentBlock:
+    """A block of the author's own, with a media type where an embedded resource lacks one.
+
+    Raises:
+        Misconfigured: it is not what it says: no base64, no URI.
+    """
+    if isinstance(block, EmbeddedResource) and block.resource.mime_type is None:
+        kind = "text/plain" if block.resource.text is not None else "application/octet-stream"
+        resource = msgspec.structs.replace(block.resource, mime_type=kind)
+        block = msgspec.structs.replace(block, resource=resource)
+    try:
+        check_content(block)
+    except ValueError as fault:
+        raise Misconfigured(str(fault)) from None
+    return block
 
 
 def _of_bytes(data: bytes) -> ContentBlock:
