@@ -111,11 +111,9 @@ def grow_pipe(fd: int) -> None:
         import fcntl
 
         # Not a pipe, or the user's share is used up: it works as well at its old size.
-        try:
+        with contextlib.suppress(OSError):
             if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < GROWN_PIPE_BYTES:
                 fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, GROWN_PIPE_BYTES)
-        except OSError:
-            pass
 
 
 def loop_can_watch(fd: int) -> bool:

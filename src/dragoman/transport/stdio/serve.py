@@ -122,6 +122,9 @@ def _is_open(fd: int) -> bool:
 
 
 def _is_same_stream(one: int, other: int) -> bool:
+    if sys.platform == "win32":
+        # Pipes have no identity there: any two would look the same.
+        return False
     try:
         mode = os.fstat(one).st_mode
         # On a terminal all three are the same, and a person wants to see what is printed.
