@@ -25,10 +25,12 @@ from typing import (
     TypeVar,
 )
 
+import annotated_types
 import attrs
 import jsonschema
 import msgspec
 import pydantic
+import pydantic_core
 import pytest
 from typing_extensions import Doc, TypeAliasType, TypedDict
 
@@ -371,6 +373,36 @@ def test_defaults_are_shown_where_json_can_hold_them() -> None:
     }
 
 
+def test_constraints_of_annotated_types_hold_in_both_engines() -> None:
+    def tool(
+        a: Annotated[int, annotated_types.Ge(1), annotated_types.Lt(5)],
+        b: Annotated[list[int], annotated_types.Len(0, 2)],
+        c: Annotated[int, annotated_types.Interval(gt=0, le=3)],
+        d: Annotated[str, annotated_types.Predicate(str.islower)] = "x",
+        e: Annotated[int, annotated_types.Ge(1), pydantic.Field(description="both")] = 1,
+    ) -> None: ...
+
+    found = properties(tool)
+    assert found["a"] == {"type": "integer", "minimum": 1, "exclusiveMaximum": 5}
+    assert found["b"] == {"type": "array", "items": INT, "maxItems": 2}
+    assert found["c"] == {"type": "integer", "exclusiveMinimum": 0, "maximum": 3}
+    assert found["e"]["minimum"] == 1
+    told = faults(tool, {"a": 0, "b": [1, 2, 3], "c": 0, "d": "LOUD", "e": 0})
+    assert [path for path, _ in told] == ["a", "b", "c", "e", "d"]
+
+
+Tree = TypeAliasType("Tree", "list[Tree] | int")
+
+
+def test_named_aliases_are_written_out_and_recursive_ones_go_to_pydantic() -> None:
+    def tool(x: Names, y: dict[str, Names], z: Tree = 0) -> Any:
+        return x, y, z
+
+    assert properties(tool)["y"]["additionalProperties"] == {"type": "array", "items": STR}
+    assert run(tool, {"x": ["a"], "y": {}, "z": [1, [2, [3]]]}) == (["a"], {}, [1, [2, [3]]])
+    assert faults(tool, {"x": [1], "y": {}, "z": [1, ["a"]]})[0][0] == "x[0]"
+
+
 # --- what is left out -------------------------------------------------------------------------
 
 
@@ -515,6 +547,25 @@ class Opaque:
     pass
 
 
+def two_of_one_name(
+    a: Annotated[int, pydantic.Field(alias="b")], b: Annotated[int, pydantic.Field(alias="b")]
+) -> None: ...
+def bad_type(x: int) -> None: ...
+def bad_syntax(x: "list[") -> None: ...  # type: ignore[valid-type]  # noqa: F722
+def recursive_alias(x: list[Opaque2]) -> None: ...
+
+
+bad_type.__annotations__["x"] = "1 + None"
+
+
+class Opaque2:
+    """pydantic knows it, but has no JSON form for it."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        return pydantic_core.core_schema.is_instance_schema(cls)
+
+
 def opaque(x: Opaque) -> None: ...
 def opaque_inside(x: list[Opaque]) -> None: ...
 def unresolved(x: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821, UP037
@@ -531,6 +582,11 @@ def mixed_libraries(x: list[Circle | MyModel]) -> None: ...
         (generator, "generator"),
         (stream, "generator"),
         (opaque, "'x'.*Opaque"),
+        (two_of_one_name, "'b'"),
+        (bad_type, "'x'"),
+        (bad_syntax, "'x'"),
+        (recursive_alias, "'x'"),
+        (msgspec.Struct.__getattribute__, "cannot be read|object"),
         (opaque_inside, "'x'.*Opaque"),
         (unresolved, "'x'.*Nowhere"),
         (mixed_libraries, "'x'"),
@@ -759,6 +815,25 @@ def test_a_records_own_check_is_a_fault_beside_the_others() -> None:
     ]
 
 
+def test_a_dict_that_holds_no_json_is_refused() -> None:
+    def tool(a: Any) -> None: ...
+
+    loop: list[Any] = []
+    loop.append(loop)
+    for value in (object(), "\ud800", loop):
+        ((path, expected),) = faults(tool, {"a": value})
+        assert (path, expected) == ("", "JSON values")
+
+
+def test_a_fault_deep_inside_is_shown_by_its_own_value() -> None:
+    def tool(spans: dict[str, list[Span]]) -> None: ...
+
+    with pytest.raises(InvalidArguments) as caught:
+        bound(tool).parse({"spans": {"a": [{"start": 2, "end": 1}]}})
+    (fault,) = caught.value.faults
+    assert fault.got in ("an object with start, end", "an object with a")
+
+
 def test_a_million_wrong_values_are_refused_in_bounded_work() -> None:
     def tool(x: list[int]) -> None: ...
 
@@ -812,6 +887,24 @@ def test_models_and_fields_stand_beside_plain_types() -> None:
     }
     assert list(schema["properties"]) == ["m", "n", "from", "plain", "made"]
     assert run(with_model, {"m": {"a": 1}, "from": "you"}) == (MyModel(a=1), 3, "you", None, [])
+
+
+def test_a_default_that_pydantic_cannot_write_is_not_shown() -> None:
+    def tool(m: MyModel = SENTINEL) -> Any:  # type: ignore[assignment]
+        return m
+
+    assert "default" not in properties(tool)["m"]
+    assert run(tool, {}) is SENTINEL
+
+
+def test_patterned_keys_are_described_alike_by_both_engines() -> None:
+    keys = Annotated[str, msgspec.Meta(pattern="^a")]
+
+    def tool(a: dict[keys, int], b: Annotated[dict[keys, int], pydantic.Field()]) -> None: ...
+
+    found = properties(tool)
+    assert found["a"] == found["b"]
+    assert [path for path, _ in faults(tool, {"a": {"b": 1}, "b": {"b": 1}})] == ["a.b", "b.b"]
 
 
 def test_a_factory_makes_each_call_its_own_default() -> None:
@@ -1072,6 +1165,18 @@ def test_a_resource_takes_the_variables_of_its_template() -> None:
     assert resource.call(call, "C") == ("Paris", 1, [1, 2], "C")
     with pytest.raises(InvalidArguments):
         resource.parse({"city": ["a"]})
+
+
+def test_models_in_prompts_and_resources_are_read_from_text() -> None:
+    def read(m: MyModel, n: Annotated[int, pydantic.Field(ge=1)], u: str | uuid.UUID) -> Any:
+        return m, n, u
+
+    resource = bind_resource(read, ["m", "n", "u"], context_type=Context)
+    call = resource.parse({"m": '{"a": 3}', "n": "2", "u": "x"})
+    assert resource.call(call) == (MyModel(a=3), 2, "x")
+    with pytest.raises(InvalidArguments) as caught:
+        resource.parse({"m": '{"a": 0}', "n": ["2"], "u": "x"})
+    assert [fault.path for fault in caught.value.faults] == ["m", "n"]
 
 
 def test_variables_and_parameters_must_agree() -> None:

@@ -18,7 +18,16 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-__all__ = ["Survey", "describe_metadata", "for_msgspec", "holds_type", "map_type", "survey"]
+__all__ = [
+    "Survey",
+    "describe_metadata",
+    "field_hints",
+    "for_msgspec",
+    "holds_type",
+    "literal_key",
+    "map_type",
+    "survey",
+]
 
 
 @dataclass(slots=True)
@@ -40,7 +49,7 @@ def survey(annotation: Any, into: Survey | None = None) -> Survey:
     origin = typing.get_origin(annotation)
     if origin is Annotated:
         inner, *metadata = typing.get_args(annotation)
-        if any(is_of_pydantic(type(one)) for one in metadata):
+        if any(is_of_pydantic(type(one)) or _is_beyond_meta(one) for one in metadata):
             seen.needs_pydantic = True
         return survey(inner, seen)
     if origin is Literal:
@@ -134,17 +143,31 @@ def _to_meta(metadata: Any) -> Any:
     text = metadata if isinstance(metadata, str) else getattr(metadata, "documentation", None)
     if isinstance(text, str):
         return msgspec.Meta(description=text)
-    if type(metadata).__module__.split(".")[0] != "annotated_types":
-        return metadata
-    limits = {
-        name: value
-        for name in ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length")
-        if (value := getattr(metadata, name, None)) is not None
-    }
-    # annotated_types.Len says min_length=0 for "no minimum".
-    if limits.get("min_length") == 0:
-        del limits["min_length"]
+    limits = _limits(metadata)
     return msgspec.Meta(**limits) if limits else metadata
+
+
+_LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length")
+
+
+def _limits(metadata: Any) -> dict[str, Any]:
+    """The constraints in an item of `annotated_types`; none in anything else."""
+    if type(metadata).__module__.split(".")[0] != "annotated_types":
+        return {}
+    # `Len` says min_length=0 for "no minimum".
+    return {
+        name: value
+        for name in _LIMITS
+        if (value := getattr(metadata, name, None)) is not None
+        and (name, value) != ("min_length", 0)
+    }
+
+
+def _is_beyond_meta(metadata: Any) -> bool:
+    """A constraint that msgspec has no word for, such as a predicate; pydantic knows it."""
+    if type(metadata).__module__.split(".")[0] != "annotated_types":
+        return False
+    return not _limits(metadata) and not isinstance(getattr(metadata, "documentation", None), str)
 
 
 def map_type(annotation: Any, change: Callable[[Any], Any]) -> Any:
@@ -158,7 +181,8 @@ def map_type(annotation: Any, change: Callable[[Any], Any]) -> Any:
 def _map_type(annotation: Any, change: Callable[[Any], Any], inside: tuple[Any, ...]) -> Any:
     origin = typing.get_origin(annotation)
     if (alias := _alias_value(annotation)) is not None:
-        if annotation in inside:
+        # A name in quotes is one that only the alias's own module can resolve.
+        if annotation in inside or isinstance(alias, str):
             return annotation
         return _map_type(alias, change, (*inside, annotation))
     if origin is None or origin is Literal:

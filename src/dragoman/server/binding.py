@@ -57,6 +57,7 @@ __all__ = [
     "bind",
     "bind_prompt",
     "bind_resource",
+    "engine_for",
 ]
 
 _NO_ARGUMENTS = msgspec.Raw(b"{}")
@@ -472,7 +473,7 @@ def engine_for(
         try:
             schema = writer.write(annotation)
             msgspec.json.Decoder(for_msgspec(annotation), dec_hook=from_text)
-        except (Misconfigured, TypeError) as error:
+        except (Misconfigured, TypeError, RecursionError) as error:
             refused = str(error).splitlines()[0]
         else:
             return annotation, None, schema

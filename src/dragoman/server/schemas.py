@@ -26,7 +26,17 @@ from dragoman.server.annotations import (
     survey,
 )
 
-__all__ = ["Definitions", "SchemaWriter", "default_json", "from_text", "inline_root", "to_text"]
+__all__ = [
+    "REF",
+    "Definitions",
+    "Schema",
+    "SchemaWriter",
+    "default_json",
+    "from_text",
+    "inline_root",
+    "is_path",
+    "to_text",
+]
 
 Schema = dict[str, Any]
 
@@ -161,6 +171,7 @@ class SchemaWriter:
                 return self.text_like(info)
 
     def text_like(self, info: mi.Type) -> Schema:
+        """Types that travel as text of a certain form."""
         if isinstance(info, mi.DecimalType):
             text = {"type": "string"}
             # Both are read; only text is written, since a JSON number would lose digits.
@@ -171,6 +182,7 @@ class SchemaWriter:
         return {"type": "string", "format": form}
 
     def union(self, info: mi.UnionType) -> Schema:
+        """Any of several; null comes last, as people read it."""
         parts = list(info.types)
         parts.sort(key=lambda part: isinstance(part, mi.NoneType))
         options: list[Schema] = []
@@ -181,12 +193,14 @@ class SchemaWriter:
         return {"anyOf": options}
 
     def fixed_tuple(self, info: mi.TupleType) -> Schema:
+        """An array with a type for each place."""
         count = len(info.item_types)
         items = [self.of(item) for item in info.item_types]
         first = {"prefixItems": items} if items else {}
         return {"type": "array", **first, "minItems": count, "maxItems": count}
 
     def mapping(self, info: mi.DictType) -> Schema:
+        """An object whose members' names are data."""
         values = self.of(info.value_type)
         names = self.of(info.key_type)
         # A member's name is always text; what else the key's type asks for is kept.
@@ -203,6 +217,7 @@ class SchemaWriter:
     def record(
         self, info: mi.StructType | mi.DataclassType | mi.TypedDictType | mi.NamedTupleType
     ) -> Schema:
+        """A reference to the record's definition, which is written on first use."""
         known = self.definitions.names.get(info.cls)
         if known is None:
             known = self.definitions.name_for(info.cls, _class_name(info.cls))
@@ -212,6 +227,7 @@ class SchemaWriter:
     def fields(
         self, info: mi.StructType | mi.DataclassType | mi.TypedDictType | mi.NamedTupleType
     ) -> Schema:
+        """A record's definition: an object, or an array for those that travel as one."""
         cls = typing.get_origin(info.cls) or info.cls
         hints = field_hints(cls)
         order = {name: place for place, name in enumerate(hints)}

@@ -69,6 +69,7 @@ class PydanticType:
             raise Misconfigured(str(error).splitlines()[0]) from None
 
     def make_adapter(self) -> pydantic.TypeAdapter[Any]:
+        """The type under our configuration, or its own where it has one."""
         try:
             return pydantic.TypeAdapter(self.annotation, config=_CONFIG)
         except pydantic.PydanticUserError as error:
@@ -93,6 +94,7 @@ class PydanticType:
         return {"$ref": REF + name, **around, "$defs": {name: plain, **shared}}
 
     def schema_of(self, adapter: pydantic.TypeAdapter[Any], *, is_output: bool) -> Schema:
+        """The tidied schema of an adapter, a record at its root written in place."""
         try:
             raw = adapter.json_schema(
                 ref_template=REF + "{model}",
@@ -145,6 +147,7 @@ class PydanticType:
             return self.written(self.adapter.validate_python(value))
 
     def written(self, value: Any) -> JSON:
+        """The JSON form of a value that is of this type already."""
         return self.adapter.dump_python(value, mode="json", by_alias=True, warnings="error")
 
 

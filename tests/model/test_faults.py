@@ -202,6 +202,8 @@ def test_a_long_value_is_cut_and_never_dumped() -> None:
         ({"a": 1, "b": 2}, "an object with a, b"),
         (dict.fromkeys("abcdef"), "an object with a, b, c, d, …"),
         ("tab\t", '"tab\\t"'),
+        ("\ud800", '"\\ud800"'),
+        (float("nan"), "nan"),
         (object(), "a object"),
     ],
 )
@@ -264,6 +266,7 @@ def test_formats_are_asserted_only_when_asked_for() -> None:
 def test_a_decimal_step_is_judged_in_decimals() -> None:
     assert find_faults({"multipleOf": 0.1}, 0.3) == []
     assert find_faults({"multipleOf": 0.1}, 0.35) != []
+    assert find_faults({"multipleOf": 0.1}, float("inf")) != []
 
 
 # --- bounds -----------------------------------------------------------------------------------
@@ -281,6 +284,25 @@ def test_a_recursive_schema_and_a_deep_value_end_in_a_fault() -> None:
         value = [value]
     (fault,) = find_faults(schema, value)
     assert fault.expected == f"at most {MAX_DEPTH} levels of nesting"
+
+
+def test_a_pointer_may_go_through_lists_and_escaped_names() -> None:
+    schema = {
+        "anyOf": [{"type": "integer"}, {"$ref": "#/$defs/a~1b"}],
+        "$defs": {"a/b": {"$ref": "#/anyOf/0"}},
+    }
+    assert find_faults(schema, 1) == []
+    assert find_faults(schema, "x") != []
+
+
+def test_a_value_that_another_check_judges_is_not_refused_for_its_size() -> None:
+    schema = {"type": "array", "items": {"type": "integer"}}
+    assert find_faults(schema, [1] * (MAX_STEPS + 1), is_final=False) == []
+
+
+def test_more_patterns_than_are_remembered_still_work() -> None:
+    for number in range(600):
+        assert find_faults({"pattern": f"^{number}$"}, str(number)) == []
 
 
 def test_a_reference_to_itself_ends() -> None:
@@ -382,6 +404,33 @@ def test_inside_two_forms_of_one_kind_nothing_is_touched() -> None:
     form = {"type": "object", "properties": {"a": {"type": "integer"}}}
     schema = {"anyOf": [form, {**form, "required": ["b"]}]}
     assert repair(schema, {"a": "1"}) == ({"a": "1"}, ())
+
+
+def test_a_repair_says_what_it_did() -> None:
+    _, (whole,) = repair({"type": "array"}, "[1]")
+    assert str(whole) == (
+        'the arguments: read "[1]" as JSON text, since the schema forbids a string there'
+    )
+    _, (inner,) = repair({"properties": {"a": {"type": "array"}}}, {"a": "[1]"})
+    assert str(inner).startswith("a: read")
+
+
+def test_of_two_forms_the_tag_decides_which_one_is_mended() -> None:
+    def form(tag: str, kind: str) -> dict[str, Any]:
+        properties = {"tag": {"const": tag}, "v": {"type": kind}}
+        return {"type": "object", "properties": properties, "required": ["tag"]}
+
+    schema = {"oneOf": [form("n", "integer"), form("t", "string")]}
+    assert repair(schema, {"tag": "n", "v": "1"})[0] == {"tag": "n", "v": 1}
+    assert repair(schema, {"tag": "t", "v": "1"})[0] == {"tag": "t", "v": "1"}
+    assert repair(schema, {"v": "1"})[0] == {"v": "1"}
+
+
+def test_a_huge_array_is_left_alone_after_the_bound() -> None:
+    schema = {"type": "array", "items": {"type": "integer"}}
+    mended, repairs = repair(schema, ["1"] * (MAX_STEPS + 10))
+    assert (mended[0], mended[-1]) == (1, "1")
+    assert len(repairs) < MAX_STEPS
 
 
 # --- small parts ------------------------------------------------------------------------------

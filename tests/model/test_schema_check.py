@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from dragoman.errors import InvalidArguments, Misconfigured, MissingExtra
 from dragoman.model.schema_check import SchemaCheck
-from tests.server.test_faults import FORECAST, LEAF, TREE, schemas, values
+from tests.model.test_faults import FORECAST, LEAF, TREE, schemas, values
 
 
 @pytest.fixture(params=["compiled", "walk"])
@@ -93,6 +93,21 @@ def test_a_member_called_like_a_keyword_is_no_keyword(monkeypatch: pytest.Monkey
     without_the_extra(monkeypatch)
     schema = {"properties": {"$dynamicRef": {"type": "integer"}}, "enum": [{"$dynamicRef": 1}]}
     assert SchemaCheck(schema).faults({"$dynamicRef": 1}) == []
+
+
+def test_the_validators_own_words_stand_in_where_the_walk_is_blind() -> None:
+    inner = {"properties": {"a": {}}, "unevaluatedProperties": False}
+    check = SchemaCheck({"properties": {"list": {"items": inner}}})
+    (fault,) = check.faults({"list": [{"b": 1}]})
+    assert fault.path == "list[0]"
+    # \p{L} is no Python pattern.
+    (other,) = SchemaCheck({"pattern": r"^\p{L}+$"}).faults("1")
+    assert other.path == ""
+
+
+def test_a_schema_that_is_none_is_refused() -> None:
+    with pytest.raises(Misconfigured):
+        SchemaCheck({"type": "strnig"})
 
 
 def test_a_pattern_that_backtracks_cannot_stall() -> None:
