@@ -20,7 +20,7 @@ from bench.environments import (
 )
 from bench.measure import RUNS, Bench, Effort, as_json, count_steps
 from bench.metrics import METRICS, SECTIONS, TARGETS, Results
-from bench.report import Steps, machine, show
+from bench.report import Steps, machine, show, write_markdown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="libraries whose name has this in it (repeatable); mcp 2.3 always runs too",
     )
     parser.add_argument("--json", metavar="FILE", help="write every sample here")
+    parser.add_argument(
+        "--markdown", metavar="FILE", help="renew the figures in this page (docs/benchmarks.md)"
+    )
     parser.add_argument(
         "--here",
         action="store_true",
@@ -76,6 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             RUNS[name](bench)
     show(results, sections, [one.name for one in libraries])
     print(f"\n{time.monotonic() - began:.0f} s in all")
+    if options.markdown:
+        names = [one.name for one in libraries]
+        write_markdown(Path(options.markdown), line, results, sections, names)
     if options.json:
         _write(Path(options.json), line, results, options.note, effort)
     return int(any(OURS in by_library for by_library in results.failures.values()))

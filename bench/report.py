@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ try:
     RICH = True
 except ImportError:
     RICH = False
+
+
+#: What stands around the figures in docs/benchmarks.md.
+MARKERS = ("<!-- figures: begin -->", "<!-- figures: end -->")
 
 
 def machine() -> str:
@@ -86,48 +91,92 @@ def show(results: Results, sections: Sequence[str], order: Sequence[str]) -> Non
     """All tables, then what failed, then the targets."""
     out = _Writer()
     for section in sections:
-        metrics = [one for one in METRICS if one.section == section]
-        seen = {name for one in metrics for name in results.samples.get(one.key, {})}
-        names = [name for name in order if name in seen] + sorted(seen - set(order))
-        rows = []
-        for name in names:
-            cells = []
-            for one in metrics:
-                value = results.median(one.key, name)
-                base = results.median(one.key, MCP)
-                if value is None:
-                    cells.append(("-", ""))
-                    continue
-                ratio = _ratio(value / base) if base and name != MCP else ""
-                cells.append((one.show(value), ratio))
-            rows.append((name, cells))
-        out.table(SECTIONS[section], [one.title for one in metrics], rows)
+        columns, rows = _table(results, section, order)
+        out.table(SECTIONS[section], columns, rows)
         for label, by_library in results.failures.items():
             if label.partition(" ")[0] == section:
                 for name, why in by_library.items():
                     out.note(f"{name}, {label}: {_short(why)}")
+    for note in _notes(results):
+        out.note(note)
+    rows_of_targets = _targets(results)
+    if rows_of_targets:
+        out.targets(rows_of_targets)
+
+
+def write_markdown(
+    path: Path, line: str, results: Results, sections: Sequence[str], order: Sequence[str]
+) -> None:
+    """Put the tables between the two markers of a Markdown page; the rest of it stays.
+
+    Raises `ValueError` when the page has no markers.
+    """
+    page = path.read_text("utf-8")
+    if MARKERS[0] not in page or MARKERS[1] not in page:
+        raise ValueError(f"{path} lacks {MARKERS[0]} or {MARKERS[1]}")
+    lines = ["", f"Taken on {time.strftime('%Y-%m-%d')}: {line}.", ""]
+    for section in sections:
+        columns, rows = _table(results, section, order)
+        if not rows:
+            continue
+        lines += [f"### {SECTIONS[section]}", ""]
+        lines += ["| | " + " | ".join(columns) + " |", "|---|" + "--:|" * len(columns)]
+        for name, cells in rows:
+            texts = [f"{value} ({ratio})" if ratio else value for value, ratio in cells]
+            lines.append(f"| {name} | " + " | ".join(texts) + " |")
+        lines.append("")
+    lines += [f"{note[0].upper()}{note[1:]}.\n" for note in _notes(results)]
+    lines += ["### Targets", "", "| | what | wanted | measured |", "|---|---|---|---|"]
+    for what, wanted, measured, good in _targets(results):
+        lines.append(f"| {'met' if good else 'MISSED'} | {what} | {wanted} | {measured} |")
+    head, _, rest = page.partition(MARKERS[0])
+    tail = rest.partition(MARKERS[1])[2]
+    body = "\n".join([*lines, ""])
+    path.write_text(f"{head}{MARKERS[0]}\n{body}{MARKERS[1]}{tail}", "utf-8")
+
+
+Row = tuple[str, list[tuple[str, str]]]
+
+
+def _table(results: Results, section: str, order: Sequence[str]) -> tuple[list[str], list[Row]]:
+    """Headings, and for each library its figures with their ratio to mcp."""
+    metrics = [one for one in METRICS if one.section == section]
+    seen = {name for one in metrics for name in results.samples.get(one.key, {})}
+    names = [name for name in order if name in seen] + sorted(seen - set(order))
+    rows: list[Row] = []
+    for name in names:
+        cells = []
+        for one in metrics:
+            value = results.median(one.key, name)
+            base = results.median(one.key, MCP)
+            if value is None:
+                cells.append(("-", ""))
+                continue
+            ratio = _ratio(value / base) if base and name != MCP else ""
+            cells.append((one.show(value), ratio))
+        rows.append((name, cells))
+    return [one.title for one in metrics], rows
+
+
+def _notes(results: Results) -> list[str]:
     floor = []
     for key in AGAINST_FLOOR:
         own, base = results.median(key, OURS), results.median(key, FLOOR)
         if own and base:
             factor = base / own if BY_KEY[key].more_is_better else own / base
-            floor.append(f"{BY_KEY[key].section} {BY_KEY[key].title}: {factor:.2f}")
-    if floor:
-        out.note(f"times the floor's cost: {'; '.join(floor)}")
-    for note in results.notes:
-        out.note(note)
-    _targets(results, out)
+            floor.append(f"{BY_KEY[key].section}, {BY_KEY[key].title}: {factor:.2f}")
+    notes = [f"{OURS} costs this many times the floor: {'; '.join(floor)}"] if floor else []
+    return notes + results.notes
 
 
-def _targets(results: Results, out: _Writer) -> None:
-    rows: list[tuple[str, str, str, bool]] = []
+def _targets(results: Results) -> list[tuple[str, str, str, bool]]:
+    rows = []
     for target in TARGETS:
         measured = target.measured(results)
         if measured is not None:
             unit = "" if target.against is None else "x" if target.part is None else " of it"
             rows.append((target.what, target.wanted, f"{measured:.3g}{unit}", target.met(measured)))
-    if rows:
-        out.targets(rows)
+    return rows
 
 
 def _short(why: str) -> str:
@@ -196,7 +245,7 @@ class _Writer:
         if not RICH:
             print(title)
             for what, wanted, measured, good in rows:
-                print(f"{'met   ' if good else 'MISSED'}  {what:<36}{wanted:<34}{measured}")
+                print(f"{'met   ' if good else 'MISSED'}  {what:<36}{wanted:<44}{measured}")
             return
         self._console.print(Text(title, style="bold"))
         table = Table(box=None)
