@@ -23,6 +23,7 @@ from mcp2_client import (
     on_progress,
     plain,
     seen,
+    text_of,
     tool_result,
     use_of,
 )
@@ -130,6 +131,14 @@ async def main(command):
         seen["fail"] = await call("fail")
         seen["image"] = await call("image")
         seen["weather"] = await call("weather", city="Oslo")
+        seen["many"] = []
+
+        async def add(number):
+            seen["many"].append([number, text_of(await call("add", a=number, b=number))])
+
+        await asyncio.gather(*map(add, range(32)))
+        large = "é" * 500_000
+        seen["large"] = text_of(await call("echo", text=large)) == large
         seen["media"] = await call("media")
         seen["show_meta"] = tool_result(
             await client.call_tool_mcp("show_meta", {}, meta={"interop/note": "kept"})

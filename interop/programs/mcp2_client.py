@@ -107,6 +107,11 @@ def tool_result(result):
     return shown
 
 
+def text_of(shown):
+    """The text of a tool result."""
+    return shown["content"][0]["text"]
+
+
 async def failure(awaitable):
     """What a request ends with: its error, or the result as a tool result."""
     try:
@@ -189,6 +194,16 @@ async def main(command):
         seen["fail"] = await call("fail")
         seen["image"] = await call("image")
         seen["weather"] = await call("weather", city="Oslo")
+        seen["many"] = []
+
+        async def add(number):
+            seen["many"].append([number, text_of(await call("add", a=number, b=number))])
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(32):
+                tasks.start_soon(add, number)
+        large = "é" * 500_000
+        seen["large"] = text_of(await call("echo", text=large)) == large
         seen["media"] = await call("media")
         seen["show_meta"] = tool_result(
             await client.call_tool("show_meta", {}, meta={"interop/note": "kept"})

@@ -128,6 +128,10 @@ export async function run(line) {
   seen.fail = await call("fail");
   seen.image = await call("image");
   seen.weather = await call("weather", { city: "Oslo" });
+  const add = async (number) => [number, textOf(await call("add", { a: number, b: number }))];
+  seen.many = await Promise.all(Array.from({ length: 32 }, (_, number) => add(number)));
+  const large = "é".repeat(500_000);
+  seen.large = textOf(await call("echo", { text: large })) === large;
   seen.media = await call("media");
   seen.show_meta = await line.call({
     name: "show_meta",
@@ -211,6 +215,11 @@ export async function run(line) {
   await settle(() => seen.logs.length >= 5 && seen.progress.length >= 3);
   await client.close();
   console.log(JSON.stringify(seen, null, 1));
+}
+
+/** The text of a tool result. */
+function textOf(result) {
+  return result.content[0].text;
 }
 
 /** The text of a content block, or of the first block of an array (newer revisions allow both). */

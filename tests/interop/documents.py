@@ -127,6 +127,14 @@ def called(document: Document, pair: Pair) -> None:
     assert text_of(document["echo"]) == ECHOED
 
 
+def called_at_once(document: Document, pair: Pair) -> None:
+    assert sorted(document["many"]) == [[number, str(2 * number)] for number in range(32)]
+
+
+def called_with_a_large_text(document: Document, pair: Pair) -> None:
+    assert document["large"] is True
+
+
 def structured(document: Document, pair: Pair) -> None:
     record = {"city": "Oslo", "degrees": 21.5}
     assert json.loads(text_of(document["weather"])) == record
@@ -320,6 +328,8 @@ CHECKS: tuple[Callable[[Document, Pair], None], ...] = (
     listed_tools,
     decorated,
     called,
+    called_at_once,
+    called_with_a_large_text,
     structured,
     progressed,
     failed,

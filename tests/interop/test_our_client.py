@@ -8,11 +8,12 @@ import functools
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dragoman import Client, RemoteFailure, ToolError
+from dragoman import Client, DeadlineExceeded, LinkError, RemoteFailure, ToolError
 from dragoman.model.completion import PromptReference, ResourceTemplateReference
 from dragoman.model.content import (
     AudioContent,
@@ -29,8 +30,13 @@ from dragoman.model.sampling import CreateMessageParams, CreateMessageResult
 from dragoman.protocol.events import Fault, FaultKind
 from interop import peers
 from tests.interop.documents import ECHOED, OPTIONAL_TOOLS, PNG_SIGNATURE, REVISIONS, TOOLS, WAV
+from tests.interop.wire import complaints
+from tests.revisions.official import needs_spec
 
 pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("our-client")]
+
+# 1 MB as UTF-8: past every pipe buffer and every buffer of a reader.
+LARGE = "é" * 500_000
 
 # One step of a visit; a local server answers in milliseconds, a hang must not hide the other steps.
 STEP_TIMEOUT_S = 10.0
@@ -128,6 +134,8 @@ class Visit:
     changed: list[str] = field(default_factory=list)
     completed: list[str] = field(default_factory=list)
     wrong: list[Fault] = field(default_factory=list)
+    children: list[int] = field(default_factory=list)
+    wire: list[tuple[bool, str]] = field(default_factory=list)
 
     def __getitem__(self, step: str) -> Any:
         """The value of a step; raises what the step raised."""
@@ -173,6 +181,9 @@ class Visit:
     def on_progress(self, update: ProgressParams) -> None:
         self.progress.append((update.progress, update.total, update.message))
 
+    def on_wire(self, direction: str, frame: bytes) -> None:
+        self.wire.append((direction == "sent", frame.decode("utf-8")))
+
     def on_fault(self, fault: Fault) -> None:
         self.wrong.append(fault)
 
@@ -201,6 +212,32 @@ async def cancel(client: Client) -> tuple[dict[str, int], bool]:
     while (now := await state())["cancelled"] != 1:
         pass
     return now, call.cancelled()
+
+
+async def deadline(client: Client) -> dict[str, int]:
+    """Let a call run out of time; what the server says once it has heard of that."""
+    with pytest.raises(DeadlineExceeded):
+        await client.call_tool("hang", timeout_s=0.2)
+    while (now := json.loads((await client.call_tool("hang_state")).text))["cancelled"] != 2:
+        pass
+    assert isinstance(now, dict)
+    return now
+
+
+async def many(client: Client) -> list[str]:
+    """Calls that are under way at the same time, answered to whoever asked."""
+    calls = [client.call_tool("add", {"a": number, "b": number}) for number in range(64)]
+    return [result.text for result in await asyncio.gather(*calls)]
+
+
+def children() -> list[int]:
+    """The processes this one has started and not seen the end of; none where the system keeps silent."""
+    tasks = Path("/proc/self/task")
+    if not tasks.is_dir():
+        return []
+    return [
+        int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()
+    ]
 
 
 async def grow(client: Client, visit: Visit) -> set[str]:
@@ -265,6 +302,7 @@ async def visit_server(server: Server, pinned: str | None) -> Visit:
         on_resource_updated=visit.updated.append,
         on_elicitation_complete=visit.completed.append,
         on_fault=visit.on_fault,
+        on_wire=visit.on_wire,
         sampling_handler=visit.on_sampling,
         sampling_tools=True,
         elicitation_handler=visit.on_elicit,
@@ -294,6 +332,8 @@ async def visit_server(server: Server, pinned: str | None) -> Visit:
         await visit.step("log", log(client, visit))
         await visit.step("ping", client.ping())
         await visit.step("ping_client", call("ping_client"))
+        await visit.step("many", many(client))
+        await visit.step("large", call("echo", {"text": LARGE}))
         await visit.step("resources", client.list_resources())
         await visit.step("templates", client.list_resource_templates())
         await visit.step("greeting", client.read_resource("interop://greeting"))
@@ -318,7 +358,9 @@ async def visit_server(server: Server, pinned: str | None) -> Visit:
         await visit.step("grow", grow(client, visit))
         if server.cancels:
             await visit.step("cancel", cancel(client))
+            await visit.step("deadline", deadline(client))
             await visit.step("alive", call("add", {"a": 20, "b": 22}))
+    visit.children = children()
     return visit
 
 
@@ -358,6 +400,51 @@ def test_every_tool_is_listed(visit: Visit) -> None:
     add = next(tool for tool in visit["tools"] if tool.name == "add")
     assert add.description == "Add two integers."
     assert sorted(add.input_schema["required"]) == ["a", "b"]
+
+
+def test_many_calls_at_once_get_their_own_answers(visit: Visit) -> None:
+    assert visit["many"] == [str(2 * number) for number in range(64)]
+
+
+def test_a_large_text_comes_back_whole(visit: Visit) -> None:
+    assert visit["large"].text == LARGE
+
+
+def test_a_call_that_runs_out_of_time_is_cancelled_over_there(visit: Visit) -> None:
+    if not visit.server.cancels:
+        pytest.skip("this server breaks when a request is cancelled")
+    assert visit["deadline"] == {"hanging": 0, "cancelled": 2}
+
+
+def test_no_process_is_left(visit: Visit) -> None:
+    assert visit.children == []
+
+
+async def ping_for_ever(client: Client) -> None:
+    while True:
+        await client.ping(timeout_s=1)
+
+
+@pytest.mark.parametrize("name", ["mcp-1.6", "mcp-1.9"])
+def test_a_server_that_breaks_on_a_cancel_is_an_error_and_no_hang(name: str) -> None:
+    async def use() -> None:
+        server = SERVERS[name]
+        async with Client(peers.program(server.peer, server.program)) as client:
+            call = asyncio.create_task(client.call_tool("hang"))
+            while json.loads((await client.call_tool("hang_state")).text)["hanging"] != 1:
+                pass
+            call.cancel()
+            await asyncio.wait([call])
+            # 1.6 falls silent, 1.9 leaves.
+            with pytest.raises((DeadlineExceeded, LinkError)):
+                await ping_for_ever(client)
+
+    async def in_time() -> None:
+        async with asyncio.timeout(30):
+            await use()
+
+    asyncio.run(in_time())
+    assert children() == []
 
 
 def test_titles_hints_and_icons_are_kept(visit: Visit) -> None:
@@ -577,3 +664,22 @@ def test_a_server_that_breaks_a_rule_is_noticed(visit: Visit) -> None:
         assert found == [unknown]
     else:
         assert found == []
+
+
+@needs_spec
+def test_our_client_writes_nothing_the_agreed_revision_does_not_know(visit: Visit) -> None:
+    opening, *rest = visit.wire
+    found, checked = complaints(rest, visit.revision)
+    assert found == []
+    assert checked > 40
+    # The opening is written before a revision is agreed on: in the one it offers.
+    offered = json.loads(opening[1])["params"]["protocolVersion"]
+    assert complaints([opening], offered) == ([], 1)
+
+
+@needs_spec
+def test_the_check_of_the_wire_sees_what_another_server_leaks() -> None:
+    visit = visit_of("ts-1-at-2024-11-05")
+    theirs = [(not is_ours, text) for is_ours, text in visit.wire]
+    found, _ = complaints(theirs, visit.revision)
+    assert any("outputSchema" in one for one in found)

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,8 @@ from tests.interop.documents import (
     Pair,
     run,
 )
+from tests.interop.wire import complaints
+from tests.revisions.official import needs_spec
 
 pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("our-server")]
 
@@ -91,6 +94,25 @@ def test_a_peer_client_sees_all_of_our_server(
     check: Callable[[Document, Pair], None], name: str
 ) -> None:
     check(document(name), pair(name))
+
+
+# --- what is on the wire --------------------------------------------------------------------------
+
+
+@needs_spec
+@pytest.mark.parametrize("name", ["mcp-1.6", "mcp-1.9", "mcp-1.22", "mcp-1.29"])
+def test_our_server_writes_nothing_the_agreed_revision_does_not_know(
+    name: str, tmp_path: Path
+) -> None:
+    record = tmp_path / "wire.jsonl"
+    peer, script, options, revision = CLIENTS[name]
+    tee = [sys.executable, str(peers.PROGRAMS / "tee.py"), str(record)]
+    run(peers.program(peer, script, *options, *tee, *OURS))
+    lines = [json.loads(line) for line in record.read_text("utf-8").splitlines()]
+    found, checked = complaints([(who == "server", text) for who, text in lines], revision)
+    assert found == []
+    # Some fifty answers, and what the server tells and asks by itself.
+    assert checked > 60
 
 
 # --- the Inspector's command line -----------------------------------------------------------------
