@@ -1,0 +1,84 @@
+"""Exit codes: how a command ended, for scripts."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+from dragoman.errors import (
+    CannotLower,
+    ChildExited,
+    DeadlineExceeded,
+    LinkError,
+    LocalError,
+    NotNegotiated,
+    RemoteFailure,
+    ToolError,
+)
+
+__all__ = ["Exit", "describe", "exit_for"]
+
+
+class Exit(IntEnum):
+    """Every code a command can end with."""
+
+    OK = 0
+    TOOL_FAILED = 1
+    # What shells and click use for a wrong command line.
+    USAGE = 2
+    NO_CONNECTION = 3
+    REMOTE = 4
+    TIMEOUT = 5
+    # EX_SOFTWARE: a fault of our own.
+    INTERNAL = 70
+    # As a shell reports a program that SIGINT or SIGPIPE ended: 128 and the signal's number.
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+KINDS = {
+    Exit.TOOL_FAILED: "tool-failed",
+    Exit.USAGE: "usage",
+    Exit.NO_CONNECTION: "no-connection",
+    Exit.REMOTE: "remote",
+    Exit.TIMEOUT: "timeout",
+    Exit.INTERNAL: "internal",
+    Exit.INTERRUPTED: "interrupted",
+}
+
+
+def exit_for(error: BaseException) -> Exit:
+    """How a command ends that met this error.
+
+    A local fault is the person's, except that what the server did not declare, or its revision
+    cannot hold, is the server's answer.
+    """
+    match error:
+        case ToolError():
+            return Exit.TOOL_FAILED
+        case DeadlineExceeded():
+            return Exit.TIMEOUT
+        case LinkError():
+            return Exit.NO_CONNECTION
+        case NotNegotiated() | CannotLower():
+            return Exit.REMOTE
+        case LocalError():
+            return Exit.USAGE
+        case KeyboardInterrupt():
+            return Exit.INTERRUPTED
+        case BrokenPipeError():
+            return Exit.BROKEN_PIPE
+        case _:
+            return Exit.REMOTE
+
+
+def describe(error: BaseException, code: Exit) -> dict[str, Any]:
+    """The error as the JSON document a command prints instead of its result."""
+    shown: dict[str, Any] = {"kind": KINDS[code], "exit": int(code), "message": str(error)}
+    if isinstance(error, RemoteFailure):
+        shown |= {"message": error.message, "code": error.code, "method": error.method}
+        if error.data is not None:
+            shown["data"] = error.data
+    elif isinstance(error, ChildExited):
+        shown |= {"childExitCode": error.exit_code, "stderr": error.stderr_tail}
+    return {"error": shown}
