@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from dragoman.errors import InvalidArguments, Misconfigured, MissingExtra
 from dragoman.model.schema_check import SchemaCheck
 from tests.model.test_faults import FORECAST, LEAF, TREE, schemas, values
+from tests.requirements.duties import duty
 
 
 @pytest.fixture(params=["compiled", "walk"])
@@ -105,9 +106,96 @@ def test_the_validators_own_words_stand_in_where_the_walk_is_blind() -> None:
     assert other.path == ""
 
 
-def test_a_schema_that_is_none_is_refused() -> None:
+MALFORMED: list[Any] = [
+    {"type": "strnig"},
+    {"type": []},
+    {"type": 3},
+    {"properties": []},
+    {"properties": {"a": 3}},
+    {"required": "a"},
+    {"required": ["a", "a"]},
+    {"enum": 3},
+    {"minLength": -1},
+    {"minLength": True},
+    {"maxItems": 1.5},
+    {"minimum": "1"},
+    {"multipleOf": 0},
+    {"anyOf": []},
+    {"items": 3},
+    {"uniqueItems": 1},
+    {"pattern": 3},
+    {"dependentRequired": {"a": "b"}},
+    {"properties": {"a": {"type": "nmber"}}},
+]
+
+
+@duty("schemas.valid")
+@pytest.mark.parametrize("schema", MALFORMED)
+def test_a_schema_that_is_not_valid_is_refused(engine: str, schema: Any) -> None:
     with pytest.raises(Misconfigured):
-        SchemaCheck({"type": "strnig"})
+        SchemaCheck(schema)
+
+
+@duty("schemas.default-dialect")
+def test_without_a_dialect_a_schema_is_read_as_the_newest(engine: str) -> None:
+    check = SchemaCheck({"prefixItems": [{"type": "integer"}]})
+    assert check.faults(["x"])
+    jsonschema.Draft202012Validator.check_schema(FORECAST)
+
+
+@duty("schemas.unknown-dialect")
+def test_an_unknown_dialect_is_an_error_that_names_it(engine: str) -> None:
+    with pytest.raises(Misconfigured, match=r"example\.com/dialect"):
+        SchemaCheck({"$schema": "https://example.com/dialect"})
+
+
+@duty("schemas.validated", "schemas.explicit-dialect")
+def test_values_are_judged_by_the_dialect_that_the_schema_names() -> None:
+    # A list of `items` is a tuple in draft-07, and `prefixItems` means nothing there.
+    old = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "items": [{"type": "integer"}],
+        "prefixItems": [{"type": "string"}],
+    }
+    check = SchemaCheck(old)
+    assert check.schema is old
+    assert check.faults([1]) == []
+    assert check.faults(["x"]) != []
+    bounded = {
+        "$schema": "http://json-schema.org/draft-04/schema#",
+        "minimum": 1,
+        "exclusiveMinimum": True,
+    }
+    assert SchemaCheck(bounded).faults(1) != []
+    assert SchemaCheck(bounded).faults(2) == []
+
+
+@duty("schemas.validated")
+def test_without_the_extra_an_older_dialect_is_read_where_it_means_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    without_the_extra(monkeypatch)
+    named = {"$schema": "http://json-schema.org/draft-07/schema#"}
+    assert SchemaCheck({**named, **FORECAST}).faults({"city": 1}) != []
+    for other in (
+        {**named, "items": [{"type": "integer"}]},
+        {**named, "properties": {"a": {"$ref": "#", "type": "integer"}}},
+        {"$schema": "http://json-schema.org/draft-04/schema#"},
+    ):
+        with pytest.raises(MissingExtra):
+            SchemaCheck(other)
+
+
+def test_a_reference_that_only_the_validator_follows_is_no_error_later() -> None:
+    schema = {
+        "properties": {"a": {"$ref": "#whole"}},
+        "$defs": {"n": {"$anchor": "whole", "type": "integer"}},
+    }
+    check = SchemaCheck(schema)
+    assert check.parse({"a": 1}, name="t") == ({"a": 1}, ())
+    with pytest.raises(InvalidArguments) as caught:
+        check.parse({"a": "1"}, name="t")
+    assert caught.value.faults[0].path == "a"
 
 
 def test_a_pattern_that_backtracks_cannot_stall() -> None:
