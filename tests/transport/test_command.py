@@ -181,9 +181,11 @@ def test_a_neighbour_of_a_missing_path_is_suggested(tmp_path: Path) -> None:
 def test_the_server_side_of_stdio_is_cheap_to_import() -> None:
     # `shutil` alone loads four compression libraries.
     code = (
-        "import sys, dragoman.transport.stdio.serve\n"
-        "print(sorted({'shutil', 'difflib', 'pathlib', 'lzma', 'tempfile', 'msgspec'} "
-        "& set(sys.modules)))"
+        "import sys, asyncio\n"
+        "before = set(sys.modules)\n"
+        "import dragoman.transport.stdio.serve\n"
+        "new = set(sys.modules) - before\n"
+        "print(sorted(new & {'shutil', 'difflib', 'pathlib', 'lzma', 'tempfile', 'msgspec'}))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     assert out == b"[]\n"

@@ -475,6 +475,36 @@ async def test_refused_frames_keep_their_place_in_the_order(pair: Pair) -> None:
         assert at_far.order == ["1", "refused", "2", "3", "refused", "4"]
 
 
+@in_loop
+async def test_refused_lines_of_one_chunk_keep_their_place() -> None:
+    near_input, far_output = os.pipe()
+    link = PipeLink(near_input, os.open(os.devnull, os.O_WRONLY), max_frame_bytes=4)
+    receiver = Order()
+    os.write(far_output, b"longer\n1\nlonger\n2\n3\nlonger")
+    os.close(far_output)
+    link.start(receiver)
+    await receiver.end()
+    assert receiver.order == ["refused", "1", "refused", "2", "3", "refused"]
+    await link.aclose()
+
+
+@in_loop
+async def test_a_link_that_ends_while_it_delivers_delivers_no_more() -> None:
+    near_input, far_output = os.pipe()
+    far_input, near_output = os.pipe()
+    link = PipeLink(near_input, near_output, max_frame_bytes=4)
+    receiver = Order()
+    receiver.on_frames = lambda frames: link.send(frames[0])
+    link.start(receiver)
+    os.close(far_input)
+    # The answer to the first frame shows that nobody reads; what follows has no receiver.
+    os.write(far_output, b"1\nlonger\n2\n")
+    await receiver.end()
+    assert receiver.order == ["1"]
+    await link.aclose()
+    os.close(far_output)
+
+
 class Order(Recorder):
     """Remembers frames and refusals in one list."""
 
@@ -484,6 +514,8 @@ class Order(Recorder):
 
     def frames_received(self, frames: Sequence[bytes], seen: Seen) -> None:
         self.order += [frame.decode() for frame in frames]
+        if self.on_frames is not None:
+            self.on_frames(frames)
 
     def frame_refused(self, noise: Noise) -> None:
         self.order.append("refused")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -20,9 +21,10 @@ from typing import Any
 import pytest
 
 from dragoman.transport.stdio.limits import MAX_FRAME_BYTES
+from dragoman.transport.stdio.serve import on_stop_signal
 from tests.requirements.duties import duty
 
-from .aids import script
+from .aids import in_loop, script
 
 # Long enough for a slow machine; nothing here waits that long when all is well.
 PATIENCE_S = 20.0
@@ -317,6 +319,31 @@ def test_a_line_of_one_gigabyte_is_refused_in_bounded_memory() -> None:
         assert process.read_line() == b"refused %d %d\n" % (1_000_000_008, MAX_FRAME_BYTES)
         peak_kb = int(process.read_line())
         assert peak_kb < PEAK_WITH_A_LONG_LINE_KB
+
+
+@in_loop
+async def test_only_the_main_thread_is_asked_for_signals() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    async def elsewhere() -> None:
+        on_stop_signal(lambda number: None)()
+
+    await asyncio.to_thread(asyncio.run, elsewhere())
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@in_loop
+async def test_the_handlers_of_before_are_put_back() -> None:
+    def mine(number: int, frame: object) -> None: ...
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        undo = on_stop_signal(lambda number: None)
+        assert signal.getsignal(signal.SIGTERM) is not mine
+        undo()
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # --- when the parent dies ---------------------------------------------------------------------
