@@ -23,6 +23,7 @@ from dragoman.errors import ArgumentFault, Misconfigured
 from dragoman.model.base import JSON
 
 __all__ = [
+    "KINDS",
     "MAX_DEPTH",
     "MAX_FAULTS",
     "MAX_PATTERN_INPUT",

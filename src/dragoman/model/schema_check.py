@@ -3,11 +3,14 @@
 With the `schema` extra a compiled validator decides and the walk of `faults` only explains; without
 it the walk decides, and a schema it cannot judge in full is refused at once. Neither ever fetches
 anything: a reference leads into the schema itself.
+
+A schema is read by the dialect that its `$schema` names, or as 2020-12 (`DIALECTS`).
+Spec: 2025-11-25 basic/index#json-schema-usage
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -15,6 +18,8 @@ import msgspec
 from dragoman.errors import ArgumentFault, InvalidArguments, Misconfigured, MissingExtra
 from dragoman.model.base import JSON
 from dragoman.model.faults import (
+    KINDS,
+    SUPPORTED,
     Repair,
     Schema,
     compile_pattern,
@@ -24,7 +29,19 @@ from dragoman.model.faults import (
     resolve,
 )
 
-__all__ = ["SchemaCheck"]
+__all__ = ["DIALECTS", "SchemaCheck"]
+
+DIALECTS = {
+    "json-schema.org/draft/2020-12/schema": "Draft202012Validator",
+    "json-schema.org/draft/2019-09/schema": "Draft201909Validator",
+    "json-schema.org/draft-07/schema": "Draft7Validator",
+    "json-schema.org/draft-06/schema": "Draft6Validator",
+    "json-schema.org/draft-04/schema": "Draft4Validator",
+}
+"""The dialects we read, by what `$schema` says, without its scheme and its empty fragment."""
+
+_NEWEST = "json-schema.org/draft/2020-12/schema"
+_OLDEST = "json-schema.org/draft-04/schema"
 
 # Keywords of 2020-12 that decide validity and that the walk does not know.
 _BEYOND_THE_WALK = frozenset(
@@ -43,29 +60,65 @@ _INSIDE = frozenset(
 )  # fmt: skip
 
 
+# Before 2019-09 whatever stands beside a reference is ignored; without rules nothing is lost.
+_RULES = SUPPORTED - {"$ref", "$defs", "definitions"}
+
+
+def is_number(value: Any) -> bool:
+    """A JSON number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_count(value: Any) -> bool:
+    """A whole number from 0."""
+    return is_number(value) and value >= 0 and float(value).is_integer()
+
+
+def is_schema(value: Any) -> bool:
+    """A schema: an object, or true or false."""
+    return isinstance(value, (dict, bool))
+
+
+def is_schema_map(value: Any) -> bool:
+    """Schemas by name."""
+    return isinstance(value, dict) and all(is_schema(inner) for inner in value.values())
+
+
+def is_schema_list(value: Any) -> bool:
+    """One schema or more."""
+    return isinstance(value, list) and bool(value) and all(is_schema(inner) for inner in value)
+
+
+def is_names(value: Any) -> bool:
+    """Texts, each once."""
+    is_texts = isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return is_texts and len(set(value)) == len(value)
+
+
+def is_type(value: Any) -> bool:
+    """The name of a JSON type, or several."""
+    names = value if isinstance(value, list) else [value]
+    return bool(names) and all(isinstance(one, str) and one in KINDS for one in names)
+
+
 class SchemaCheck:
     """A schema, ready to judge values.
 
     Raises:
-        Misconfigured: the schema is no JSON Schema, holds a reference that leaves it or leads
-            nowhere, or a pattern that cannot be read.
+        Misconfigured: the schema is not valid in its dialect, names a dialect we do not know,
+            holds a reference that leaves it or leads nowhere, or a pattern that cannot be read.
         MissingExtra: it uses keywords that only the `schema` extra can judge.
     """
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self.validator = _compiled(schema)
-        for part in _parts(schema):
-            if isinstance(ref := part.get("$ref"), str):
-                resolve(schema, ref)
-            if self.validator is not None:
-                continue
-            for word in part:
-                if word in _BEYOND_THE_WALK:
-                    raise MissingExtra("schema", f"the keyword {word!r} of a JSON Schema")
-            for pattern in (part.get("pattern"), *part.get("patternProperties", ())):
-                if pattern is not None:
-                    compile_pattern(pattern)
+        self.dialect = _dialect(schema)
+        self.validator = _compiled(schema, DIALECTS[self.dialect])
+        if self.validator is None:
+            for part in _parts(schema):
+                _check_for_the_walk(part, self.dialect)
+                if (ref := part.get("$ref")) is not None:
+                    resolve(schema, ref)
 
     def faults(self, value: JSON) -> list[ArgumentFault]:
         """Every fault of a value, at most `faults.MAX_FAULTS`; none means that it fits."""
@@ -103,8 +156,13 @@ class SchemaCheck:
         faults = self.faults(value)
         repairs: tuple[Repair, ...] = ()
         if faults:
-            value, repairs = repair(self.schema, value)
-            faults = self.faults(value)
+            try:
+                value, repairs = repair(self.schema, value)
+            except Misconfigured:
+                # An anchor, say: the validator follows it, the walk does not.
+                pass
+            else:
+                faults = self.faults(value)
         if not faults and not isinstance(value, dict):
             faults = [ArgumentFault("", "an object", preview(value))]
         if faults:
@@ -119,19 +177,33 @@ class SchemaCheck:
             return []
 
 
-def _compiled(schema: Schema) -> Any:
+def _dialect(schema: Schema) -> str:
+    named = schema.get("$schema", _NEWEST) if isinstance(schema, dict) else _NEWEST
+    plain = str(named).removesuffix("#").removeprefix("https://").removeprefix("http://")
+    if plain not in DIALECTS:
+        known = ", ".join(DIALECTS)
+        raise Misconfigured(f"the JSON Schema dialect {named!r} is not supported; known: {known}")
+    return plain
+
+
+def _compiled(schema: Schema, dialect: str) -> Any:
     try:
         import jsonschema_rs
     except ImportError:
         return None
+    make = getattr(jsonschema_rs, dialect)
     try:
         # Linear-time matching: a pattern with nested repeats cannot stall the server. Look-around
         # is beyond that engine, so a schema that needs it gets one that backtracks up to a limit.
-        return _validator(jsonschema_rs, schema, jsonschema_rs.RegexOptions())
+        return make(schema, offline=True, pattern_options=jsonschema_rs.RegexOptions())
+    except jsonschema_rs.ReferencingError as error:
+        raise Misconfigured(
+            f"a reference of the schema leads nowhere: {_first_line(error)}"
+        ) from None
     except ValueError:
         limited = jsonschema_rs.FancyRegexOptions(backtrack_limit=BACKTRACK_LIMIT)
         try:
-            return _validator(jsonschema_rs, schema, limited)
+            return make(schema, offline=True, pattern_options=limited)
         except ValueError as error:
             raise Misconfigured(f"not a usable JSON Schema: {_first_line(error)}") from None
 
@@ -140,13 +212,45 @@ def _compiled(schema: Schema) -> Any:
 BACKTRACK_LIMIT = 100_000
 
 
-def _validator(library: Any, schema: Schema, patterns: Any) -> Any:
-    try:
-        return library.Draft202012Validator(schema, offline=True, pattern_options=patterns)
-    except library.ReferencingError as error:
-        raise Misconfigured(
-            f"a reference of the schema leads nowhere: {_first_line(error)}"
-        ) from None
+# What each keyword's value must be; the compiled validator has the whole of this built in.
+_SHAPES: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), is_number),
+    **dict.fromkeys(
+        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties",
+         "minContains", "maxContains"),
+        is_count,
+    ),
+    **dict.fromkeys(("properties", "patternProperties", "$defs", "definitions",
+                     "dependentSchemas"), is_schema_map),
+    **dict.fromkeys(("allOf", "anyOf", "oneOf", "prefixItems"), is_schema_list),
+    **dict.fromkeys(_INSIDE, is_schema),
+    **dict.fromkeys(("$ref", "pattern"), lambda value: isinstance(value, str)),
+    "enum": lambda value: isinstance(value, list),
+    "multipleOf": lambda value: is_number(value) and value > 0,
+    "required": is_names,
+    "type": is_type,
+    "uniqueItems": lambda value: isinstance(value, bool),
+    "dependentRequired": lambda value: (
+        isinstance(value, dict) and all(is_names(names) for names in value.values())
+    ),
+}  # fmt: skip
+
+
+def _check_for_the_walk(part: dict[str, Any], dialect: str) -> None:
+    """Refuse what the walk would misread: a malformed keyword, or another dialect's meaning."""
+    differs = dialect != _NEWEST and (
+        isinstance(part.get("items"), list) or ("$ref" in part and part.keys() & _RULES)
+    )
+    beyond = next(iter(part.keys() & _BEYOND_THE_WALK), None)
+    if dialect == _OLDEST or differs or beyond is not None:
+        what = f"the keyword {beyond!r}" if beyond else f"the dialect {dialect}"
+        raise MissingExtra("schema", f"{what} of a JSON Schema")
+    for word, value in part.items():
+        if word in _SHAPES and not _SHAPES[word](value):
+            raise Misconfigured(f"not a usable JSON Schema: {word!r} cannot be {preview(value)}")
+    for pattern in (part.get("pattern"), *part.get("patternProperties", ())):
+        if pattern is not None:
+            compile_pattern(pattern)
 
 
 def _first_line(error: Exception) -> str:
