@@ -40,6 +40,7 @@ from dragoman.model.faults import MAX_STEPS
 from dragoman.model.tools import CallToolResult
 from dragoman.server.binding import Binding, bind, bind_prompt, bind_resource
 from dragoman.server.results import Image
+from tests.requirements.duties import duty
 
 if TYPE_CHECKING:
     from somewhere import Context as Elsewhere  # type: ignore[import-not-found]
@@ -718,6 +719,7 @@ def test_all_arguments_as_one_json_text_are_read() -> None:
     assert call.repairs[0].path == ""
 
 
+@duty("tools.inputs-validated")
 def test_every_fault_is_told_at_once() -> None:
     def tool(
         city: str,
@@ -1140,10 +1142,12 @@ def test_a_prompts_arguments_are_read_from_text() -> None:
     )
 
 
+@duty("prompts.missing-argument", "prompts.validated", "prompts.safe")
 def test_every_fault_of_a_prompts_arguments_is_told() -> None:
     with pytest.raises(InvalidArguments) as caught:
         bind_prompt(plan, context_type=Context).parse({"ctiy": "x", "days": "many", "unit": "k"})
     assert [fault.path for fault in caught.value.faults] == ["ctiy", "city", "days", "unit"]
+    assert caught.value.code == -32602
 
 
 def test_text_stays_text_where_text_is_allowed() -> None:

@@ -30,6 +30,7 @@ from dragoman.model.content import (
 from dragoman.model.tools import CallToolResult
 from dragoman.server.binding import bind
 from dragoman.server.results import Audio, File, Image, to_result
+from tests.requirements.duties import duty
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 8
 WAV = b"RIFF\x24\0\0\0WAVEfmt "
@@ -197,6 +198,7 @@ def test_a_file_that_is_not_there_is_the_systems_own_error(tmp_path: Path) -> No
 # --- data -------------------------------------------------------------------------------------
 
 
+@duty("tools.structured.text")
 @pytest.mark.parametrize(
     ("value", "annotation", "structured", "shown"),
     [
@@ -259,6 +261,7 @@ def test_data_without_an_annotation_is_structured_when_it_is_an_object(
     assert text(result) == shown
 
 
+@duty("tools.output.conforms")
 @pytest.mark.parametrize(
     ("value", "annotation"),
     [
@@ -280,6 +283,7 @@ def test_a_value_that_breaks_its_promise_is_the_authors_error(value: Any, annota
         returned(value, annotation)
 
 
+@duty("tools.outputs-sanitized")
 @pytest.mark.parametrize("value", [object(), {"a": object()}, [math.nan], {"a": {"b": -math.inf}}])
 def test_what_json_cannot_hold_is_refused(value: Any) -> None:
     with pytest.raises(Misconfigured):
