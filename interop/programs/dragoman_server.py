@@ -6,18 +6,23 @@ import asyncio
 import json
 from dataclasses import dataclass
 
-from dragoman import Context, Image, Server, ToolError
-from dragoman.model.base import EmptyResult, Icon, NoParams
-from dragoman.model.content import (
+from dragoman import (
     AudioContent,
+    Context,
     EmbeddedResource,
+    Icon,
+    Image,
     ResourceContents,
     ResourceLink,
+    Server,
     TextContent,
-    ToolUseContent,
+    Tool,
+    ToolAnnotations,
+    ToolError,
 )
+from dragoman.model.base import EmptyResult, NoParams
+from dragoman.model.content import ToolUseContent
 from dragoman.model.sampling import ModelHint, ModelPreferences
-from dragoman.model.tools import Tool, ToolAnnotations
 
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 PNG = bytes.fromhex(

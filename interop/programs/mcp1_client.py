@@ -3,7 +3,7 @@
     python mcp1_client.py [--skip-cancel] COMMAND ARGUMENT...
 
 Starts the server, uses every shared feature and prints one JSON document of what it saw.
-``--skip-cancel`` is for servers of mcp 1.6 and 1.9, which break when a request is cancelled.
+``--skip-cancel`` is for servers of mcp 1.6 and 1.9, which crash after a request is cancelled.
 """
 
 import inspect
