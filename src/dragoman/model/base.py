@@ -81,6 +81,11 @@ class Implementation(Record, frozen=True, kw_only=True):
     website_url: str | None = None
     icons: list[Icon] | None = None
 
+    @property
+    def display_name(self) -> str:
+        """What a person should see: the title, or else the name."""
+        return self.title or self.name
+
 
 class NoParams(Record, frozen=True, kw_only=True):
     """Parameters of a method that takes none but `_meta`."""

@@ -55,7 +55,8 @@ def _is_plain(field: dict[str, Any]) -> bool:
     if kind == "array":
         items = field.get("items")
         return isinstance(items, dict) and ("enum" in items or "anyOf" in items)
-    return kind in _PLAIN and "properties" not in field and "items" not in field
+    is_plain = isinstance(kind, str) and kind in _PLAIN
+    return is_plain and "properties" not in field and "items" not in field
 
 
 def check_sampling(params: CreateMessageParams) -> None:

@@ -115,6 +115,11 @@ class ResourceLink(Record, frozen=True, kw_only=True, tag_field="type", tag="res
     icons: list[Icon] | None = None
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
+    @property
+    def display_name(self) -> str:
+        """What a person should see: the title, or else the name."""
+        return self.title or self.name
+
 
 ContentBlock: TypeAlias = (
     TextContent | ImageContent | AudioContent | ResourceLink | EmbeddedResource

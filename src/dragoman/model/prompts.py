@@ -39,6 +39,11 @@ class Prompt(Record, frozen=True, kw_only=True):
     icons: list[Icon] | None = None
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
+    @property
+    def display_name(self) -> str:
+        """What a person should see: the title, or else the name."""
+        return self.title or self.name
+
 
 class ListPromptsResult(Record, frozen=True, kw_only=True):
     """One page of prompts."""

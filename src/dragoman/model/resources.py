@@ -34,6 +34,11 @@ class Resource(Record, frozen=True, kw_only=True):
     icons: list[Icon] | None = None
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
+    @property
+    def display_name(self) -> str:
+        """What a person should see: the title, or else the name."""
+        return self.title or self.name
+
 
 class ResourceTemplate(Record, frozen=True, kw_only=True):
     """A family of resources; `uri_template` follows RFC 6570."""
@@ -46,6 +51,11 @@ class ResourceTemplate(Record, frozen=True, kw_only=True):
     annotations: Annotations | None = None
     icons: list[Icon] | None = None
     meta: Meta | None = msgspec.field(name="_meta", default=None)
+
+    @property
+    def display_name(self) -> str:
+        """What a person should see: the title, or else the name."""
+        return self.title or self.name
 
 
 class ListResourcesResult(Record, frozen=True, kw_only=True):
