@@ -29,6 +29,7 @@ from dragoman.errors import (
 )
 from dragoman.jsonrpc.frame import Noise, Seen
 from dragoman.model.base import NoParams, Record
+from dragoman.model.methods import Side
 from dragoman.model.progress import ProgressParams
 from dragoman.protocol.calls import Call, Exchange
 from dragoman.protocol.engine import Engine
@@ -57,6 +58,10 @@ Tap = Callable[[str, bytes], None]
 
 # 256 requests: about two milliseconds of work before the loop may look at anything else.
 MAX_IN_A_ROW = 256
+
+# 1 s: how long answers may still be worked out for a client that has ended its direction. Clients
+# wait about two before they send a signal.
+FINISH_S = 1.0
 
 # 5 s: how long handlers may take to end after they were cancelled, before we go on without them.
 HANDLER_GRACE_S = 5.0
@@ -149,6 +154,8 @@ class Driver:
         self._watching: asyncio.Task[None] | None = None
         self._heard_at = self.clock.now()
         self._lost: LinkError | None = None
+        self._finishing: asyncio.Task[None] | None = None
+        self._is_closing = False
 
     def start(self) -> None:
         """Begin to receive."""
@@ -176,14 +183,42 @@ class Driver:
         self.flush()
 
     def link_closed(self, error: LinkError | None) -> None:
-        """Fail what is under way, stop the handlers, and say so."""
+        """Fail what is under way, stop the handlers, and say so.
+
+        A server whose client has only ended its own direction first finishes what was asked, for
+        at most `FINISH_S`: the answers may still be wanted.
+        """
         error = error or self._lost
+        is_server = self.engine.side is Side.SERVER
+        if error is None and is_server and not self._is_closing and (self._queue or self._running):
+            self._finishing = self._loop.create_task(self._finish())
+        else:
+            self._end(error)
+
+    async def _finish(self) -> None:
+        """Let the handlers end. What they ask of the client now fails at once."""
+        over = LinkClosed("the client sends nothing any more", sent=None)
+        for call in list(self.engine.calls.values()):
+            if self.engine.cancel(call, "the answer could not come any more"):
+                self._settle(Failed(call, over.again(sent=None)))
+        self.flush()
+        try:
+            async with asyncio.timeout(FINISH_S):
+                while self._hands:
+                    await asyncio.wait(list(self._hands))
+        except TimeoutError:
+            log.info("%d requests were not finished in time", len(self._running))
+        finally:
+            self._end(None)
+
+    def _end(self, error: LinkError | None) -> None:
+        if self.closed.done():
+            return
         self._dispatch(self.engine.close(error))
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self.closed.done():
-            self.closed.set_result(error)
+        self.closed.set_result(error)
 
     # --- sending --------------------------------------------------------------------------------------
 
@@ -257,6 +292,8 @@ class Driver:
             LinkError: the connection ended; `sent` says whether the request may have run.
             LocalError, LimitExceeded, ValueError: as `Engine.request`.
         """
+        if self._finishing is not None:
+            raise LinkClosed("the client sends nothing any more", sent=False)
         call = self.engine.request(
             method,
             params,
@@ -496,12 +533,12 @@ class Driver:
 
     async def aclose(self) -> None:
         """End the link, the handlers and every wait; may be called again, from any task."""
+        self._is_closing = True
         try:
             await self.link.aclose()
         finally:
-            if not self.closed.done():
-                self.link_closed(None)
-            ours = (*self._hands, self._unclogging, self._watching)
+            self._end(self._lost)
+            ours = (self._finishing, *self._hands, self._unclogging, self._watching)
             # A handler that closes its own connection must not wait for itself.
             this = asyncio.current_task()
             tasks = [task for task in ours if task is not None and task is not this]
