@@ -167,3 +167,38 @@ def test_the_inspector_lists_and_fills_prompts() -> None:
     arguments = ("--prompt-name", "review", "--prompt-args", "code=x", "tone=harsh")
     (message,) = inspect("--method", "prompts/get", *arguments)["messages"]
     assert message["content"] == {"type": "text", "text": "Review this, be harsh: x"}
+
+
+def test_the_inspector_is_introduced() -> None:
+    seen = inspect("--method", "initialize")
+    assert seen["protocolVersion"] == "2025-11-25"
+    assert seen["serverInfo"] == {"name": "dragoman-everything", "version": "1"}
+    assert seen["instructions"] == "Use the tools."
+
+
+def test_the_inspector_that_probes_for_a_newer_revision_falls_back() -> None:
+    seen = inspect("--method", "initialize", "--protocol-era", "auto")
+    assert seen["protocolVersion"] == "2025-11-25"
+
+
+def test_the_inspector_finds_no_fault_in_our_schemas() -> None:
+    # --strict exits with 6 for a schema that some model provider would refuse.
+    listed = inspect("--method", "tools/list", "--strict")
+    assert len(listed["tools"]) == len(TOOLS | OPTIONAL_TOOLS)
+
+
+def test_the_inspector_sends_metadata() -> None:
+    arguments = ("--tool-name", "show_meta", "--tool-metadata", "interop/note=kept")
+    (block,) = inspect("--method", "tools/call", *arguments)["content"]
+    assert json.loads(block["text"]) == {"interop/note": "kept"}
+
+
+def test_the_inspector_sets_the_logging_level() -> None:
+    assert inspect("--method", "logging/setLevel", "--log-level", "warning") == {}
+
+
+def test_the_inspector_loads_our_server_without_an_error() -> None:
+    load = ("--load", "--load-requests", "500", "--load-concurrency", "32", "--format", "json")
+    arguments = ("--tool-name", "add", "--tool-arg", "a=2", "b=3")
+    summary = inspect("--method", "tools/call", *arguments, *load)["result"]
+    assert (summary["requests"], summary["ok"], summary["errors"]) == (500, 500, 0)
