@@ -103,7 +103,7 @@ def test_a_key_of_meta_is_a_name_with_or_without_a_prefix_of_labels(key: str) ->
 
 # --- _meta ----------------------------------------------------------------------------------------
 
-WITH_META = {
+WITH_META: set[type[Any]] = {
     record
     for method in CATALOGUE.values()
     for record in (method.params, method.result)
@@ -112,7 +112,7 @@ WITH_META = {
 
 
 @duty("meta.kept", "meta.reserved")
-@pytest.mark.parametrize("record", sorted(WITH_META, key=lambda one: one.__name__))
+@pytest.mark.parametrize("record", sorted(WITH_META, key=str))
 def test_every_request_notification_and_result_has_a_meta(record: type[Any]) -> None:
     fields = {field.name: field.encode_name for field in msgspec.structs.fields(record)}
     assert fields["meta"] == "_meta"
@@ -267,7 +267,7 @@ def test_content_that_is_not_what_it_says_is_refused(block: ContentBlock, said: 
 
 @duty("prompts.embedded.data")
 @pytest.mark.parametrize("members", [{}, {"text": "t", "blob": "AA=="}])
-def test_a_resource_holds_text_or_data_and_not_both(members: dict[str, str]) -> None:
+def test_a_resource_holds_text_or_data_and_not_both(members: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="exactly one"):
         ResourceContents(uri="note://1", **members)
 
