@@ -58,9 +58,9 @@ def converse(tmp_path: Path, *calls: str) -> list[dict[str, object]]:
 
 def test_answers_are_written_after_the_input_has_ended(tmp_path: Path) -> None:
     answers = converse(tmp_path, "soon", "soon")
-    assert [answer["id"] for answer in answers] == [0, 1, 2]
+    assert sorted(str(answer["id"]) for answer in answers) == ["0", "1", "2"]
 
 
 def test_a_handler_that_never_returns_does_not_keep_the_server_alive(tmp_path: Path) -> None:
     answers = converse(tmp_path, "stuck", "soon")
-    assert [answer["id"] for answer in answers] == [0, 2]
+    assert sorted(str(answer["id"]) for answer in answers) == ["0", "2"]
