@@ -411,10 +411,24 @@ async def test_a_child_reads_the_frames_and_nothing_else() -> None:
 @duty("shutdown.close-stdin")
 @in_loop
 async def test_what_was_queued_reaches_a_child_before_its_stdin_closes() -> None:
+    # It waits a moment before it reads, so that the pipe is full when the link closes.
+    code = (
+        "import os, sys, time; time.sleep(0.1); os.write(2, b'%d' % len(sys.stdin.buffer.read()))"
+    )
+    link = await StdioConnector(command=sys.executable, args=["-c", code]).connect()
+    link.start(Recorder())
+    for _ in range(300):
+        link.send(b"x" * 9_999)
+    await link.aclose()
+    assert link.exit_code == 0
+    assert link.stderr_tail == "3000000"
+
+
+@in_loop
+async def test_closing_goes_on_reading_what_a_child_answers() -> None:
     async with child("echo") as (link, _):
         for _ in range(300):
             link.send(b"x" * 10_000)
-        # The echo fills its own stdout meanwhile: closing has to go on reading.
         await link.aclose()
         assert link.exit_code == 0
 
@@ -455,7 +469,7 @@ async def test_grandchildren_end_with_the_child(manners: str) -> None:
 
 @in_loop
 async def test_a_cancelled_close_kills_at_once_and_leaves_nothing() -> None:
-    async with child("stubborn") as (link, receiver):
+    async with child("stubborn", close_wait_s=3600) as (link, receiver):
         await receiver.frame(0)
         closing = asyncio.create_task(link.aclose())
         await asyncio.sleep(0)
