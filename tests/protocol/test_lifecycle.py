@@ -20,6 +20,7 @@ from dragoman.errors import (
     RemoteFailure,
     WrongState,
 )
+from dragoman.jsonrpc.frame import Noise
 from dragoman.model.base import NoParams, Record
 from dragoman.model.capabilities import ClientCapabilities, ServerCapabilities
 from dragoman.model.logging import LogMessageParams
@@ -653,6 +654,8 @@ def test_nothing_is_sent_or_taken_after_the_end(side: Side) -> None:
         b"[]",
     ):
         assert only(tell(engine, frame), Fault).kind is FaultKind.WRONG_TIME
+    large = Noise("too large", 2, 1, b'{"jsonrpc":"2.0","id":1,"method":"ping"')
+    assert fault_kinds(engine.refuse(large)) == [FaultKind.WRONG_TIME]
     with pytest.raises(LinkClosed) as raised:
         engine.request("ping", NoParams(), now=0.0)
     assert raised.value.sent is False

@@ -437,12 +437,11 @@ class Engine:
         self._flush_batch(batch, exchange.id)
 
     def _tell_held_progress(self, exchange: Exchange, params: ProgressParams) -> None:
-        if exchange.last_progress is None or params.progress > exchange.last_progress:
-            try:
-                self._tell_progress(exchange, params)
-            except ValueError:
-                # A text that is no JSON cost its progress; the answer goes out all the same.
-                exchange.held_progress = None
+        try:
+            self._tell_progress(exchange, params)
+        except ValueError:
+            # A text that is no JSON cost its progress; the answer goes out all the same.
+            exchange.held_progress = None
 
     def _flush_batch(self, batch: BatchReply, about: RequestId | None) -> None:
         if batch.pending == 0 and batch.frames:
@@ -861,10 +860,8 @@ class Engine:
     # --- inside -----------------------------------------------------------------------------------------
 
     def _move(self, move: Move) -> None:
-        new = MOVES.get((self.side, self.state, move))
-        if new is None:
-            raise WrongState(self.state.value, f"{move.value}: not possible now")
-        self.state = new
+        # An impossible move is a mistake of ours: let it fail loudly.
+        self.state = new = MOVES[self.side, self.state, move]
         self._sends = SENDS[self.side, new]
         self._receives = RECEIVES[self.side, new]
 
