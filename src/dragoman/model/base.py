@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -19,6 +20,7 @@ __all__ = [
     "PageParams",
     "Record",
     "Role",
+    "refuse_not_finite",
 ]
 
 JSON: TypeAlias = Any
@@ -37,6 +39,23 @@ class Record(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", dict=False
 ):
     """The root of all records."""
+
+
+def refuse_not_finite(value: JSON) -> None:
+    """JSON has no NaN and no infinities; an encoder may write them as null, which is another value.
+
+    Raises:
+        ValueError: the value holds one.
+    """
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, float) and not isfinite(item):
+            raise ValueError(f"JSON cannot hold {item}; use None")
+        if isinstance(item, dict):
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend(item)
 
 
 class Annotations(Record, frozen=True, kw_only=True):

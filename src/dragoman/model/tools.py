@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from dragoman.model.base import Cursor, Icon, Meta, Record
+from dragoman.model.base import Cursor, Icon, Meta, Record, refuse_not_finite
 from dragoman.model.content import ContentBlock
 
 __all__ = [
@@ -93,9 +93,13 @@ class CallToolParams(Record, frozen=True, kw_only=True):
     def of(
         cls, name: str, arguments: dict[str, Any] | None = None, meta: Meta | None = None
     ) -> CallToolParams:
-        """Encode the arguments; None leaves them out."""
-        raw = NO_ARGUMENTS if arguments is None else msgspec.Raw(msgspec.json.encode(arguments))
-        return cls(name=name, raw_arguments=raw, meta=meta)
+        """Encode the arguments; None leaves them out. ValueError for NaN and infinities."""
+        if arguments is None:
+            return cls(name=name, meta=meta)
+        raw = msgspec.json.encode(arguments)
+        if b"null" in raw:
+            refuse_not_finite(arguments)
+        return cls(name=name, raw_arguments=msgspec.Raw(raw), meta=meta)
 
 
 class CallToolResult(Record, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ import msgspec
 
 from dragoman.errors import PeerError, UrlElicitationRequired
 from dragoman.jsonrpc.frame import Principal
-from dragoman.model.base import Implementation, Meta, NoParams, Record
+from dragoman.model.base import Implementation, Meta, NoParams, Record, refuse_not_finite
 from dragoman.model.capabilities import ClientCapabilities
 from dragoman.model.checks import check_elicitation, check_sampling, check_sampling_result
 from dragoman.model.content import SamplingBlock, TextContent
@@ -144,6 +144,8 @@ class Context:
         driver = self._driver
         if level not in LEVELS:
             raise ValueError(f"{level!r} is not one of {', '.join(LEVELS)}")
+        if not isinstance(data, str):
+            refuse_not_finite(data)
         params = LogMessageParams(level=level, data=data, logger=logger or self.server.name)
         filtered = self.server.filter_log(params)
         if filtered is not None:

@@ -16,6 +16,9 @@ __all__ = ["PAGE_SIZE", "Entry", "Registry"]
 # nothing; a page of 500 tools is about 200 kB.
 PAGE_SIZE = 500
 
+# 64 characters: a number in hexadecimal, a dot and 18 more; what is longer was not made here.
+MAX_CURSOR_CHARS = 64
+
 
 class Entry(Protocol):
     """Something a registry holds."""
@@ -151,7 +154,7 @@ class Registry(Generic[E]):
         return f"{number:x}.{self._mark(number)}"
 
     def _open(self, cursor: str) -> int:
-        number, _, mark = cursor.partition(".")
+        number, _, mark = cursor[:MAX_CURSOR_CHARS].partition(".")
         try:
             value = int(number, 16)
         except ValueError:
