@@ -6,6 +6,7 @@ line that installs them.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -13,15 +14,28 @@ __all__ = ["main"]
 
 # As `Exit.USAGE`, which needs more than this module may load: something has to be put right first.
 USAGE = 2
+# As `Exit.BROKEN_PIPE`.
+BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (default: this process's own) and return its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except BrokenPipeError:
+        # Whoever read us has left. What is still buffered must not be tried again at exit.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+        return BROKEN_PIPE
+
+
+def _run(words: list[str]) -> int:
     if words in (["version"], ["--version"], ["version", "--json"], ["--version", "--json"]):
         from dragoman.cli.version import show_version
 
         show_version(is_json="--json" in words)
+        sys.stdout.flush()
         return 0
     try:
         import click as _click

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
@@ -44,26 +45,26 @@ refused or broke the protocol, 5 no answer in time, 130 interrupted.
 
 
 def run_cli(argv: Sequence[str]) -> int:
-    """Run one command line and return its exit code; never raises and never shows a traceback
-    but for a fault of our own."""
+    """Run one command line and return its exit code; a traceback shows only a fault of our own.
+
+    Raises:
+        BrokenPipeError: whoever read stdout has left.
+    """
     words, command = _split(argv)
-    is_json = "--json" in words
-    try:
-        return _run(words, command, is_json=is_json)
-    except BrokenPipeError:
-        # Whoever read us has left. What is still buffered must not be tried again at exit.
-        _forget_stdout()
-        return Exit.BROKEN_PIPE
+    if "_DRAGOMAN_COMPLETE" in os.environ:
+        # A shell asks what could be typed next; click answers and ends the process.
+        group.main(words, prog_name="dragoman")
+    return _run(words, command, is_json="--json" in words)
 
 
 def _run(words: list[str], command: list[str] | None, *, is_json: bool) -> int:
     try:
-        outcome = group.main(words, prog_name="dragoman", standalone_mode=False, obj=command)
+        # Not group.main: it has its own ideas of broken pipes and Ctrl-C.
+        with group.make_context("dragoman", words, obj=command) as context:
+            outcome = group.invoke(context)
         sys.stdout.flush()
     except click.exceptions.Exit as done:
         return done.exit_code
-    except click.Abort:
-        return _failed(KeyboardInterrupt(), Exit.INTERRUPTED, is_json=is_json)
     except KeyboardInterrupt as error:
         return _failed(error, Exit.INTERRUPTED, is_json=is_json)
     except click.ClickException as error:
@@ -101,14 +102,6 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
         return words, None
     at = words.index("--")
     return words[:at], words[at + 1 :]
-
-
-def _forget_stdout() -> None:
-    import os
-
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
 
 
 # --- options ----------------------------------------------------------------------------------

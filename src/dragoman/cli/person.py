@@ -151,6 +151,8 @@ class Person:
                         content[row.path] = json.loads(row.default)
                     if row.default is not None or not row.is_required:
                         break
+                    self._screen.note("this one needs an answer", "yellow")
+                    continue
                 one_field = {**schema, "required": []}
                 try:
                     read, _ = read_arguments([f"{row.path}={line}"], one_field)

@@ -273,7 +273,8 @@ def _table(title: str, *columns: str) -> Table:
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
-        show_edge=False, pad_edge=False,
+        show_edge=False,
+        pad_edge=False,
         header_style="dim",
         border_style="dim",
     )
@@ -284,7 +285,9 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _schema_grid() -> Table:
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim", border_style="dim")
+    return Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim", border_style="dim"
+    )
 
 
 def _name(text: str) -> Text:

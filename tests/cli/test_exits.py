@@ -1,0 +1,52 @@
+"""Every error there is has its exit code."""
+
+from __future__ import annotations
+
+import pytest
+
+from dragoman import errors
+from dragoman.cli import BROKEN_PIPE, USAGE
+from dragoman.cli.exits import KINDS, Exit, describe, exit_for
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.ToolError("x"), 1),
+        (errors.Misconfigured("x"), 2),
+        (errors.MissingExtra("cli", "x"), 2),
+        (errors.WrongState("open", "x"), 2),
+        (errors.CannotStart("x", command=["y"]), 3),
+        (errors.ChildExited(command=["y"], exit_code=1, stderr_tail=""), 3),
+        (errors.LinkClosed("x"), 3),
+        (errors.RemoteFailure(-1, "x"), 4),
+        (errors.NotNegotiated("x"), 4),
+        (errors.CannotLower("x", "y"), 4),
+        (errors.PeerError("x"), 4),
+        (errors.LimitExceeded("x", 1, "y"), 4),
+        (errors.DeadlineExceeded("x", 1), 5),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_an_error_ends_a_command_with_its_code(error: BaseException, code: int) -> None:
+    assert exit_for(error) == code
+
+
+def test_the_codes_that_need_nothing_loaded_are_the_same() -> None:
+    assert (Exit.USAGE, Exit.BROKEN_PIPE) == (USAGE, BROKEN_PIPE)
+
+
+def test_every_code_that_is_printed_has_a_kind() -> None:
+    assert set(KINDS) == set(Exit) - {Exit.OK, Exit.BROKEN_PIPE}
+
+
+def test_a_remote_failure_is_described_with_its_number_and_data() -> None:
+    error = errors.RemoteFailure(-32002, "gone", {"uri": "x"}, method="resources/read")
+    assert describe(error, Exit.REMOTE)["error"] == {
+        "kind": "remote",
+        "exit": 4,
+        "message": "gone",
+        "code": -32002,
+        "method": "resources/read",
+        "data": {"uri": "x"},
+    }
