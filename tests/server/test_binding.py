@@ -424,6 +424,13 @@ def test_the_context_is_passed_wherever_it_stands_and_never_published() -> None:
     assert bound(middle).context_parameter == "ctx"
 
 
+def test_the_context_may_stand_among_positional_and_keyword_parameters() -> None:
+    def tool(a: int, ctx: Context, b: int, *, c: int = 3) -> Any:
+        return a, ctx, b, c
+
+    assert run(tool, {"a": 1, "b": 2}, "C") == (1, "C", 2, 3)
+
+
 def test_a_context_imported_for_the_type_checker_only_is_known_by_its_name() -> None:
     class Local:
         pass
@@ -669,6 +676,54 @@ def test_a_call_cannot_change_the_default_of_the_next() -> None:
 
     assert run(tool, {}) == ([1], {"a": 1})
     assert run(tool, {}) == ([1], {"a": 1})
+
+
+def test_none_as_a_default_changes_nothing_where_none_is_a_value_already() -> None:
+    def tool(
+        a: Any = None,
+        b: Literal["x", None] = None,
+        c: None = None,
+        d: Annotated[int | None, "said"] = None,
+    ) -> Any:
+        return a, b, c, d
+
+    found = properties(tool)
+    assert found["a"] == {"default": None}
+    assert found["b"] == {"enum": ["x", None], "default": None}
+    assert found["c"] == {"type": "null", "default": None}
+    assert found["d"]["anyOf"] == [INT, {"type": "null"}]
+
+
+def test_an_object_is_any_json_value() -> None:
+    def tool(x: object, y: list[object]) -> Any:
+        return x, y
+
+    assert run(tool, {"x": {"a": [1]}, "y": [None, "b"]}) == ({"a": [1]}, [None, "b"])
+
+
+class Flat(msgspec.Struct, array_like=True, tag="flat"):
+    x: int
+    y: int = 2
+
+
+def test_a_struct_that_travels_as_an_array_is_described_as_one() -> None:
+    def tool(x: Flat) -> Any:
+        return x
+
+    assert bound(tool).input_schema["$defs"]["Flat"] == {
+        "type": "array",
+        "prefixItems": [{**STR, "enum": ["flat"]}, INT, {**INT, "default": 2}],
+        "minItems": 2,
+        "maxItems": 3,
+    }
+    assert run(tool, {"x": ["flat", 1]}) == Flat(1)
+
+
+def test_a_path_is_read_from_text_only() -> None:
+    def tool(x: Path | int) -> Any:
+        return x
+
+    assert faults(tool, {"x": [1]}) == [("x", "a path or an integer")]
 
 
 def test_none_as_a_default_makes_a_parameter_optional() -> None:
