@@ -28,6 +28,7 @@ from tests.cli.test_arguments import KEYWORDS, SCHEMAS
         ({"type": ["string", "null"]}, "text or null"),
         ({"enum": ["a", 1, None]}, '"a" or 1 or null'),
         ({"const": "x"}, '"x"'),
+        ({"oneOf": [{"const": "x", "title": "Ex"}, {"const": 2}]}, '"x" (Ex) or 2'),
         ({"enum": list(range(20))}, " or ".join(map(str, range(12))) + " or … (20 in all)"),
         ({"type": "array", "items": {"type": "integer"}}, "list of integer"),
         ({"type": "array", "minItems": 2}, "list of anything, at least 2 items"),

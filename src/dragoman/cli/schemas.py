@@ -137,6 +137,10 @@ def _option_text(schema: Schema, root: Schema, depth: int) -> str:
     choices = _choices(schema)
     if choices:
         shown = [json.dumps(one, ensure_ascii=False) for one in choices[:MAX_CHOICES]]
+        title = schema.get("title")
+        # How a form names its choices: one constant each, with the words to show for it.
+        if "const" in schema and isinstance(title, str) and title != schema["const"]:
+            shown = [f"{shown[0]} ({title})"]
         if len(choices) > MAX_CHOICES:
             shown.append(f"… ({len(choices)} in all)")
         return " or ".join(shown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import dragoman
@@ -14,7 +15,7 @@ from dragoman.cli.screen import Screen
 from dragoman.cli.show import Listing, ServerPage
 from dragoman.cli.targets import connector_of
 from dragoman.cli.wire import WireView
-from dragoman.client.client import CONNECT_TIMEOUT_S, Client
+from dragoman.client.client import Client
 from dragoman.errors import ChildExited, RemoteFailure
 from dragoman.jsonrpc.codes import METHOD_NOT_FOUND
 from dragoman.model.logging import LEVELS, LoggingLevel, LogMessageParams
@@ -23,8 +24,10 @@ __all__ = ["Session", "Settings", "listing_of", "page_of"]
 
 T = TypeVar("T")
 
-# The default of the protocol's clients; `--timeout` changes it.
+# What a `Client` grants by itself: a minute for an answer, and half of one to open, since a hung
+# child should be noticed sooner. `--timeout` changes both.
 TIMEOUT_S = 60.0
+OPENING_TIMEOUT_S = 30.0
 
 # A server that prints to stdout usually prints a banner; a flood of it is said once.
 MAX_JUNK_LINES = 5
@@ -81,8 +84,9 @@ class Session:
             title="dragoman command line",
             revision=settings.revision,
             timeout_s=settings.timeout_s or TIMEOUT_S,
-            connect_timeout_s=settings.timeout_s or CONNECT_TIMEOUT_S,
-            roots=list(settings.roots) or None,
+            connect_timeout_s=settings.timeout_s or OPENING_TIMEOUT_S,
+            # Absolute, so that "." has a name.
+            roots=[one if "://" in one else Path(one).absolute() for one in settings.roots] or None,
             sampling_handler=person.sample,
             elicitation_handler=person.elicit,
             elicitation_url=True,
