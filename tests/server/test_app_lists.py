@@ -19,6 +19,10 @@ from tests.scripted import ask, scripted_client
 from tests.support import HANDSHAKE, joined, run
 
 
+def nothing() -> list[str]:
+    return []
+
+
 def offering(*features: str, **options: Any) -> Server:
     server = Server("s", **options)
     if "tools" in features:
@@ -28,7 +32,7 @@ def offering(*features: str, **options: Any) -> Server:
     if "resources" in features:
         server.add_resource("x", "note:1")
     if "completions" in features:
-        server.completion("p")(list)
+        server.completion("p")(nothing)
     return server
 
 

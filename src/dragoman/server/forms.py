@@ -77,7 +77,8 @@ class Form:
             self._is_single = True
             schema = {"type": "object", "properties": {"value": schema}, "required": ["value"]}
         definitions = schema.pop("$defs", {})
-        schema.pop("additionalProperties", None)
+        if isinstance(schema.pop("additionalProperties", None), dict):
+            raise Misconfigured("a form's fields have names; a mapping has none to ask for")
         schema.pop("title", None)
         schema.pop("description", None)
         schema["properties"] = {
