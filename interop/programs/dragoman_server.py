@@ -22,9 +22,19 @@ from dragoman import (
 )
 from dragoman.model.base import EmptyResult, NoParams
 from dragoman.model.content import ToolUseContent
+from dragoman.model.logging import LoggingLevel
 from dragoman.model.sampling import ModelHint, ModelPreferences
 
-LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+LEVELS: tuple[LoggingLevel, ...] = (
+    "debug",
+    "info",
+    "notice",
+    "warning",
+    "error",
+    "critical",
+    "alert",
+    "emergency",
+)
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010804000000b51c0c02"
     "0000000b4944415478da6364f80f00010501012718e3660000000049454e44ae426082"

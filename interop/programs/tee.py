@@ -11,11 +11,11 @@ import json
 import subprocess
 import sys
 import threading
-from typing import BinaryIO, TextIO
+from typing import IO, TextIO
 
 
 def copy(
-    source: BinaryIO, target: BinaryIO, who: str, record: TextIO, lock: threading.Lock
+    source: IO[bytes], target: IO[bytes], who: str, record: TextIO, lock: threading.Lock
 ) -> None:
     """Pass lines on until the source ends, then close the target."""
     try:

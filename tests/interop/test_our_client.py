@@ -652,6 +652,7 @@ def test_the_server_may_ask_our_user(visit: Visit) -> None:
     assert json.loads(visit["elicit"].text) == ["accept", {"name": "Ada", "age": 36}]
     asked = visit.elicited[0]
     assert asked.message == "who are you?"
+    assert asked.requested_schema is not None
     assert set(asked.requested_schema["properties"]) == {"name", "age"}
 
 

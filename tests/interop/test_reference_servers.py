@@ -85,9 +85,11 @@ def test_everything_returns_every_kind_of_content() -> None:
     async def use(client: Client) -> None:
         picture = (await client.call_tool("get-tiny-image")).content
         assert [type(block) for block in picture] == [TextContent, ImageContent, TextContent]
+        assert isinstance(picture[1], ImageContent)
         assert base64.b64decode(picture[1].data, validate=True).startswith(PNG_SIGNATURE)
         links = (await client.call_tool("get-resource-links", {"count": 2})).content
         assert [type(block) for block in links] == [TextContent, ResourceLink, ResourceLink]
+        assert isinstance(links[2], ResourceLink)
         assert links[2].uri == "demo://resource/dynamic/text/2"
         arguments = {"resourceType": "Text", "resourceId": 1}
         embedded = (await client.call_tool("get-resource-reference", arguments)).content[1]
