@@ -28,6 +28,7 @@ from dragoman.errors import (
     LinkError,
     LocalError,
     Misconfigured,
+    Refused,
     RequestError,
     ResourceNotFound,
     ToolError,
@@ -711,6 +712,11 @@ class Server:
         except UrlElicitationRequired as required:
             self._check_required(driver, exchange, required)
             raise
+        except (ToolError, Refused) as refusal:
+            # A tool's own were answered before; this one is of a middleware.
+            if exchange.method.name == "tools/call":
+                return _tool_failure(str(refusal))
+            raise InternalError(str(refusal)) from None
 
     async def _through_middleware(
         self,
@@ -774,6 +780,8 @@ class Server:
             if isinstance(error.result, CallToolResult):
                 return error.result
             return _tool_failure(str(error))
+        except Refused as refusal:
+            return _tool_failure(str(refusal))
         except RequestError:
             raise
         except Exception:  # noqa: BLE001 - logged in full under its id
@@ -837,7 +845,7 @@ class Server:
                     return await entry.read(uri, variables, context)
         except (RequestError, LinkError):
             raise
-        except ToolError as error:
+        except (ToolError, Refused) as error:
             raise InternalError(str(error)) from None
         except Exception:  # noqa: BLE001 - logged in full under its id
             raise InternalError(f"reading {uri} failed {_report(uri)}") from None
@@ -876,7 +884,7 @@ class Server:
             return await entry.get(params.arguments, Context(self, driver, exchange, params))
         except (RequestError, LinkError):
             raise
-        except ToolError as error:
+        except (ToolError, Refused) as error:
             raise InternalError(str(error)) from None
         except Exception:  # noqa: BLE001 - logged in full under its id
             raise InternalError(f"{params.name} failed {_report(params.name)}") from None

@@ -1,0 +1,126 @@
+"""The server's life: entered by the first connection, left by the last."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from dragoman import Client, Context, LinkError, Server
+from tests.support import joined, run
+
+EVENTS: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def no_events() -> None:
+    EVENTS.clear()
+
+
+@asynccontextmanager
+async def life(server: Server) -> AsyncIterator[dict[str, Any]]:
+    task = asyncio.current_task()
+    EVENTS.append(f"enter {server.name}")
+    try:
+        yield {"calls": 0}
+    finally:
+        # Some managers, timeouts and task groups among them, must be left where they were entered.
+        assert asyncio.current_task() is task
+        EVENTS.append("leave")
+
+
+def counting() -> Server:
+    server = Server("counter", lifespan=life)
+
+    @server.tool
+    async def count(ctx: Context) -> int:
+        ctx.state["calls"] += 1
+        return int(ctx.state["calls"])
+
+    return server
+
+
+def state_of(server: Server) -> Any:
+    return server.state
+
+
+def test_what_it_yields_is_the_state_of_every_handler() -> None:
+    async def main() -> None:
+        server = counting()
+        assert state_of(server) is None
+        async with joined(server) as (client, _):
+            assert [(await client.call_tool("count")).data for _ in range(2)] == [1, 2]
+            assert state_of(server) == {"calls": 2}
+        assert state_of(server) is None
+        assert EVENTS == ["enter counter", "leave"]
+
+    run(main())
+
+
+def test_many_connections_share_one_life_and_the_next_begins_anew() -> None:
+    async def main() -> None:
+        server = counting()
+        async with joined(server) as (one, _):
+            async with joined(server) as (two, _):
+                assert (await one.call_tool("count")).data == 1
+                assert (await two.call_tool("count")).data == 2
+            assert (await one.call_tool("count")).data == 3
+        assert EVENTS == ["enter counter", "leave"]
+        async with joined(server) as (client, _):
+            assert (await client.call_tool("count")).data == 1
+        assert EVENTS == ["enter counter", "leave"] * 2
+
+    run(main())
+
+
+def test_connections_that_come_and_go_together_enter_and_leave_once_each_time() -> None:
+    async def main() -> None:
+        server = counting()
+
+        async def visit() -> None:
+            async with Client(server) as client:
+                await client.call_tool("count")
+
+        for _ in range(5):
+            await asyncio.gather(*(visit() for _ in range(10)))
+        assert EVENTS.count("enter counter") == EVENTS.count("leave")
+        assert set(EVENTS) == {"enter counter", "leave"}
+
+    run(main())
+
+
+def test_a_life_that_cannot_begin_is_told_to_whoever_connects() -> None:
+    async def main() -> None:
+        @asynccontextmanager
+        async def broken(server: Server) -> AsyncIterator[None]:
+            if server.name:
+                raise OSError("no database")
+            yield
+
+        server = Server("s", lifespan=broken)
+        for _ in range(2):
+            with pytest.raises(LinkError, match="no database"):
+                async with Client(server):
+                    pass
+
+    run(main())
+
+
+def test_a_connection_may_be_opened_in_one_task_and_closed_in_another() -> None:
+    async def main() -> None:
+        server = counting()
+        stack = AsyncExitStack()
+
+        async def enter() -> Client:
+            return await stack.enter_async_context(Client(server))
+
+        client = await asyncio.create_task(enter())
+        assert (await asyncio.create_task(client.call_tool("count"))).data == 1
+        await asyncio.create_task(stack.aclose())
+        assert EVENTS == ["enter counter", "leave"]
+        assert not client.is_connected
+
+    run(main())
