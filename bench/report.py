@@ -125,7 +125,7 @@ def write_markdown(
             texts = [f"{value} ({ratio})" if ratio else value for value, ratio in cells]
             lines.append(f"| {name} | " + " | ".join(texts) + " |")
         lines.append("")
-    lines += [f"{note[0].upper()}{note[1:]}.\n" for note in _notes(results)]
+    lines += [f"{note}.\n" for note in _notes(results)]
     lines += ["### Targets", "", "| | what | wanted | measured |", "|---|---|---|---|"]
     for what, wanted, measured, good in _targets(results):
         lines.append(f"| {'met' if good else 'MISSED'} | {what} | {wanted} | {measured} |")
