@@ -28,7 +28,7 @@ __all__ = ["ProgressBar", "Screen"]
 
 # What a table may take where there is no terminal to measure: wider than a terminal, since nobody
 # scrolls sideways in a file, but not so wide that it cannot be read.
-PIPE_WIDTH = 120
+PIPE_WIDTH = 100
 
 # One line of an answer: the most that a terminal hands over at once on Linux.
 LINE_BYTES = 4096
