@@ -267,6 +267,13 @@ def test_a_depth_bomb_is_a_refusal_and_never_a_crash(kind: str, levels: int) -> 
     assert refused(nested(kind, levels)).kind == "parse"
 
 
+def test_a_frame_as_deep_as_the_interpreter_allows_is_a_refusal() -> None:
+    # somewhere in here each of the parsers on the way gives up, one after the other
+    for levels in range(850, 1_010):
+        assert refused(nested("arrays", levels)).kind == "parse"
+        assert refused(nested("objects", levels)).kind == "parse"
+
+
 @pytest.mark.parametrize("levels", [200, 950, 990, 1_000, 100_000])
 def test_a_depth_bomb_that_is_not_json_either_is_a_refusal(levels: int) -> None:
     assert refused(b"[" * levels).kind == "parse"

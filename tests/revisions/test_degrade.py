@@ -142,7 +142,12 @@ def test_audio_becomes_a_resource_with_the_same_bytes(mime_type: str, uri: str) 
         resource=ResourceContents(uri=uri, blob="AAAA", mime_type=mime_type),
         annotations=Annotations(priority=0.5),
     )
-    assert "AudioContent.data" in losses
+    assert losses == {"AudioContent.data"}
+    marked = msgspec.structs.replace(block, meta={"k": 1})
+    assert lower(FIRST, CallToolResult(content=[marked]))[1] == {
+        "AudioContent.data",
+        "EmbeddedResource.meta",
+    }
     assert lower(AUDIO, CallToolResult(content=[block]))[0].content == [block]
 
 
@@ -154,8 +159,11 @@ def test_a_link_becomes_a_line_of_text(dialect: Dialect) -> None:
     result, losses = lower(dialect, CallToolResult(content=[link]))
     assert result.content == [TextContent(text="[The A](file:///a) (text/plain) - first")]
     assert losses == {"ResourceLink.uri"}
-    bare, _ = lower(dialect, CallToolResult(content=[ResourceLink(uri="file:///b", name="b")]))
-    assert bare.content == [TextContent(text="[b](file:///b)")]
+    rated = ResourceLink(uri="file:///b", name="b", annotations=Annotations(priority=1.0))
+    bare, _ = lower(dialect, CallToolResult(content=[rated]))
+    assert bare.content == [
+        TextContent(text="[b](file:///b)", annotations=Annotations(priority=1.0))
+    ]
     assert lower(FORMS, CallToolResult(content=[link]))[0].content == [link]
 
 
@@ -254,6 +262,7 @@ def test_a_title_stands_among_the_annotations_where_only_they_have_one() -> None
 # --- sampling -----------------------------------------------------------------------------------
 
 TEXT, IMAGE = TextContent(text="see"), ImageContent(data="AAAA", mime_type="image/png")
+RATED = TextContent(text="see", annotations=Annotations(priority=1.0))
 USE = ToolUseContent(id="u", name="add", input={"a": 1})
 RESULT = ToolResultContent(tool_use_id="u", content=[TextContent(text="5"), IMAGE], is_error=True)
 
@@ -307,6 +316,7 @@ def test_tools_are_not_offered_to_a_model_that_cannot_call_them(dialect: Dialect
     ("blocks", "expected"),
     [
         ([TEXT], TEXT),
+        ([RATED], RATED),
         ([IMAGE], IMAGE),
         ([TEXT, TextContent(text="more")], TextContent(text="see\nmore")),
         ([IMAGE, TEXT], TEXT),
@@ -508,7 +518,9 @@ def test_a_question_is_a_form_or_a_page_and_not_both() -> None:
         elicitation_id="1",
         requested_schema=schema,
     )
-    assert lower(RICH, page)[0].requested_schema is None
+    result, losses = lower(RICH, page)
+    assert result.requested_schema is None
+    assert losses == {"ElicitParams.requested_schema"}
     asked = ElicitParams(
         message="?", url="https://x.example", elicitation_id="1", requested_schema=schema
     )

@@ -7,6 +7,7 @@ import pytest
 
 from dragoman.errors import InvalidParams, ResourceNotFound, UrlElicitationRequired
 from dragoman.jsonrpc.message import ErrorBody
+from dragoman.model.base import Record
 from dragoman.model.content import TextContent
 from dragoman.model.tools import CallToolParams, CallToolResult, Tool
 from dragoman.revisions.dialect import Ask, Dialect, Facts, Loss, Opening
@@ -51,6 +52,19 @@ def test_encode_lowers_first() -> None:
     written = DIALECTS[0].encode(value, losses.append)
     assert msgspec.json.decode(written) == {"content": [{"type": "text", "text": "x"}]}
     assert [str(loss) for loss in losses] == ["TextContent.meta: left out"]
+
+
+class _Foreign(Record, frozen=True, kw_only=True):
+    """A record of an extension, of which the official schemas know nothing."""
+
+    block: TextContent | None = None
+
+
+def test_a_record_that_no_schema_knows_passes_as_it_is() -> None:
+    losses: list[Loss] = []
+    value = _Foreign(block=TextContent(text="x", meta={"k": 1}))
+    assert DIALECTS[0].lower(value, losses.append) is value
+    assert losses == []
 
 
 def test_what_json_cannot_hold_is_a_value_error() -> None:

@@ -163,6 +163,8 @@ def test_uris_and_base64_are_checked(tmp_path: Path, name: str, good: str, bad: 
     oracle = made(tmp_path, {"X": {"type": "string", "format": name}})
     assert oracle.complaints("X", good) == []
     assert oracle.complaints("X", bad) != []
+    # what is no text at all is for `type` to complain of
+    assert len(oracle.complaints("X", 1)) == 1
 
 
 def test_asking_for_what_is_not_there_is_an_error(tmp_path: Path) -> None:
