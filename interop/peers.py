@@ -67,6 +67,7 @@ PEERS: tuple[Peer, ...] = (
     Peer("mcp-1.22", "python", ("mcp==1.22.0",), "Python SDK, speaks 2025-06-18"),
     Peer("mcp-1.29", "python", ("mcp==1.29.0",), "Python SDK, speaks 2025-11-25"),
     Peer("mcp-2.3", "python", ("mcp==2.3.0",), "Python SDK, speaks up to 2026-07-28"),
+    # 4.1.3 and later ask for a certifi so new that not every registry has it.
     Peer("fastmcp-4.1", "python", ("fastmcp==4.1.2",), "FastMCP on the Python SDK 2"),
     Peer(
         "ts-1",

@@ -115,6 +115,16 @@ def test_our_server_writes_nothing_the_agreed_revision_does_not_know(
     assert checked > 60
 
 
+def test_a_probe_for_a_newer_revision_is_refused_and_is_no_cause_for_complaint() -> None:
+    # The default of mcp 2.3, FastMCP 4.1 and TypeScript 2.4: no user has done anything wrong.
+    meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
+    probe = {"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {"_meta": meta}}
+    line = json.dumps(probe).encode() + b"\n"
+    done = subprocess.run(OURS, input=line, capture_output=True, timeout=RUN_TIMEOUT_S)
+    assert json.loads(done.stdout)["error"]["code"] == -32601
+    assert done.stderr == b""
+
+
 # --- the Inspector's command line -----------------------------------------------------------------
 
 
