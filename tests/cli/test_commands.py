@@ -296,6 +296,23 @@ def test_the_servers_stderr_is_shown_when_asked_for() -> None:
     assert "banner" not in dragoman("ping", ODD).stderr
 
 
+def test_a_stream_that_holds_only_ascii_gets_escapes() -> None:
+    env = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    plain = dragoman("inspect", WEATHER, env=env)
+    assert plain.returncode == 0
+    assert "\\xb0C" in plain.stdout
+    assert plain.stdout.isascii()
+    as_json = dragoman("inspect", WEATHER, "--json", env=env)
+    assert "°C" in json.loads(as_json.stdout)["instructions"]
+    wire = dragoman("ping", WEATHER, "--wire", env=env)
+    assert (wire.returncode, wire.stderr[:6]) == (0, "\\u2192")
+
+
+def test_a_result_of_megabytes_is_printed_whole() -> None:
+    done = dragoman("call", ODD, "echo", "--args", "-", stdin=json.dumps({"text": "x" * 3_000_000}))
+    assert len(done.stdout) == 3_000_000 + len("'' 1 None None False\n")
+
+
 # --- targets ----------------------------------------------------------------------------------
 
 

@@ -58,7 +58,10 @@ def test_a_sampling_request_is_answered_by_the_person() -> None:
         terminal.expect("Your answer: ")
         terminal.type("Zoë\n")
         assert terminal.finish() == 0
-    assert plain(terminal.seen).endswith("Zoë\nZoë\n")
+    # The answer as it was typed, and the result once the bar has gone.
+    assert "Your answer: Zoë\n" in plain(terminal.seen)
+    assert terminal.seen.rpartition("\x1b[2K")[2].strip() == "Zoë"
+    assert "1/2" in terminal.seen
 
 
 @pytest.mark.parametrize("keys", ["n\n", "\n", "maybe\n", "\x04"])

@@ -14,7 +14,7 @@ from typing import Any
 from dragoman.cli.schemas import Schema, flatten, kind_of, members_of, resolve, type_text
 from dragoman.errors import Misconfigured
 
-__all__ = ["read_arguments", "read_json_object", "read_pairs"]
+__all__ = ["read_arguments", "read_json_object", "read_pairs", "read_value"]
 
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
@@ -67,6 +67,19 @@ def read_arguments(words: Sequence[str], schema: Schema) -> tuple[dict[str, Any]
             raise Misconfigured(reader.faults[0])
         raise Misconfigured("\n- ".join(["the arguments do not fit:", *reader.faults]))
     return arguments, reader.warnings
+
+
+def read_value(name: str, text: str, schema: Schema) -> Any:
+    """One member's value, as its schema says; an empty schema takes JSON or text.
+
+    Raises:
+        Misconfigured: it does not fit.
+    """
+    reader = _Reader(schema)
+    try:
+        return reader.value("", text, members_of(resolve(schema, schema)).get(name, {}))
+    except ValueError as fault:
+        raise Misconfigured(f"{name}: {fault}") from None
 
 
 class _Reader:
@@ -137,11 +150,12 @@ class _Reader:
             if options and not lists and any(kind_of(one) for one in options):
                 raise ValueError(f"given {len(given)} times, but it is no list")
             items = lists[0].get("items", {}) if lists else {}
-            return [self._value(key, value, items) for key, value in given]
+            return [self.value(key, value, items) for key, value in given]
         key, text = given[0]
-        return self._value(key, text, schema)
+        return self.value(key, text, schema)
 
-    def _value(self, key: str, text: str, schema: Schema) -> Any:
+    def value(self, key: str, text: str, schema: Schema) -> Any:
+        """One value; a key that ends with a colon takes JSON. Raises ValueError."""
         if key.endswith(":"):
             return _json(text)
         options = flatten(schema, self._root)
@@ -172,7 +186,7 @@ class _Reader:
             return True if lowered in _TRUE else False if lowered in _FALSE else _NOTHING
         if kind == "array" and not text.startswith("["):
             items = next(one.get("items", {}) for one in options if kind_of(one) == "array")
-            return [self._value("", text, items)] if text else []
+            return [self.value("", text, items)] if text else []
         try:
             value = _json(text)
         except ValueError:

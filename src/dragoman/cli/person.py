@@ -16,7 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from dragoman.cli.arguments import read_arguments
+from dragoman.cli.arguments import read_value
 from dragoman.cli.blocks import summary
 from dragoman.cli.printable import compact_json, one_line, printable
 from dragoman.cli.schemas import Row, rows_of
@@ -112,11 +112,11 @@ class Person:
             content = None
         if isinstance(content, dict):
             return ElicitResult(action="accept", content=content)
-        rows = rows_of(schema)
+        rows = rows_of(schema, is_flat=True)
         needed = [row for row in rows if row.is_required] or rows
         if len(needed) == 1:
             try:
-                content, _ = read_arguments([f"{needed[0].path}={answer}"], schema)
+                content = {needed[0].path: read_value(needed[0].path, answer, schema)}
             except Misconfigured as fault:
                 self._screen.note(f"declined: {fault}", "yellow")
                 return ElicitResult(action="decline")
@@ -128,7 +128,7 @@ class Person:
 
     def _defaults(self, schema: dict[str, Any]) -> ElicitResult:
         """The form as it stands, where it can be sent like that."""
-        rows = rows_of(schema)
+        rows = rows_of(schema, is_flat=True)
         missing = [row.path for row in rows if row.is_required and row.default is None]
         if missing:
             self._screen.note(
@@ -141,7 +141,7 @@ class Person:
     async def _typed(self, schema: dict[str, Any]) -> ElicitResult:
         """The form, field by field; an end of input cancels it."""
         content: dict[str, Any] = {}
-        for row in rows_of(schema):
+        for row in rows_of(schema, is_flat=True):
             while True:
                 line = await self._screen.ask(_field_prompt(row))
                 if line is None:
@@ -153,13 +153,11 @@ class Person:
                         break
                     self._screen.note("this one needs an answer", "yellow")
                     continue
-                one_field = {**schema, "required": []}
                 try:
-                    read, _ = read_arguments([f"{row.path}={line}"], one_field)
+                    content[row.path] = read_value(row.path, line, schema)
                 except Misconfigured as fault:
                     self._screen.note(str(fault), "yellow")
                     continue
-                content |= read
                 break
         return ElicitResult(action="accept", content=content)
 
@@ -212,7 +210,7 @@ def _elicitation_panel(request: ElicitParams) -> Panel:
         parts += [Text(one_line(request.url or ""), style="bold"), Text(f"at {one_line(host)}")]
         return _panel("the server asks you to visit an address", Group(*parts))
     grid = _grid()
-    for row in rows_of(request.requested_schema or {}):
+    for row in rows_of(request.requested_schema or {}, is_flat=True):
         words = one_line(row.type) + ("" if row.is_required else ", optional")
         described = f"  {one_line(row.description)}" if row.description else ""
         grid.add_row(one_line(row.path), Text(words + described, style="dim"))

@@ -83,10 +83,13 @@ def members_of(schema: Schema) -> dict[str, Any]:
     return properties if isinstance(properties, dict) else {}
 
 
-def rows_of(schema: Schema) -> list[Row]:
-    """A row for each member of an object schema, in order, members of members after their owner."""
+def rows_of(schema: Schema, *, is_flat: bool = False) -> list[Row]:
+    """A row for each member of an object schema, in order.
+
+    Members of members follow their owner, unless only its own are asked for with `is_flat`.
+    """
     rows = []
-    for row in _rows(schema, schema, "", 0):
+    for row in _rows(schema, schema, "", MAX_DEPTH if is_flat else 0):
         rows.append(row)
         if len(rows) >= MAX_ROWS:
             rows.append(Row("…", "", False, None, f"more than {MAX_ROWS} members"))

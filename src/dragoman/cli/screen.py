@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import os
 import sys
 import threading
@@ -42,6 +44,10 @@ class Screen:
     """
 
     def __init__(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            # A stream that cannot hold a character shows its escape instead of failing.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         self.out = _console(sys.stdout)
         self.err = _console(sys.stderr)
         self._bar: ProgressBar | None = None
@@ -54,17 +60,16 @@ class Screen:
     def text(self, text: str) -> None:
         """Lines of a stranger, as the result; a line end is added where none is."""
         shown = printable(text)
-        self.out.out(shown.removesuffix("\n"), highlight=False)
+        self._write(shown.removesuffix("\n"))
 
     def json(self, value: Any) -> None:
         """One JSON document, as the result."""
         text = json_text(value)
         encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
         if encoding not in ("utf-8", "utf8"):
-            import json
-
+            # What the stream cannot hold must become JSON's escapes, not Python's.
             text = json.dumps(value, indent=2)
-        self.out.out(text, highlight=False)
+        self._write(text)
 
     def show(self, what: RenderableType) -> None:
         """A table or a page, as the result."""
@@ -75,7 +80,11 @@ class Screen:
         with self.out.capture() as captured:
             self.out.print(what)
         lines = [line.rstrip() for line in captured.get().splitlines()]
-        self.out.out("\n".join(lines).rstrip("\n"), highlight=False)
+        self._write("\n".join(lines).rstrip("\n"))
+
+    def _write(self, text: str) -> None:
+        # Straight to the stream: there is nothing to lay out, and a result may hold megabytes.
+        self.out.file.write(text + "\n")
 
     def note(self, text: str, style: str = "") -> None:
         """A remark on stderr."""

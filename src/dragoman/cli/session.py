@@ -85,8 +85,7 @@ class Session:
             revision=settings.revision,
             timeout_s=settings.timeout_s or TIMEOUT_S,
             connect_timeout_s=settings.timeout_s or OPENING_TIMEOUT_S,
-            # Absolute, so that "." has a name.
-            roots=[one if "://" in one else Path(one).absolute() for one in settings.roots] or None,
+            roots=[_root(one) for one in settings.roots] or None,
             sampling_handler=person.sample,
             elicitation_handler=person.elicit,
             elicitation_url=True,
@@ -134,6 +133,11 @@ class Session:
         logger = logging.getLogger("dragoman")
         logger.handlers = [_ScreenHandler(self.screen)]
         logger.propagate = False
+
+
+def _root(text: str) -> str | Path:
+    """A URI as it is; a path made absolute, so that even "." has a name."""
+    return text if "://" in text else Path(text).absolute()
 
 
 class _ScreenHandler(logging.Handler):

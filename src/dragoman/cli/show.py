@@ -118,9 +118,7 @@ def listing_tables(listing: Listing) -> RenderableType:
 def signature(tool: Tool) -> Text:
     """A tool's arguments in a line: "city: text, days?: integer"."""
     line = Text()
-    for row in rows_of(tool.input_schema):
-        if "." in row.path or "[]" in row.path:
-            continue
+    for row in rows_of(tool.input_schema, is_flat=True):
         if line:
             line.append(", ")
         line.append(one_line(row.path))

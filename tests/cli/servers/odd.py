@@ -87,6 +87,7 @@ def picture() -> list[str | Image | ResourceLink]:
 @server.tool
 async def ask_model(ctx: Context) -> str:
     """Sample."""
+    await ctx.report_progress(1, 2, "asking")
     try:
         return (await ctx.sample(f"Who is there? {HOSTILE}", system_prompt="Knock knock.")).text
     except RemoteFailure as refusal:
