@@ -45,7 +45,7 @@ coverage: $(READY) ## the tests, with branch coverage
 .PHONY: interop
 interop: $(READY) ## against the other implementations, in real processes
 	@$(PYTHON) interop/peers.py
-	@$(BIN)/python -m pytest tests/interop -m interop -n 2
+	@$(BIN)/python -m pytest tests/interop -m interop -n 2 --dist loadgroup
 
 .PHONY: bench
 bench: $(READY) ## speed, side by side with the peers

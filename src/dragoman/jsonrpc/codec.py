@@ -67,6 +67,7 @@ _TO_SQUARE = bytes.maketrans(b"{}", b"[]")
 _DEEPEST_LINE = b"\n" + b" " * MAX_DEPTH
 # 256 KiB: indenting is the fastest check, but can make a hostile frame a hundred times longer.
 _INDENTABLE_BYTES = 256 * 1024
+_BACKSLASH = ord("\\")
 _ESCAPED_COLON = re.compile(rb"\\u003[aA]")
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -109,12 +110,17 @@ def _read(frame: bytes) -> Any:
         raise _bad("parse", f"nested deeper than {MAX_DEPTH} levels", frame) from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
         raise _bad("parse", _explain(frame, fault), frame) from None
-    if frame.count(b"[") + frame.count(b"{") > MAX_DEPTH and _too_deep(frame):
+    # A short frame has no room for so many brackets and their ends.
+    if (
+        len(frame) > 2 * MAX_DEPTH
+        and frame.count(b"[") + frame.count(b"{") > MAX_DEPTH
+        and _too_deep(frame)
+    ):
         raise _bad("parse", f"nested deeper than {MAX_DEPTH} levels", frame, _id_of(value))
     # Each pair of an object has one colon outside of strings; colons inside strings survive a
     # round trip. So equal counts prove that no pair was lost, which is what a duplicate key does.
     if frame.count(b":") != _encode(value).count(b":") or (
-        b"\\u003" in frame and _ESCAPED_COLON.search(frame)
+        _BACKSLASH in frame and b"\\u003" in frame and _ESCAPED_COLON.search(frame)
     ):
         _refuse_duplicates(frame, value)
     return value

@@ -28,6 +28,7 @@ from dragoman.model.faults import (
     repair,
     resolve,
 )
+from dragoman.model.quick_check import surely_fits
 
 __all__ = ["DIALECTS", "SchemaCheck"]
 
@@ -114,6 +115,7 @@ class SchemaCheck:
         self.schema = schema
         self.dialect = _dialect(schema)
         self.validator = _compiled(schema, DIALECTS[self.dialect])
+        self._surely_fits = surely_fits(schema)
         if self.validator is None:
             for part in _parts(schema):
                 _check_for_the_walk(part, self.dialect)
@@ -122,6 +124,8 @@ class SchemaCheck:
 
     def faults(self, value: JSON) -> list[ArgumentFault]:
         """Every fault of a value, at most `faults.MAX_FAULTS`; none means that it fits."""
+        if self._surely_fits is not None and self._surely_fits(value):
+            return []
         if self.validator is None:
             return find_faults(self.schema, value)
         if self.validator.is_valid(value):

@@ -86,7 +86,7 @@ from dragoman.model.tools import (
 from dragoman.model.uri_template import UriTemplate
 from dragoman.protocol.calls import Exchange
 from dragoman.protocol.engine import Engine, Introduction
-from dragoman.protocol.events import Degraded, Event, Fault, NotificationArrived
+from dragoman.protocol.events import Degraded, Event, Fault, FaultKind, NotificationArrived
 from dragoman.protocol.limits import Limits
 from dragoman.protocol.negotiation import check_params
 from dragoman.revisions.registry import supported
@@ -743,7 +743,10 @@ class Server:
                 self._roots.pop(driver, None)
                 self._call_back(self._on_roots_changed)
         elif isinstance(event, Fault):
-            log.warning("the client broke the protocol: %s (%s)", event.kind.value, event.detail)
+            # Clients of newer revisions begin by asking for a method that tells them which they
+            # have met; the refusal is the answer, and nothing is wrong.
+            level = logging.DEBUG if event.kind is FaultKind.UNKNOWN_METHOD else logging.WARNING
+            log.log(level, "a fault of the client: %s (%s)", event.kind.value, event.detail)
         elif isinstance(event, Degraded):
             for loss in event.losses:
                 log.debug("%s to an older revision: %s", event.method, loss)

@@ -10,7 +10,7 @@ import msgspec
 
 from dragoman.errors import PeerError, UrlElicitationRequired
 from dragoman.jsonrpc.frame import Principal
-from dragoman.model.base import Implementation, Meta, NoParams, Record, refuse_not_finite
+from dragoman.model.base import EmptyResult, Implementation, Meta, NoParams, Record, refuse_not_finite
 from dragoman.model.capabilities import ClientCapabilities
 from dragoman.model.checks import check_elicitation, check_sampling, check_sampling_result
 from dragoman.model.content import SamplingBlock, TextContent
@@ -363,6 +363,10 @@ class Context:
     async def elicitation_complete(self, elicitation_id: str) -> None:
         """Tell the client that what happened behind a URL has ended; see the server's method."""
         self.server.elicitation_complete(elicitation_id)
+
+    async def ping(self, *, timeout_s: float | None = None) -> None:
+        """Ask the client for a sign of life. Raises DeadlineExceeded, LinkError."""
+        await self.asking.ask("ping", NoParams(), EmptyResult, timeout_s=timeout_s)
 
     async def list_roots(self, *, timeout_s: float | None = None) -> list[Root]:
         """The folders the user opened to this server.
