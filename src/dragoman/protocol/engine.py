@@ -116,6 +116,7 @@ class Engine:
     """One end of one connection.
 
     Frames to send collect in an outbox that `take` empties; call it after every other method.
+    `answers` counts the answers among them so far, refusals included.
 
     Raises:
         ValueError: the introduction cannot be written as JSON.
@@ -144,6 +145,7 @@ class Engine:
         self.subscriptions = Subscriptions(self.limits.max_subscriptions)
         self.calls: dict[RequestId, Call] = {}
         self.exchanges: dict[RequestId, Exchange] = {}
+        self.answers = 0
         self._abandoned: OrderedDict[RequestId, None] = OrderedDict()
         self._next_id = 1
         self._outbox: list[tuple[bytes, RequestId | None]] = []
@@ -427,6 +429,7 @@ class Engine:
         if exchange.held_progress is not None:
             self._tell_held_progress(exchange, exchange.held_progress)
         exchange.is_over = True
+        self.answers += 1
         self.exchanges.pop(exchange.id, None)
         batch = exchange.batch
         if batch is None:
@@ -613,6 +616,7 @@ class Engine:
         self, kind: FaultKind, message: Request, error: RequestError, batch: BatchReply | None
     ) -> None:
         self._events.append(Fault(kind, error.message))
+        self.answers += 1
         frame = codec.failure(message.id, self.dialect.error(error))
         if batch is None:
             self._outbox.append((frame, message.id))
@@ -803,6 +807,7 @@ class Engine:
         if self.side is Side.CLIENT and ident is None and batch is None:
             # What a child prints by mistake is no request and wants no answer.
             return
+        self.answers += 1
         body = ErrorBody(error.code, error.message)
         frame = codec.failure(ident, body, null_id=self.dialect.facts.sends_null_id)
         if batch is None:

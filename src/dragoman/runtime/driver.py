@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 from dragoman.errors import (
     DeadlineExceeded,
     InternalError,
+    LimitExceeded,
     LinkClosed,
     LinkError,
     RemoteFailure,
@@ -66,7 +67,7 @@ FINISH_S = 1.0
 # 5 s: how long handlers may take to end after they were cancelled, before we go on without them.
 HANDLER_GRACE_S = 5.0
 
-# 1 s: how long we stop reading a peer that does not take what we write. It is bounded because a
+# 1 s: how long we stop reading a peer that does not take our answers. It is bounded because a
 # peer may do the same, and two ends that each wait for the other to read would wait for ever.
 PAUSE_S = 1.0
 
@@ -150,6 +151,7 @@ class Driver:
         self._running: dict[Exchange, asyncio.Task[None]] = {}
         self._timer: Timer | None = None
         self._timer_at = 0.0
+        self._answers = 0
         self._unclogging: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._heard_at = self.clock.now()
@@ -202,19 +204,32 @@ class Driver:
             if self.engine.cancel(call, "the answer could not come any more"):
                 self._settle(Failed(call, over.again(sent=None)))
         self.flush()
+        patience = self._cancel_at(self.clock.now() + FINISH_S)
         try:
-            async with asyncio.timeout(FINISH_S):
-                while self._hands:
-                    await asyncio.wait(list(self._hands))
-        except TimeoutError:
+            while self._hands:
+                await asyncio.wait(list(self._hands))
+        except asyncio.CancelledError:
             log.info("%d requests were not finished in time", len(self._running))
         finally:
+            patience.cancel()
             self._end(None)
+
+    def _cancel_at(self, when: float) -> Timer:
+        """Cancel the current task at a time of the clock, unless the timer is cancelled before."""
+        this = asyncio.current_task()
+        assert this is not None
+        cancel = this.cancel
+
+        def ring() -> None:
+            cancel()
+
+        return self.clock.call_at(when, ring)
 
     def _end(self, error: LinkError | None) -> None:
         if self.closed.done():
             return
         self._dispatch(self.engine.close(error))
+        self._queue.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -239,9 +254,13 @@ class Driver:
             except LinkClosed:
                 # `link_closed` follows, or has come; what is under way fails there.
                 return
-            if link.is_congested and self._unclogging is None:
-                link.pause_reading()
-                self._unclogging = self._loop.create_task(self._unclog())
+            if engine.answers != self._answers:
+                # Only what we answer grows with what we read; to stop for requests of our own
+                # would keep their answers out.
+                self._answers = engine.answers
+                if link.is_congested and self._unclogging is None:
+                    link.pause_reading()
+                    self._unclogging = self._loop.create_task(self._unclog())
         wake = engine.next_deadline()
         if wake is not None and (self._timer is None or wake < self._timer_at):
             if self._timer is not None:
@@ -251,13 +270,7 @@ class Driver:
 
     async def _unclog(self) -> None:
         """Read on once the peer has taken what we wrote, or after a while."""
-        this = asyncio.current_task()
-        assert this is not None
-
-        def lose_patience() -> None:
-            this.cancel()
-
-        patience = self.clock.call_at(self.clock.now() + PAUSE_S, lose_patience)
+        patience = self._cancel_at(self.clock.now() + PAUSE_S)
         try:
             await self.link.drain()
         except LinkError:
@@ -364,8 +377,8 @@ class Driver:
                 continue
             try:
                 await self.request("ping", NoParams(), timeout_s=timeout_s, total_s=timeout_s)
-            except RemoteFailure:
-                # A peer that does not know ping is alive all the same.
+            except (RemoteFailure, LimitExceeded):
+                # A peer that does not know ping, or owes us many answers, is alive all the same.
                 continue
             except LinkError:
                 return
