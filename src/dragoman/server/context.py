@@ -10,7 +10,14 @@ import msgspec
 
 from dragoman.errors import PeerError, UrlElicitationRequired
 from dragoman.jsonrpc.frame import Principal
-from dragoman.model.base import EmptyResult, Implementation, Meta, NoParams, Record, refuse_not_finite
+from dragoman.model.base import (
+    EmptyResult,
+    Implementation,
+    Meta,
+    NoParams,
+    Record,
+    refuse_not_finite,
+)
 from dragoman.model.capabilities import ClientCapabilities
 from dragoman.model.checks import check_elicitation, check_sampling, check_sampling_result
 from dragoman.model.content import SamplingBlock, TextContent
