@@ -23,7 +23,6 @@ from dragoman.client.roots import RootLike, as_roots
 from dragoman.client.targets import Target, connector_for
 from dragoman.errors import (
     DeadlineExceeded,
-    InvalidArguments,
     InvalidParams,
     LinkError,
     Misconfigured,
@@ -724,14 +723,16 @@ def _as_asked(params: ElicitParams, answer: ElicitResult) -> ElicitResult:
     """The answer as it may be sent: content only with a form that was accepted, and fitting it.
 
     Raises:
-        InvalidArguments: the handler filled the form in another way than it asks for.
+        Misconfigured: the handler filled the form in another way than it asks for. It is no
+            refusal: what was filled in stays here.
     """
     if answer.action != "accept" or params.mode == "url":
         return ElicitResult(action=answer.action, meta=answer.meta)
     content = {key: value for key, value in (answer.content or {}).items() if value is not None}
     faults = find_faults(params.requested_schema or {}, content)
     if faults:
-        raise InvalidArguments(faults, what="answer to the form")
+        said = "; ".join(f"{fault.path}: expected {fault.expected}" for fault in faults)
+        raise Misconfigured(f"the elicitation handler's answer does not fit the form: {said}")
     return answer
 
 
