@@ -110,8 +110,9 @@ class Tour:
 
         self.screen.show(Text())
         self.screen.show(Text("That was everything a server can offer.", style="bold green"))
-        self.screen.show(Text(f"Now look at it yourself:  {command()} inspect {SHOWN}"))
-        self.screen.show(Text("Then write your own:      docs/quickstart.md"))
+        # As text, so that a long path is never broken into two lines.
+        self.screen.text(f"Now look at it yourself:  {command()} inspect {SHOWN}")
+        self.screen.text("Then write your own:      docs/quickstart.md")
 
 
 def command() -> str:

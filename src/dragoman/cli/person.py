@@ -206,8 +206,10 @@ def _sampling_panel(request: CreateMessageParams) -> Panel:
 def _elicitation_panel(request: ElicitParams) -> Panel:
     parts: list[RenderableType] = [Text(printable(request.message))]
     if request.mode == "url":
-        host = urlsplit(request.url or "").hostname or "no host"
-        parts += [Text(one_line(request.url or ""), style="bold"), Text(f"at {one_line(host)}")]
+        parts += [
+            Text(one_line(request.url or ""), style="bold"),
+            Text(f"at {_host(request.url or '')}"),
+        ]
         return _panel("the server asks you to visit an address", Group(*parts))
     grid = _grid()
     for row in rows_of(request.requested_schema or {}, is_flat=True):
@@ -215,6 +217,19 @@ def _elicitation_panel(request: ElicitParams) -> Panel:
         described = f"  {one_line(row.description)}" if row.description else ""
         grid.add_row(one_line(row.path), Text(words + described, style="dim"))
     return _panel("the server asks you", Group(*parts, grid))
+
+
+def _host(url: str) -> str:
+    """Where an address leads; a name in other letters also as its look-alikes cannot fake it."""
+    try:
+        host = urlsplit(url).hostname
+        if not host:
+            return "no host"
+        if host.isascii():
+            return one_line(host)
+        return one_line(f"{host} ({host.encode('idna').decode()})")
+    except ValueError:
+        return "no host that can be read"
 
 
 def _grid() -> Table:
