@@ -67,6 +67,11 @@ def test_help_names_every_command_and_every_exit_code() -> None:
     assert "Exit codes: 0 done, 1 the tool failed" in done.stdout
 
 
+def test_a_shell_is_told_what_could_be_typed() -> None:
+    shell = {"_DRAGOMAN_COMPLETE": "bash_complete", "COMP_WORDS": "dragoman in", "COMP_CWORD": "1"}
+    assert dragoman(env=shell).stdout == "plain,inspect\n"
+
+
 # --- what there is ----------------------------------------------------------------------------
 
 
@@ -210,6 +215,13 @@ def test_complete_takes_prompts_and_templates() -> None:
     assert "150" in many.stderr
 
 
+def test_prompt_complete_and_ping_print_the_result_as_json() -> None:
+    filled = document("prompt", ODD, "greet", "name=Ada")
+    assert filled["messages"][0]["role"] == "user"
+    assert document("complete", ODD, "greet", "tone", "c")["values"] == ["cold"]
+    assert document("ping", ODD)["serverInfo"]["name"] == "odd"
+
+
 # --- what the server asks ---------------------------------------------------------------------
 
 
@@ -281,6 +293,20 @@ def test_nothing_a_server_says_of_itself_is_obeyed() -> None:
         done = dragoman(command, ODD)
         assert "\\x1b[2J" in done.stdout
         assert_harmless(done.stdout, done.stderr)
+
+
+def test_a_flood_of_such_lines_is_said_once() -> None:
+    done = run_bare("flood")
+    assert done.returncode == 0
+    assert done.stderr.count("noise") == 5
+    assert done.stderr.count("not shown") == 1
+
+
+def test_a_broken_rule_is_told_and_does_no_harm() -> None:
+    done = run_bare("stray")
+    assert done.returncode == 0
+    assert "[dragoman] the server broke the protocol" in done.stderr
+    assert_harmless(done.stderr)
 
 
 def test_a_line_that_is_no_message_is_shown_and_does_no_harm() -> None:
@@ -360,6 +386,15 @@ def test_with_config_every_target_is_a_name_in_that_file(tmp_path: Path) -> None
     done = dragoman("ping", ODD, "--config", str(file))
     assert done.returncode == 2
     assert str(file) in done.stderr
+
+
+def test_a_file_without_a_suffix_needs_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "weather").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert main(["list", "weather"]) == 2
+    assert "write ./weather" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,12 @@ if "answer" in sys.argv:
     sys.stdin.read()
     sys.exit(0)
 
+if "flood" in sys.argv:
+    os.write(1, b"noise\n" * 1000)
+if "stray" in sys.argv:
+    # An answer to a question that nobody asked.
+    os.write(1, b'{"jsonrpc":"2.0","id":"\\u001b[2J","result":{}}\n')
+
 os.write(1, b"Welcome to \x1b[2Jthe server\n")
 server = Server("bare")
 
