@@ -238,6 +238,38 @@ def test_a_task_that_is_cancelled_after_the_answer_cancels_nothing_on_the_wire()
     run(main())
 
 
+def test_an_answer_that_comes_in_the_turn_of_the_cancellation_is_dropped() -> None:
+    async def main() -> None:
+        async with facing_script(Side.CLIENT) as (driver, peer):
+            call = start(driver)
+            request = await peer.expect("tools/call")
+            call.cancel()
+            driver.frames_received(
+                [b'{"jsonrpc":"2.0","id":%d,"result":{"content":[]}}' % request["id"]],
+                LOCAL,
+            )
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await turns()
+            assert peer.waiting == 0
+
+    run(main())
+
+
+def test_a_call_that_was_made_on_the_engine_itself_wakes_nobody() -> None:
+    async def main() -> None:
+        async with facing_script(Side.CLIENT) as (driver, peer):
+            driver.engine.request("tools/call", CALL, now=driver.clock.now(), wants_progress=True)
+            driver.flush()
+            request = await peer.expect("tools/call")
+            peer.send(progress(request["id"], 1))
+            peer.answer(request, TEXT)
+            await turns()
+            assert driver.engine.calls == {}
+
+    run(main())
+
+
 def test_a_failure_and_a_cancellation_in_one_turn_make_no_noise() -> None:
     complaints: list[dict[str, Any]] = []
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import types
 from collections import Counter
+from collections.abc import Generator
 from contextlib import suppress
 from typing import Any
 
@@ -508,6 +510,62 @@ def test_requests_behind_a_cancelled_one_are_served() -> None:
             assert [(await peer.receive())["id"] for _ in range(10)] == list(range(2, 12))
 
     run(main())
+
+
+def test_a_request_that_comes_with_the_cancellation_of_another_is_served() -> None:
+    async def main() -> None:
+        handlers = Handlers(tools_call=wait_for_ever, tools_list=give_result)
+        async with facing_script(Side.SERVER, handlers) as (_, peer):
+            peer.request(1, "tools/call", CALL)
+            await turns()
+            peer.notify("notifications/cancelled", {"requestId": 1})
+            peer.request(2, "tools/list")
+            assert (await peer.receive())["id"] == 2
+
+    run(main())
+
+
+def test_a_request_that_arrives_while_a_cancelled_handler_ends_is_served_once() -> None:
+    async def call(driver: Driver, exchange: Exchange, params: Record) -> Record:
+        with suppress(asyncio.CancelledError):
+            await wait_for_ever(driver, exchange, params)
+        await asyncio.sleep(0)
+        driver.frames_received([b'{"jsonrpc":"2.0","id":2,"method":"tools/list"}'], LOCAL)
+        return RESULTS["tools/call"]
+
+    async def main() -> None:
+        handlers = Handlers(tools_call=call, tools_list=give_result)
+        async with facing_script(Side.SERVER, handlers) as (_, peer):
+            peer.request(1, "tools/call", CALL)
+            await turns()
+            peer.notify("notifications/cancelled", {"requestId": 1})
+            assert (await peer.receive())["id"] == 2
+            await turns()
+            assert peer.waiting == 0
+
+    run(main())
+
+
+def test_a_handler_that_is_thrown_away_with_its_loop_is_closed_in_its_own_context() -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+    seen: list[str] = []
+
+    @types.coroutine
+    def pause() -> Generator[None, None, None]:
+        yield
+
+    async def handler() -> None:
+        variable.set("mine")
+        try:
+            await pause()
+        finally:
+            seen.append(variable.get())
+
+    wrapped = driver_module._in_own_context(handler())
+    wrapped.send(None)
+    wrapped.close()
+    assert seen == ["mine"]
+    assert variable.get() == "unset"
 
 
 @duty("trust.practices")

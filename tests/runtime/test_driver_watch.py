@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -230,3 +231,24 @@ def test_a_watch_ends_by_itself_when_it_finds_the_connection_closed() -> None:
             assert driver.engine.receive(b"{}", now=clock.now()) != []
 
     run(main())
+
+
+def test_a_watch_that_ends_in_the_very_turn_of_its_alarm_makes_no_noise() -> None:
+    complaints: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, about: complaints.append(about))
+        clock = ManualClock()
+        async with facing_script(Side.CLIENT, clock=clock) as (driver, peer):
+            driver.watch(10.0, 5.0)
+            await turns()
+            watching = driver._watching
+            assert watching is not None
+            watching.cancel()
+            clock.advance(10.0)
+            await turns()
+            assert watching.cancelled()
+            assert peer.waiting == 0
+
+    run(main())
+    assert complaints == []

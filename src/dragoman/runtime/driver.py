@@ -201,8 +201,8 @@ class Driver:
         """Let the handlers end. What they ask of the client now fails at once."""
         over = LinkClosed("the client sends nothing any more", sent=None)
         for call in list(self.engine.calls.values()):
-            if self.engine.cancel(call, "the answer could not come any more"):
-                self._settle(Failed(call, over.again(sent=None)))
+            self.engine.cancel(call, "the answer could not come any more")
+            self._settle(Failed(call, over.again(sent=None)))
         self.flush()
         patience = self._cancel_at(self.clock.now() + FINISH_S)
         try:
