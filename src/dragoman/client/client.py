@@ -542,11 +542,12 @@ class Client:
     ) -> Completion:
         """Suggestions for an argument: `.values` (at most 100), `.total`, `.has_more`.
 
-        `ref` is a reference, a template's URI, or a prompt's name; `context` holds the arguments
-        that are settled already.
+        `ref` is a reference, a template's URI (with `://` or a variable in it), or a prompt's name;
+        `context` holds the arguments that are settled already.
         """
         if isinstance(ref, str):
-            ref = ResourceTemplateReference(uri=ref) if "://" in ref else PromptReference(name=ref)
+            is_uri = "://" in ref or "{" in ref
+            ref = ResourceTemplateReference(uri=ref) if is_uri else PromptReference(name=ref)
         params = CompleteParams(
             ref=ref,
             argument=CompletionArgument(name=argument, value=value),
