@@ -134,6 +134,19 @@ def test_a_module_lists_what_it_gives_to_others(module: Module) -> None:
         assert set(listed) <= _defined(module.tree)
 
 
+def test_a_fact_about_a_revision_has_few_readers() -> None:
+    """With a third reader it has become behaviour: an object that the fact chooses once."""
+    readers: dict[str, set[str]] = {}
+    for module in modules().values():
+        if module.layer == "revisions":
+            continue
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("facts"):
+                readers.setdefault(node.attr, set()).add(module.name)
+    assert readers
+    assert {fact: names for fact, names in readers.items() if len(names) > 2} == {}
+
+
 @every_module
 def test_nothing_is_left_for_later(module: Module) -> None:
     assert re.findall(r"\b(TODO|FIXME|XXX|HACK)\b", module.text) == []
