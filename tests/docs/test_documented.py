@@ -1,0 +1,57 @@
+"""What the specification wants documented is documented, and names what really exists."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+from dragoman.model.schema_check import DIALECTS
+from dragoman.transport.base import Connector, Link, Receiver
+from tests.requirements.duties import duty
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def sections(text: str) -> dict[str, str]:
+    """The text below each heading of the second level."""
+    _, *parts = re.split(r"^## ", text, flags=re.MULTILINE)
+    return {title: body for title, _, body in (part.partition("\n") for part in parts)}
+
+
+@duty("transport.custom.documented")
+def test_the_page_on_transports_shows_all_that_a_link_has_to_do() -> None:
+    found = sections(page("transports.md"))
+    assert {"stdio", "Memory", "Your own"} <= set(found)
+    assert "Client(server)" in found["Memory"]
+    # The block is run by test_snippets; it must also be whole.
+    for protocol in (Link, Receiver, Connector):
+        for name, _ in inspect.getmembers(protocol, inspect.isfunction):
+            if not name.startswith("_") and name != "frame_refused":
+                assert name in found["Your own"], name
+    assert "is_congested" in found["Your own"]
+
+
+@duty("trust.documented")
+def test_the_page_on_security_speaks_to_servers_clients_and_transports() -> None:
+    found = sections(page("security.md"))
+    for part, words in {
+        "What a server has to know": ("schema", "ToolError", "log_filter", "middleware", "URIs"),
+        "What a client has to know": ("rights", "Sampling", "Roots", "never fetched"),
+        "What a transport has to know": ("stdio", "Principal", "encrypt"),
+    }.items():
+        for word in words:
+            assert word in found[part], (part, word)
+
+
+@duty("schemas.documented")
+def test_the_page_on_schemas_names_every_dialect_we_read() -> None:
+    text = page("tools-and-schemas.md")
+    for dialect in DIALECTS:
+        name = dialect.removeprefix("json-schema.org/").removesuffix("/schema")
+        assert name.removeprefix("draft/") in text, dialect
+    assert "2020-12 (also when it names none)" in text
