@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from dragoman.errors import LimitExceeded, WrongState
 
-__all__ = ["ThreadPool"]
+__all__ = ["MAX_THREADS", "ThreadPool"]
 
 T = TypeVar("T")
 
