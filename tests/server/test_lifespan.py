@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dragoman import Client, Context, LinkError, Server
+from dragoman import Client, Context, DeadlineExceeded, LinkError, Server
 from tests.support import joined, run
 
 EVENTS: list[str] = []
@@ -88,6 +88,70 @@ def test_connections_that_come_and_go_together_enter_and_leave_once_each_time() 
             await asyncio.gather(*(visit() for _ in range(10)))
         assert EVENTS.count("enter counter") == EVENTS.count("leave")
         assert set(EVENTS) == {"enter counter", "leave"}
+
+    run(main())
+
+
+def test_whoever_comes_while_the_last_one_leaves_waits_for_a_life_of_its_own() -> None:
+    async def main() -> None:
+        leaving, may_leave = asyncio.Event(), asyncio.Event()
+
+        @asynccontextmanager
+        async def slow(server: Server) -> AsyncIterator[None]:
+            EVENTS.append("enter")
+            yield
+            leaving.set()
+            await may_leave.wait()
+            EVENTS.append("leave")
+
+        server = Server("s", lifespan=slow)
+        first = await Client(server).connect()
+        closing = asyncio.ensure_future(first.aclose())
+        await leaving.wait()
+        opening = [asyncio.ensure_future(Client(server).connect()) for _ in range(3)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert EVENTS == ["enter"]
+        may_leave.set()
+        clients = await asyncio.gather(*opening)
+        await closing
+        assert EVENTS == ["enter", "leave", "enter"]
+        await asyncio.gather(*(client.aclose() for client in clients))
+        assert EVENTS == ["enter", "leave"] * 2
+
+    run(main())
+
+
+def test_a_life_that_never_begins_ends_when_nobody_waits_for_it() -> None:
+    async def main() -> None:
+        @asynccontextmanager
+        async def slow(server: Server) -> AsyncIterator[None]:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                EVENTS.append("gave up")
+            yield
+
+        with pytest.raises(DeadlineExceeded):
+            await Client(Server("s", lifespan=slow), connect_timeout_s=0.02).connect()
+        assert EVENTS == ["gave up"]
+
+    run(main())
+
+
+def test_a_life_that_fails_at_its_end_is_logged_and_the_next_one_begins() -> None:
+    async def main() -> None:
+        @asynccontextmanager
+        async def broken(server: Server) -> AsyncIterator[None]:
+            EVENTS.append("enter")
+            yield
+            raise RuntimeError("broken at the end")
+
+        server = Server("s", lifespan=broken)
+        for _ in range(2):
+            async with Client(server) as client:
+                await client.ping()
+        assert EVENTS == ["enter", "enter"]
 
     run(main())
 

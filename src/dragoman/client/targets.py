@@ -101,6 +101,8 @@ class ServedLink(MemoryLink):
         serving = self.serving
         if serving is None:
             return
+        # Both directions end together here: nothing that is still worked at has a reader.
+        serving.cancel()
         await asyncio.wait([serving])
         if not serving.cancelled():
             self.failure = serving.exception()

@@ -58,10 +58,14 @@ class Lifespan:
         assert self._task is not None
         self._over.set()
         task = self._task
+        if self._ready is not None and not self._ready.done():
+            # It has not begun, and nobody waits for it any more.
+            task.cancel()
         try:
             await asyncio.shield(task)
         finally:
-            if task.done():
+            # Whoever came meanwhile may have begun another life already.
+            if task.done() and self._task is task:
                 self._task = None
 
     async def _live(self, ready: asyncio.Future[None], over: asyncio.Event) -> None:
@@ -74,6 +78,9 @@ class Lifespan:
         except BaseException as error:
             if ready.done():
                 raise
+            if isinstance(error, asyncio.CancelledError):
+                ready.cancel()
+                return
             # Whoever waits for the start hears of it; nobody else has to.
             ready.set_exception(error)
             ready.exception()

@@ -1,0 +1,179 @@
+"""What a client connects to, and how it watches that the other side is still there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dragoman import Client, DeadlineExceeded, LinkError, Server
+from dragoman.client.targets import connector_for
+from dragoman.errors import Misconfigured
+from tests.requirements.duties import duty
+from tests.scripted import scripted_client, scripted_server
+from tests.support import joined, run
+
+SCRIPT = """
+import os, sys
+from dragoman import Server
+server = Server("child", instructions=os.environ.get("GREETING"))
+@server.tool
+def where() -> str:
+    print("on stdout", flush=True)
+    print("on stderr", file=sys.stderr, flush=True)
+    return os.getcwd()
+server.run()
+"""
+
+
+@pytest.mark.parametrize("form", ["str", "path", "list"])
+def test_a_script_and_a_command_line_are_started_as_children(form: str, tmp_path: Path) -> None:
+    script = tmp_path / "my server.py"
+    script.write_text(SCRIPT)
+    target: Any = {
+        "str": str(script),
+        "path": script,
+        "list": [sys.executable, str(script)],
+    }[form]
+
+    async def main() -> None:
+        lines: list[str] = []
+        async with Client(
+            target, cwd=tmp_path, env={"GREETING": "hello"}, on_stderr=lines.append
+        ) as client:
+            assert client.instructions == "hello"
+            found = (await client.call_tool("where")).text
+            assert Path(found).samefile(tmp_path)
+        assert {"on stdout", "on stderr"} <= {line.strip() for line in lines}
+
+    run(main())
+
+
+def test_a_server_object_is_described_by_its_name() -> None:
+    assert "small" in connector_for(Server("small")).description
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("https://example.com/mcp", "URL"),
+        (3, "int"),
+        (None, "NoneType"),
+        ([], "empty|command"),
+        ("no-such-script.py", "no-such-script"),
+    ],
+)
+def test_what_cannot_be_connected_to_is_refused_with_what_can(target: Any, said: str) -> None:
+    async def main() -> None:
+        with pytest.raises((Misconfigured, LinkError), match=said):
+            await Client(target).connect()
+
+    run(main())
+
+
+def test_a_child_that_never_answers_is_told_with_the_end_of_its_stderr(tmp_path: Path) -> None:
+    script = tmp_path / "mute.py"
+    script.write_text(
+        "import sys, time\nprint('no key set', file=sys.stderr, flush=True)\nsys.stdin.read()\n"
+    )
+
+    async def main() -> None:
+        with pytest.raises(DeadlineExceeded, match="no key set") as late:
+            await Client(script, connect_timeout_s=1.0).connect()
+        assert late.value.method == "initialize"
+
+    run(main())
+
+
+def test_a_child_that_ends_at_once_is_told_with_its_exit_code_and_stderr(tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text("raise SystemExit('cannot find the database')\n")
+
+    async def main() -> None:
+        with pytest.raises(LinkError, match="cannot find the database") as ended:
+            await Client(script).connect()
+        assert getattr(ended.value, "exit_code", None) == 1
+
+    run(main())
+
+
+# --- watching ---------------------------------------------------------------------------------------
+
+
+@duty("ping.periodic", "ping.configurable", "ping.deadline", "ping.timeout-is-failure")
+def test_a_client_pings_a_silent_server_and_leaves_one_that_does_not_answer() -> None:
+    async def main() -> None:
+        async with scripted_server({}, keep_alive_s=0.01, keep_alive_timeout_s=0.05) as (
+            client,
+            peer,
+        ):
+            for _ in range(2):
+                peer.answer(await peer.expect("ping"), {})
+            waiting = asyncio.ensure_future(client.ping(timeout_s=30.0))
+            with pytest.raises(LinkError, match="ping"):
+                await waiting
+            await peer.closed.wait()
+            assert not client.is_connected
+
+    run(main())
+
+
+@duty("ping.periodic", "ping.timeout-is-failure")
+def test_a_server_pings_a_silent_client_and_leaves_one_that_does_not_answer() -> None:
+    async def main() -> None:
+        server = Server("s", keep_alive_s=0.01, keep_alive_timeout_s=0.05)
+        async with scripted_client(server) as peer:
+            for _ in range(2):
+                peer.answer(await peer.expect("ping"), {})
+            await peer.closed.wait()
+
+    run(main())
+
+
+@duty("ping.configurable")
+def test_nobody_is_pinged_unless_it_is_asked_for() -> None:
+    async def main() -> None:
+        async with joined(Server("s")) as (client, wire):
+            await client.ping()
+            assert len(wire.sent("ping")) == 1
+            assert not wire.received("ping")
+
+    run(main())
+
+
+async def _pinged(client: Client) -> None:
+    while True:
+        await client.ping()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
+def test_a_server_that_is_told_to_stop_ends_its_life_in_order(tmp_path: Path) -> None:
+    script = tmp_path / "stoppable.py"
+    script.write_text(
+        "import contextlib, pathlib\n"
+        "from dragoman import Server\n"
+        "@contextlib.asynccontextmanager\n"
+        "async def life(server):\n"
+        "    yield\n"
+        f"    pathlib.Path({str(tmp_path / 'left')!r}).write_text('left')\n"
+        "server = Server('s', lifespan=life)\n"
+        "@server.tool\n"
+        "async def pid() -> int:\n"
+        "    import os\n"
+        "    return os.getpid()\n"
+        "server.run()\n"
+    )
+
+    async def main() -> None:
+        async with Client(script) as client:
+            pid = int((await client.call_tool("pid")).text)
+            os.kill(pid, 15)
+            with pytest.raises(LinkError):
+                await _pinged(client)
+        assert (tmp_path / "left").read_text() == "left"
+
+    run(main())

@@ -1,0 +1,312 @@
+"""Bad input from a client, each answered as it should be, and nothing lost by it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from dragoman import CallToolResult, Context, LinkError, Refused, Server, TextContent, ToolError
+from dragoman.testing import ScriptedPeer
+from dragoman.transport.memory import memory_pair
+from tests.scripted import ask, scripted_client
+from tests.support import HANDSHAKE, joined, run
+
+NEWEST = HANDSHAKE[-1]
+
+
+def everything() -> Server:
+    server = Server("s", declares=["completions"])
+
+    @server.tool
+    async def wait(ctx: Context) -> str:
+        await ctx.info("waiting")
+        await GATES[server].wait()
+        return "done"
+
+    server.add_prompt(lambda word: word, name="p")
+    server.add_resource("x", "note:1")
+    GATES[server] = asyncio.Event()
+    return server
+
+
+GATES: dict[Server, asyncio.Event] = {}
+
+
+@asynccontextmanager
+async def serving(revision: str = NEWEST) -> AsyncIterator[ScriptedPeer]:
+    """A script that is connected; at the end the server still has to answer."""
+    server = everything()
+    async with scripted_client(server, revision=revision) as peer:
+        yield peer
+        assert (await ask(peer, "ping", ident="last"))["result"] == {}
+    del GATES[server]
+
+
+METHODS = (
+    "tools/call",
+    "tools/list",
+    "resources/list",
+    "resources/templates/list",
+    "resources/read",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "prompts/list",
+    "prompts/get",
+    "completion/complete",
+    "logging/setLevel",
+    "ping",
+)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_parameters_of_the_wrong_type_are_invalid(method: str) -> None:
+    async def main() -> None:
+        async with serving() as peer:
+            for number, params in enumerate(([1], "text", 3, True, {"_meta": 3})):
+                message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+                peer.send(message)
+                answer = await peer.receive()
+                assert answer["id"] == number
+                assert answer["error"]["code"] in (-32602, -32600), answer
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"name": 3},
+        {"name": None},
+        {"name": "wait", "arguments": []},
+        {"name": "wait", "arguments": "{}x"},
+        {"name": "wait", "arguments": {"surplus": 1}},
+        {"name": "wait", "_meta": {"progressToken": 1.5}},
+    ],
+)
+def test_a_malformed_call_is_answered_and_never_run(params: Any) -> None:
+    async def main() -> None:
+        async with serving() as peer:
+            answer = await ask(peer, "tools/call", params)
+            refused = "error" in answer or answer["result"]["isError"]
+            assert refused, answer
+
+    run(main())
+
+
+def test_an_id_in_use_is_refused_and_the_first_request_goes_on() -> None:
+    async def main() -> None:
+        server = everything()
+        async with scripted_client(server) as peer:
+            params = {"name": "wait", "arguments": {}}
+            peer.request(7, "tools/call", params)
+            assert (await peer.receive())["method"] == "notifications/message"
+            for method in ("tools/call", "ping"):
+                peer.request(7, method, params if method == "tools/call" else None)
+                refused = await peer.receive()
+                assert (refused["id"], refused["error"]["code"]) == (7, -32600)
+            GATES[server].set()
+            answer = await peer.receive()
+            assert (answer["id"], answer["result"]["content"][0]["text"]) == (7, "done")
+            assert (await ask(peer, "ping", ident=7))["result"] == {}
+
+    run(main())
+
+
+def test_strange_messages_are_answered_where_they_can_be_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        async with serving() as peer:
+            for message, code in (
+                (b"not json", -32700),
+                (b'{"jsonrpc":"2.0","id":1,"method":"ping","id":2}', None),
+                (b'{"id":1,"method":"ping"}', -32600),
+                (b'{"jsonrpc":"2.0","id":null,"method":"ping"}', -32600),
+                (b'{"jsonrpc":"2.0","id":true,"method":"ping"}', -32600),
+                (b'{"jsonrpc":"2.0","id":1.5,"method":"ping"}', -32600),
+                (b'{"jsonrpc":"2.0","id":3,"method":"no/such"}', -32601),
+                (b'{"jsonrpc":"2.0","id":3,"method":"notifications/initialized"}', -32601),
+                (b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]', -32600),
+                (b"[]", None),
+                (b'"text"', -32600),
+                (b'{"jsonrpc":"2.0","id":5,"method":"ping","params":NaN}', -32700),
+                (b"[" * 10_000, None),
+            ):
+                peer.send(message)
+                answer = await peer.receive()
+                assert "error" in answer, message
+                if code is not None:
+                    assert answer["error"]["code"] == code, message
+            for told in (
+                {"method": "notifications/no/such"},
+                {"method": "tools/call", "params": {"name": "wait"}},
+                {"method": "notifications/cancelled", "params": {"requestId": 99}},
+                {"method": "notifications/cancelled", "params": {}},
+                {"method": "notifications/progress", "params": {"progressToken": 9, "progress": 1}},
+                {"id": 99, "result": {}},
+                {"id": 99, "error": {"code": 1, "message": "stray"}},
+            ):
+                peer.send({"jsonrpc": "2.0", **told})
+
+    with caplog.at_level(logging.WARNING, "dragoman"):
+        run(main())
+    assert "a fault of the client" in caplog.text
+
+
+def test_a_batch_is_answered_as_one_where_batches_exist() -> None:
+    async def main() -> None:
+        async with serving(HANDSHAKE[1]) as peer:
+            peer.send(
+                [
+                    {"jsonrpc": "2.0", "id": 1, "method": "ping"},
+                    {"jsonrpc": "2.0", "method": "notifications/no/such"},
+                    {"jsonrpc": "2.0", "id": 2, "method": "tools/list"},
+                    {"jsonrpc": "2.0", "id": 3, "method": "no/such"},
+                ]
+            )
+            answers = {one["id"]: one for one in await peer.receive()}
+            assert set(answers) == {1, 2, 3}
+            assert answers[2]["result"]["tools"][0]["name"] == "wait"
+            assert answers[3]["error"]["code"] == -32601
+
+    run(main())
+
+
+def test_nothing_is_answered_before_the_hello_but_a_ping() -> None:
+    async def main() -> None:
+        near, far = memory_pair()
+        server = everything()
+        task = asyncio.ensure_future(server.serve_link(far))
+        peer = ScriptedPeer(near)
+        assert (await ask(peer, "ping", ident=1))["result"] == {}
+        for number, method in enumerate(("tools/list", "tools/call", "logging/setLevel"), start=2):
+            assert (await ask(peer, method, ident=number))["error"]["code"] == -32600
+        await peer.hello()
+        assert "error" in await ask(
+            peer,
+            "initialize",
+            {
+                "protocolVersion": NEWEST,
+                "capabilities": {},
+                "clientInfo": {"name": "c", "version": "1"},
+            },
+            ident="again",
+        )
+        assert "tools" in (await ask(peer, "tools/list", ident=9))["result"]
+        await peer.aclose()
+        await task
+
+    run(main())
+
+
+def test_a_client_that_leaves_takes_its_requests_with_it() -> None:
+    async def main() -> None:
+        server = Server("s")
+        started, stopped = asyncio.Event(), asyncio.Event()
+
+        @server.tool
+        async def hang() -> None:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                stopped.set()
+
+        async with joined(server) as (client, _):
+            call = asyncio.ensure_future(client.call_tool("hang"))
+            await started.wait()
+        assert stopped.is_set()
+        with pytest.raises(LinkError):
+            await call
+
+    run(main())
+
+
+def test_a_handler_that_tells_faster_than_its_client_reads_has_to_wait() -> None:
+    async def main() -> None:
+        server = Server("s")
+        said = 0
+
+        @server.tool
+        async def flood(ctx: Context) -> str:
+            nonlocal said
+            for _ in range(300):
+                await ctx.info("x" * 50_000)
+                said += 1
+            return "done"
+
+        async with scripted_client(server) as peer:
+            peer.link.pause_reading()
+            peer.request(1, "tools/call", {"name": "flood", "arguments": {}})
+            before = -1
+            while said != before:
+                before = said
+                for _ in range(20):
+                    await asyncio.sleep(0)
+            assert 0 < said < 300
+            peer.link.resume_reading()
+            while (message := await peer.receive()).get("id") != 1:
+                pass
+            assert message["result"]["content"][0]["text"] == "done"
+        assert said == 300
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ToolError("why"), "why"),
+        (Refused("the rule", "the subject"), "the subject was refused: the rule"),
+        (
+            ToolError(
+                "hidden", result=CallToolResult(content=[TextContent(text="shown")], is_error=True)
+            ),
+            "shown",
+        ),
+    ],
+)
+def test_what_a_model_may_read_reaches_it(error: Exception, text: str) -> None:
+    async def main() -> None:
+        server = Server("s")
+
+        @server.tool
+        def fail() -> None:
+            raise error
+
+        async with joined(server) as (client, _):
+            result = await client.call_tool("fail", raise_on_error=False)
+        assert (result.is_error, result.text) == (True, text)
+
+    run(main())
+
+
+def test_a_callback_for_roots_may_wait_and_may_fail(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        heard: list[str] = []
+
+        async def later() -> None:
+            await asyncio.sleep(0)
+            heard.append("later")
+            raise RuntimeError("broken later")
+
+        def broken() -> None:
+            heard.append("broken")
+            raise RuntimeError("broken at once")
+
+        for callback in (later, broken):
+            async with joined(Server("s", on_roots_changed=callback), roots=[]) as (client, _):
+                client.notify_roots_changed()
+                await client.ping()
+                await client.ping()
+        assert heard == ["later", "broken"]
+
+    run(main())
+    assert "broken later" in caplog.text
+    assert "broken at once" in caplog.text
