@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -65,6 +66,12 @@ def test_help_names_every_command_and_every_exit_code() -> None:
     for name in ["run", "list", "call", "read", "prompt", "complete", "ping", "inspect", "version"]:
         assert f"\n  {name} " in done.stdout
     assert "Exit codes: 0 done, 1 the tool failed" in done.stdout
+
+
+def test_without_words_help_is_shown_once_and_is_no_success() -> None:
+    done = dragoman()
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout == dragoman("--help").stdout
 
 
 def test_a_shell_is_told_what_could_be_typed() -> None:
@@ -426,6 +433,37 @@ def test_wrong_words_are_named_and_start_nothing(
     assert out == ""
     assert named in err
     assert "Traceback" not in err
+
+
+CRASHES = """
+from dragoman import Server
+server = Server("crashes")
+
+@server.tool
+def crash() -> str:
+    raise KeyError("inside")
+
+server.run()
+"""
+
+
+def test_a_crash_says_where_its_traceback_can_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "crashes.py"
+    file.write_text(CRASHES)
+    plain = dragoman("call", str(file), "crash")
+    assert plain.returncode == 1
+    assert "error id" in plain.stderr
+    assert "--stderr shows" in plain.stderr
+    asked = dragoman("call", str(file), "crash", "--stderr")
+    assert "KeyError: 'inside'" in asked.stderr
+    assert "--stderr shows" not in asked.stderr
+
+
+def test_the_logs_of_a_program_are_left_as_they_were() -> None:
+    logger = logging.getLogger("dragoman")
+    before = (list(logger.handlers), logger.propagate)
+    assert main(["list", ODD, "--revision", "1999-01-01"]) == 2
+    assert (list(logger.handlers), logger.propagate) == before
 
 
 # --- how it ends ------------------------------------------------------------------------------

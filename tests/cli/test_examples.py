@@ -24,7 +24,7 @@ SERVERS = {"quickstart.py", "weather_server.py", "lifespan.py", "files_server.py
 def test_every_example_is_run_here() -> None:
     there = {path.name for path in EXAMPLES.glob("*.py")}
     # The embedding example has tests of its own, beside the engine it embeds.
-    assert there - {"tour.py", *SCRIPTS, *SERVERS} <= {"embedding.py"}
+    assert there - {"tour.py", *SCRIPTS, *SERVERS} <= {"embedded_engine.py"}
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))

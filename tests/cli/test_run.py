@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from dragoman import Client
-from tests.cli.aids import dragoman
+from tests.cli.aids import PATIENCE_S, dragoman
 
 NOISY = """
 import os, subprocess, sys
@@ -99,3 +100,40 @@ def test_running_ends_with_the_end_of_its_input(tmp_path: Path) -> None:
     file.write_text("from dragoman import Server\nserver = Server('s')\n")
     done = dragoman("run", str(file), stdin="")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "said"),
+    [(TWO, ":three", "has no 'three'"), ("import nowhere_at_all\n", "", "nowhere_at_all")],
+)
+def test_why_it_cannot_be_served_is_told_where_stderr_is_merged_into_stdout(
+    tmp_path: Path, content: str, name: str, said: str
+) -> None:
+    file = tmp_path / "file.py"
+    file.write_text(content)
+    done = subprocess.run(
+        [sys.executable, "-m", "dragoman", "run", f"{file}{name}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 2
+    assert said in done.stdout
+
+
+def test_why_it_cannot_be_served_is_told_where_stdout_leads_nowhere(tmp_path: Path) -> None:
+    file = tmp_path / "file.py"
+    file.write_text(TWO)
+    done = subprocess.run(
+        [sys.executable, "-m", "dragoman", "run", str(file)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "2 servers" in done.stderr

@@ -450,3 +450,16 @@ def test_one_and_true_differ_and_one_and_one_point_zero_do_not() -> None:
     assert same_json({"a": [1]}, {"a": [1.0]})
     assert find_faults({"uniqueItems": True}, [1, True]) == []
     assert find_faults({"uniqueItems": True}, [{"a": 1}, {"a": 1.0}]) != []
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "said"),
+    [
+        ({"minLength": 1}, "", "expected at least 1 character, got 0 characters"),
+        ({"minItems": 2}, ["x"], "expected at least 2 items, got 1 item"),
+        ({"maxProperties": 1}, {"a": 1, "b": 2}, "expected at most 1 member, got 2 members"),
+    ],
+)
+def test_a_count_of_one_is_said_in_the_singular(schema: Any, value: Any, said: str) -> None:
+    (fault,) = find_faults(schema, value)
+    assert said in str(fault)

@@ -167,6 +167,7 @@ def test_a_file_travels_as_text_when_it_is_text(tmp_path: Path) -> None:
     pdf = File(b"%PDF-1.7", name="paper.pdf", uri="paper://1").block().resource
     assert (pdf.uri, pdf.mime_type) == ("paper://1", "application/pdf")
     assert File(b"{}", format="json").block().resource.text == "{}"
+    assert File(b"a,b", name="table.csv").block().resource.text == "a,b"
     assert File(b"?").block().resource.uri == "resource:///result.bin"
 
 

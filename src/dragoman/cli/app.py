@@ -51,6 +51,10 @@ def run_cli(argv: Sequence[str]) -> int:
         BrokenPipeError: whoever read stdout has left.
     """
     words, command = _split(argv)
+    if not words and command is None and "_DRAGOMAN_COMPLETE" not in os.environ:
+        # Nothing was asked for: that is no success, but help is the answer.
+        _run(["--help"], None, is_json=False)
+        return Exit.USAGE
     if "_DRAGOMAN_COMPLETE" in os.environ:
         # A shell asks what could be typed next; click answers and ends the process.
         group.main(words, prog_name="dragoman")
@@ -328,6 +332,9 @@ def call(session: Session, words: list[str], args_json: str | None, save: str | 
         screen.json(_result_document(result))
     elif result.is_error:
         screen.error(f"the tool failed: {shown or 'it gave no reason'}")
+        if "(error id " in shown and not session.settings.stderr:
+            # What dragoman's servers say of an exception; the traceback is in their log.
+            screen.note("--stderr shows what the server wrote about it", "dim")
     else:
         screen.text(shown)
     return Exit.TOOL_FAILED if result.is_error else Exit.OK

@@ -183,6 +183,9 @@ _FORMATS = {
 
 def _bounds(schema: Schema, suffix: str, unit: str) -> list[str]:
     least, most = schema.get(f"min{suffix}"), schema.get(f"max{suffix}")
+    # "1 item", but "2 items": the last number said decides.
+    if (least if most is None else most) == 1:
+        unit = unit.removesuffix("s")
     if least is not None and most is not None:
         return [f"{least} to {most} {unit}"]
     if least is not None:

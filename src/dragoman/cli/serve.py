@@ -12,7 +12,7 @@ from typing import Any
 from dragoman.errors import Misconfigured
 from dragoman.transport.stdio.serve import take_streams
 
-__all__ = ["find_server_object", "load_file", "run_file"]
+__all__ = ["NotLoaded", "find_server_object", "load_file", "run_file"]
 
 # The name the file is imported under: never that of a real module, whatever the file is called.
 MODULE_NAME = "__dragoman_main__"
@@ -29,11 +29,17 @@ def run_file(target: str) -> int:
     """
     path, name = _split(target)
     is_by_hand = sys.stdin is not None and sys.stdin.isatty()
-    take_streams()
-    module = load_file(path)
-    if module is None:
+    streams = take_streams()
+    try:
+        server = find_server_object(load_file(path), path, name)
+    except BaseException as error:
+        # There will be no conversation. Where stderr is merged into stdout it was silenced, and
+        # nobody could read what is said now.
+        streams.give_back()
+        if not isinstance(error, NotLoaded):
+            raise
+        _show(error.fault, path)
         return 2
-    server = find_server_object(module, path, name)
     if is_by_hand:
         sys.stderr.write(
             f"{path.name} speaks MCP on this terminal's input and output; Ctrl-C ends it.\n"
@@ -43,10 +49,20 @@ def run_file(target: str) -> int:
     return 0
 
 
-def load_file(path: Path) -> ModuleType | None:
+class NotLoaded(Exception):
+    """The file raised `fault` while it was imported."""
+
+    def __init__(self, fault: Exception) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+
+
+def load_file(path: Path) -> ModuleType:
     """Import a file as Python does a script, except that it is not `__main__`.
 
-    None when the file raised: its traceback, without our part of it, is on stderr.
+    Raises:
+        Misconfigured: it is no Python file.
+        NotLoaded: it raised.
     """
     spec = importlib.util.spec_from_file_location(MODULE_NAME, path)
     if spec is None or spec.loader is None:
@@ -58,13 +74,13 @@ def load_file(path: Path) -> ModuleType | None:
     sys.argv = [str(path)]
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - any fault of the file is shown to its author
-        _show(error, path)
-        return None
+    except Exception as error:
+        raise NotLoaded(error) from error
     return module
 
 
 def _show(error: Exception, path: Path) -> None:
+    """The traceback, without our part of it, on stderr."""
     shown = traceback.TracebackException.from_exception(error)
     own = [n for n, frame in enumerate(shown.stack) if frame.filename == str(path)]
     if own:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,7 +78,6 @@ class Session:
         """
         settings = self.settings
         person = Person(self.screen, answer=settings.answer, is_willing=settings.yes)
-        self._show_own_logs()
         client = Client(
             self._connector,
             version=dragoman.__version__,
@@ -94,10 +94,11 @@ class Session:
             on_wire=WireView(self.screen.err) if settings.wire else None,
         )
         try:
-            async with client:
-                if settings.log_level and client.server_capabilities.logging is not None:
-                    await client.set_logging_level(settings.log_level)
-                return await work(client)
+            with _shown_logs(self.screen):
+                async with client:
+                    if settings.log_level and client.server_capabilities.logging is not None:
+                        await client.set_logging_level(settings.log_level)
+                    return await work(client)
         except ChildExited as error:
             if error.exit_code == 0 and not error.stderr_tail.strip():
                 self.screen.note(
@@ -128,12 +129,6 @@ class Session:
     def _stderr_line(self, line: str) -> None:
         self.screen.note(f"[stderr] {line}", "dim")
 
-    def _show_own_logs(self) -> None:
-        """What dragoman itself warns of may quote the server, so it goes through the screen."""
-        logger = logging.getLogger("dragoman")
-        logger.handlers = [_ScreenHandler(self.screen)]
-        logger.propagate = False
-
 
 def _root(text: str) -> str | Path:
     """A URI as it is; a path made absolute, so that even "." has a name."""
@@ -148,8 +143,23 @@ class _ScreenHandler(logging.Handler):
         self._screen = screen
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one record."""
-        self._screen.note(f"[dragoman] {self.format(record)}", "yellow")
+        """Print one record; a stderr that nobody reads any more is no reason to fail."""
+        try:
+            self._screen.note(f"[dragoman] {self.format(record)}", "yellow")
+        except Exception:  # noqa: BLE001 - what logging asks of a handler
+            self.handleError(record)
+
+
+@contextmanager
+def _shown_logs(screen: Screen) -> Iterator[None]:
+    """What dragoman itself warns of may quote the server, so it goes through the screen."""
+    logger = logging.getLogger("dragoman")
+    before = logger.handlers, logger.propagate
+    logger.handlers, logger.propagate = [_ScreenHandler(screen)], False
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = before
 
 
 async def listing_of(client: Client, only: Sequence[str] = ()) -> Listing:

@@ -163,14 +163,14 @@ class _Walk:
         found = []
         low, high = schema.get("minLength"), schema.get("maxLength")
         if low is not None and len(value) < low:
-            found.append(_counted(path, f"at least {low} characters", len(value), "characters"))
+            found.append(_miscounted(path, "at least", low, len(value), "character"))
         if high is not None and len(value) > high:
-            found.append(_counted(path, f"at most {high} characters", len(value), "characters"))
+            found.append(_miscounted(path, "at most", high, len(value), "character"))
         pattern = schema.get("pattern")
         if pattern is not None:
             if len(value) > MAX_PATTERN_INPUT:
                 most = f"at most {MAX_PATTERN_INPUT} characters, since a pattern applies"
-                found.append(_counted(path, most, len(value), "characters"))
+                found.append(ArgumentFault(path, most, _counted(len(value), "character")))
             elif not compile_pattern(pattern).search(value):
                 found.append(ArgumentFault(path, f"text that matches {pattern!r}", preview(value)))
         name = "base64" if schema.get("contentEncoding") == "base64" else schema.get("format")
@@ -238,9 +238,9 @@ class _Walk:
                     )
         low, high = schema.get("minProperties"), schema.get("maxProperties")
         if low is not None and len(value) < low:
-            found.append(_counted(path, f"at least {low} members", len(value), "members"))
+            found.append(_miscounted(path, "at least", low, len(value), "member"))
         if high is not None and len(value) > high:
-            found.append(_counted(path, f"at most {high} members", len(value), "members"))
+            found.append(_miscounted(path, "at most", high, len(value), "member"))
         return found
 
     def member_faults(
@@ -274,9 +274,9 @@ class _Walk:
                 return found
         low, high = schema.get("minItems"), schema.get("maxItems")
         if low is not None and len(value) < low:
-            found.append(_counted(path, f"at least {low} items", len(value), "items"))
+            found.append(_miscounted(path, "at least", low, len(value), "item"))
         if high is not None and len(value) > high:
-            found.append(_counted(path, f"at most {high} items", len(value), "items"))
+            found.append(_miscounted(path, "at most", high, len(value), "item"))
         if schema.get("uniqueItems") and _has_repeats(value):
             found.append(ArgumentFault(path, "items that all differ", preview(value)))
         inner = schema.get("contains")
@@ -626,8 +626,12 @@ def _divides(step: float, value: float) -> bool:
     return ratio == ratio.to_integral_value()
 
 
-def _counted(path: str, expected: str, count: int, unit: str) -> ArgumentFault:
-    return ArgumentFault(path, expected, f"{count} {unit}")
+def _miscounted(path: str, bound: str, limit: int, count: int, unit: str) -> ArgumentFault:
+    return ArgumentFault(path, f"{bound} {_counted(limit, unit)}", _counted(count, unit))
+
+
+def _counted(count: int, unit: str) -> str:
+    return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
 
 
 def unknown_name(

@@ -70,6 +70,7 @@ class _Media:
 
     family = "application"
     fallback = "application/octet-stream"
+    name: str | None = None
 
     def __init__(
         self,
@@ -95,14 +96,15 @@ class _Media:
             return file.read()
 
     def mime_type(self, data: bytes) -> str:
-        """From `format`, else the file's suffix, else the first bytes."""
+        """From `format`, else the suffix of the file or the name, else the first bytes."""
         if self.format is not None:
             if "/" in self.format:
                 return self.format
             name = self.format.lower().removeprefix(".")
             return self.of_format(name)
-        if self.path is not None and (guess := _guess(self.path)):
-            return guess
+        for file in (self.path, self.name):
+            if file is not None and (guess := _guess(file)):
+                return guess
         return _sniff(data) or self.fallback
 
     def of_format(self, name: str) -> str:
