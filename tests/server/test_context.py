@@ -9,7 +9,9 @@ from enum import Enum
 from typing import Annotated, Any, Literal
 
 import msgspec
+import pydantic
 import pytest
+from typing_extensions import TypedDict
 
 from dragoman import (
     Context,
@@ -19,8 +21,10 @@ from dragoman import (
     ElicitResult,
     Limits,
     NotNegotiated,
+    PromptMessage,
     Refused,
     RemoteFailure,
+    ResourceLink,
     SamplingMessage,
     Server,
     TextContent,
@@ -35,6 +39,7 @@ from dragoman.errors import (
     PeerError,
     UrlElicitationRequired,
 )
+from dragoman.jsonrpc.frame import LOCAL
 from dragoman.model.content import ImageContent, ToolResultContent, ToolUseContent
 from dragoman.model.roots import Root
 from dragoman.model.sampling import ModelHint, ModelPreferences, ToolChoice
@@ -151,6 +156,17 @@ def test_a_context_is_found_wherever_it_stands_in_the_signature() -> None:
     run(main())
 
 
+def test_a_handler_may_ask_for_a_sign_of_life_and_knows_who_asks() -> None:
+    async def main() -> None:
+        async def question(ctx: Context) -> Any:
+            await ctx.ping()
+            return ctx.principal
+
+        assert await outcome_of(question) == LOCAL.principal
+
+    run(main())
+
+
 # --- sampling ---------------------------------------------------------------------------------------
 
 
@@ -228,6 +244,31 @@ def test_a_sampling_handler_may_answer_in_short_and_may_wait(
         handler = wait if is_async else lambda params: answer
         result = await outcome_of(lambda ctx: ctx.sample("q"), sampling_handler=handler)
         assert (result.text, result.model) == (text, model)
+
+    run(main())
+
+
+def test_a_prompt_may_be_put_to_the_model_and_what_is_no_message_may_not() -> None:
+    async def main() -> None:
+        asked: list[CreateMessageParams] = []
+
+        def answer(params: CreateMessageParams) -> str:
+            asked.append(params)
+            return "a"
+
+        said = PromptMessage(role="assistant", content=TextContent(text="before"))
+        await outcome_of(lambda ctx: ctx.sample([said, "now"]), sampling_handler=answer)
+        assert [message.role for message in asked[0].messages] == ["assistant", "user"]
+        link = PromptMessage(role="user", content=ResourceLink(uri="a:b", name="n"))
+        wrong: list[Any] = [link, 3, [None], {"role": "user"}]
+        for one in wrong:
+
+            async def question(ctx: Context, one: Any = one) -> Any:
+                return await ctx.sample(one)
+
+            outcome = await outcome_of(question, sampling_handler=answer)
+            assert isinstance(outcome, TypeError), one
+        assert len(asked) == 1
 
     run(main())
 
@@ -487,6 +528,39 @@ def test_a_form_may_be_one_plain_type_or_a_schema(shape: Any, answer: Any, data:
             lambda ctx: ctx.elicit("q", shape), elicitation_handler=lambda params: answer
         )
         assert outcome.data == data
+
+    run(main())
+
+
+def test_a_form_of_any_record_type_is_made_plain() -> None:
+    class Typed(TypedDict, total=False):
+        sizes: list[Size]
+        note: str | None
+        count: Annotated[int | None, msgspec.Meta(description="How many")]
+
+    class Model(pydantic.BaseModel):
+        name: str = pydantic.Field(min_length=2, description="Who")
+        size: Size = Size.SMALL
+
+    async def main() -> None:
+        typed = {"sizes": ["s", "l"], "note": "x", "count": 3}
+        outcome = await outcome_of(
+            lambda ctx: ctx.elicit("q", Typed), elicitation_handler=lambda params: typed
+        )
+        assert outcome.data == {"sizes": [Size.SMALL, Size.LARGE], "note": "x", "count": 3}
+        forms: list[ElicitParams] = []
+
+        def fill(params: ElicitParams) -> dict[str, str]:
+            forms.append(params)
+            return {"name": "Ada", "size": "l"}
+
+        outcome = await outcome_of(lambda ctx: ctx.elicit("q", Model), elicitation_handler=fill)
+        assert outcome.data == Model(name="Ada", size=Size.LARGE)
+        schema = forms[0].requested_schema or {}
+        assert schema["properties"]["name"]["minLength"] == 2
+        assert schema["properties"]["size"]["enum"] == ["s", "l"]
+        assert "$ref" not in str(schema)
+        assert repr(outcome).startswith("<Elicited accept")
 
     run(main())
 

@@ -139,7 +139,9 @@ def test_a_life_that_never_begins_ends_when_nobody_waits_for_it() -> None:
     run(main())
 
 
-def test_a_life_that_fails_at_its_end_is_logged_and_the_next_one_begins() -> None:
+def test_a_life_that_fails_at_its_end_is_logged_and_the_next_one_begins(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def main() -> None:
         @asynccontextmanager
         async def broken(server: Server) -> AsyncIterator[None]:
@@ -154,6 +156,7 @@ def test_a_life_that_fails_at_its_end_is_logged_and_the_next_one_begins() -> Non
         assert EVENTS == ["enter", "enter"]
 
     run(main())
+    assert caplog.text.count("RuntimeError: broken at the end") == 2
 
 
 def test_a_life_that_cannot_begin_is_told_to_whoever_connects() -> None:

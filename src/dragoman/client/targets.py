@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -15,6 +16,8 @@ from dragoman.transport.stdio.command import command_for
 from dragoman.transport.stdio.limits import HIGH_WATER_BYTES, MAX_FRAME_BYTES
 
 __all__ = ["Servable", "ServedLink", "Target", "connector_for"]
+
+log = logging.getLogger("dragoman.client")
 
 
 @runtime_checkable
@@ -106,3 +109,5 @@ class ServedLink(MemoryLink):
         await asyncio.wait([serving])
         if not serving.cancelled():
             self.failure = serving.exception()
+        if self.failure is not None:
+            log.error("the server in this process failed", exc_info=self.failure)
