@@ -116,6 +116,31 @@ def test_what_a_prompt_returns_becomes_messages() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("content", ["hi", {"type": "text", "text": "hi"}, ["hi"]])
+def test_a_message_may_say_its_text_plainly_or_in_the_wires_words(content: Any) -> None:
+    async def main() -> None:
+        server = Server("s")
+        server.add_prompt(lambda: [{"role": "user", "content": content}], name="dict")
+        server.add_prompt(lambda: PromptMessage(role="user", content=content), name="record")
+        async with joined(server) as (client, _):
+            for name in ("dict", "record"):
+                assert (await client.get_prompt(name)).messages == [own("hi")]
+
+    run(main())
+
+
+def test_a_message_that_is_no_block_is_a_fault_of_the_server() -> None:
+    async def main() -> None:
+        server = Server("s")
+        block = {"type": "image", "data": 1}
+        server.add_prompt(lambda: {"role": "user", "content": block}, name="broken")
+        async with joined(server) as (client, _):
+            with pytest.raises(RemoteFailure, match="error id"):
+                await client.get_prompt("broken")
+
+    run(main())
+
+
 @duty("prompts.unknown")
 def test_an_unknown_prompt_is_refused_with_the_nearest_name() -> None:
     async def main() -> None:

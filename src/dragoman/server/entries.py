@@ -13,7 +13,7 @@ from dragoman.errors import (
     ResourceNotFound,
 )
 from dragoman.model.completion import Completion
-from dragoman.model.content import ResourceContents
+from dragoman.model.content import ContentBlock, ResourceContents
 from dragoman.model.faults import Repair
 from dragoman.model.prompts import GetPromptResult, Prompt, PromptMessage
 from dragoman.model.resources import ReadResourceResult, Resource, ResourceTemplate
@@ -380,13 +380,28 @@ def _prompt_messages(value: Any) -> list[PromptMessage]:
 
 def _prompt_message(value: Any) -> list[PromptMessage]:
     match value:
-        case PromptMessage():
-            return [msgspec.structs.replace(value, content=checked_block(value.content))]
+        case PromptMessage(role=role, content=content):
+            pass
         case {"role": "user" | "assistant" as role, "content": content}:
-            return [PromptMessage(role=role, content=block) for block in as_blocks(content)]
+            pass
         case None:
             return []
-    return [PromptMessage(role="user", content=block) for block in as_blocks(value)]
+        case _:
+            role, content = "user", value
+    return [PromptMessage(role=role, content=block) for block in _message_blocks(content)]
+
+
+def _message_blocks(content: Any) -> list[ContentBlock]:
+    """What a message says; unlike a tool's result, a dict here is a block in the wire's words."""
+    match content:
+        case {"type": "text" | "image" | "audio" | "resource" | "resource_link"}:
+            try:
+                return [checked_block(msgspec.convert(content, ContentBlock))]
+            except msgspec.ValidationError as fault:
+                raise Misconfigured(f"a prompt's message holds no content block: {fault}") from None
+        case list() | tuple():
+            return [block for one in content for block in _message_blocks(one)]
+    return as_blocks(content)
 
 
 # --- completion ---------------------------------------------------------------------------------
