@@ -19,6 +19,9 @@ FILE_NAME = re.compile(r"# ([\w-]+\.py)\n")
 # Runs a file as an import would: what stands under `if __name__ == "__main__"` is left out.
 LOAD = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='page')"
 
+# A file of tests is run as one.
+PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "."]
+
 
 def blocks(page: Path) -> list[str]:
     return BLOCK.findall(page.read_text(encoding="utf-8"))
@@ -30,15 +33,17 @@ def test_every_block_of_the_page_runs(page: Path, tmp_path: Path) -> None:
         named = FILE_NAME.match(block)
         path = tmp_path / (named.group(1) if named else f"block_{number}.py")
         path.write_text(block, encoding="utf-8")
+        how = PYTEST if path.name.startswith("test_") else ["-c", LOAD]
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", LOAD, str(path)],
+            [sys.executable, "-W", "error", *how, str(path)],
             cwd=tmp_path,
             capture_output=True,
             text=True,
             timeout=30,
             check=False,
         )
-        assert done.returncode == 0, f"{page.name}, block {number}:\n{block}\n{done.stderr}"
+        told = done.stdout + done.stderr
+        assert done.returncode == 0, f"{page.name}, block {number}:\n{block}\n{told}"
 
 
 def test_every_link_within_the_docs_leads_somewhere() -> None:
