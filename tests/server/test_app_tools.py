@@ -70,6 +70,37 @@ def test_a_decorated_function_is_returned_unchanged() -> None:
     assert [tool.key for tool in server.tools] == ["plain", "other", "waits"]
 
 
+def test_a_decorated_function_keeps_its_type() -> None:
+    server = Server("s")
+
+    @server.tool
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    @server.tool("other", title="T")
+    async def waits(a: int) -> str:
+        return str(a)
+
+    @server.resource("note:{key}")
+    def note(key: str) -> bytes:
+        return key.encode()
+
+    @server.prompt
+    def ask_for(word: str) -> str:
+        return word
+
+    def never_run() -> None:
+        # Each of these would be an unused comment if the decorators lost the type.
+        add("x", 2)  # type: ignore[arg-type]
+        waits()  # type: ignore[call-arg, unused-coroutine]
+        note(3)  # type: ignore[arg-type]
+        ask_for(3)  # type: ignore[arg-type]
+
+    total: int = add(1, 2)
+    assert (total, note("k"), ask_for("w")) == (3, b"k", "w")
+    assert callable(never_run)
+
+
 class Counter:
     def __init__(self) -> None:
         self.count = 0
@@ -406,7 +437,8 @@ def test_malformed_content_of_a_tool_never_leaves(
 def test_a_result_that_misses_the_given_output_schema_is_a_failure(raw: bool) -> None:
     async def main() -> None:
         server = Server("s")
-        answers: list[Any] = [{"n": 3}, {"n": -1}, {"m": 1}, "text"]
+        failed = CallToolResult(content=[TextContent(text="failed")], is_error=True)
+        answers: list[Any] = [{"n": 3}, {"n": -1}, {"m": 1}, "text", failed]
         schema = {
             "type": "object",
             "properties": {"n": {"type": "integer", "minimum": 0}},
@@ -424,8 +456,10 @@ def test_a_result_that_misses_the_given_output_schema_is_a_failure(raw: bool) ->
             server.add_tool(lambda: next(waiting), name="count", output_schema=schema)
         async with joined(server) as (client, _):
             got = [await client.call_tool("count", raise_on_error=False) for _ in answers]
-        assert [result.is_error for result in got] == [False, True, True, True]
+        assert [result.is_error for result in got] == [False, True, True, True, True]
         assert got[0].data == {"n": 3}
+        # A tool that says that it failed promised nothing.
+        assert got[4].text == "failed"
 
     run(main())
 

@@ -739,7 +739,7 @@ def test_completion_is_told_to_the_client_that_was_asked_once_and_by_its_id() ->
             "elicitation_url": True,
         }
         async with (
-            joined(server, on_elicitation_complete=heard["a"].append, **options) as (a, _),
+            joined(server, on_elicitation_complete=heard["a"].append, **options) as (a, wire_a),
             joined(server, on_elicitation_complete=heard["b"].append, **options) as (b, wire_b),
         ):
             server.elicitation_complete("the-id")
@@ -748,6 +748,8 @@ def test_completion_is_told_to_the_client_that_was_asked_once_and_by_its_id() ->
             await asyncio.to_thread(server.elicitation_complete, "the-id")
             server.elicitation_complete("the-id")
             await asyncio.gather(a.ping(), b.ping())
+            (told,) = wire_a.received("notifications/elicitation/complete")
+            assert told["params"] == {"elicitationId": "the-id"}
             assert not wire_b.received("notifications/elicitation/complete")
         assert heard == {"a": ["the-id"], "b": []}
 

@@ -348,6 +348,7 @@ class Client:
         except RemoteFailure as failure:
             if failure.code == UrlElicitationRequired.code:
                 self._expect_required(failure.data)
+            await self._callbacks.settle()
             raise
         await self._callbacks.settle()
         return cast(R, answer)
