@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from dragoman.errors import BadMessage, PeerError
-from dragoman.jsonrpc.codec import MAX_DEPTH, decode
+from dragoman.jsonrpc.codec import MAX_CONTAINERS, MAX_DEPTH, decode
 from dragoman.jsonrpc.message import ABSENT, ErrorBody, Failure, Notification, Request, Success
 
 
@@ -283,6 +283,20 @@ def test_a_depth_bomb_that_is_not_json_either_is_a_refusal(levels: int) -> None:
 def test_many_shallow_brackets_are_not_deep() -> None:
     assert isinstance(decode(call('{"x":[' + "[]," * 5000 + "{}]}")), Request)
     assert isinstance(decode(call('{"x":"' + "[{" * 5000 + '"}')), Request)
+
+
+def test_a_frame_of_more_containers_than_are_held_is_refused_with_its_id() -> None:
+    inside = "[]," * MAX_CONTAINERS
+    fault = refused(call('{"x":[' + inside + "0]}"))
+    assert (fault.kind, fault.id, fault.is_answer) == ("parse", 7, False)
+    assert str(MAX_CONTAINERS) in fault.reason
+    fault = refused(('{"jsonrpc":"2.0","id":9,"result":{"x":[' + inside + "0]}}").encode())
+    assert (fault.kind, fault.id, fault.is_answer) == ("parse", 9, True)
+
+
+def test_brackets_in_a_long_text_are_no_containers() -> None:
+    text = "[{" * MAX_CONTAINERS
+    assert isinstance(decode(call('{"x":"' + text + '"}')), Request)
 
 
 # --- JSON, but no message -----------------------------------------------------------------------

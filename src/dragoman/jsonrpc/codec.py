@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ from dragoman.jsonrpc.message import (
 )
 
 __all__ = [
+    "MAX_CONTAINERS",
     "MAX_DEPTH",
     "decode",
     "encode_value",
@@ -39,6 +41,10 @@ __all__ = [
 
 # 128 levels: the deepest official example has 12; parsers around us give up between 500 and 1000.
 MAX_DEPTH = 128
+
+# 1,000,000 arrays and objects: half a second and 250 MB once they are read. A frame of 64 MiB has
+# room for twenty times as many, and one peer could take all memory and time with a few of them.
+MAX_CONTAINERS = 1_000_000
 
 # 2^53: what every JSON implementation can hold exactly; ids beyond it come back as other ids.
 MAX_ID = 2**53
@@ -62,11 +68,14 @@ _anything = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_TO_SQUARE = bytes.maketrans(b"{}", b"[]")
+# An opening bracket as 1, a closing one as -1.
+_STEPS = bytes(1 if byte in b"[{" else 255 if byte in b"]}" else 0 for byte in range(256))
 # Indented by one space a level, a line this far to the right is inside of MAX_DEPTH containers.
 _DEEPEST_LINE = b"\n" + b" " * MAX_DEPTH
 # 256 KiB: indenting is the fastest check, but can make a hostile frame a hundred times longer.
 _INDENTABLE_BYTES = 256 * 1024
+# 1 KiB from each end of a frame that is not read, as links keep of one that they refuse.
+_END_BYTES = 1024
 _BACKSLASH = ord("\\")
 _ESCAPED_COLON = re.compile(rb"\\u003[aA]")
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -104,6 +113,8 @@ def _member(raw: msgspec.Raw, value: Any) -> Message | BadMessage:
 
 def _read(frame: bytes) -> Any:
     """The frame as plain values, once it has passed every strictness check."""
+    if len(frame) > 2 * MAX_CONTAINERS and _has_too_many(frame):
+        raise _crowded(frame)
     try:
         value = _anything(frame)
     except RecursionError:
@@ -139,16 +150,30 @@ def _too_deep(frame: bytes) -> bool:
                 return False
         except RecursionError:
             return True
-    # Brackets inside strings do not nest: drop the escapes, then every second piece between quotes.
+    depths = accumulate(memoryview(_brackets(frame).translate(_STEPS)).cast("b"))
+    return max(depths, default=0) > MAX_DEPTH
+
+
+def _has_too_many(frame: bytes) -> bool:
+    """Whether there are more containers than we hold; texts may be full of brackets."""
+    if frame.count(b"[") + frame.count(b"{") <= MAX_CONTAINERS:
+        return False
+    brackets = _brackets(frame)
+    return brackets.count(b"[") + brackets.count(b"{") > MAX_CONTAINERS
+
+
+def _brackets(frame: bytes) -> bytes:
+    """The brackets outside of strings: escapes dropped, then every second piece between quotes."""
     if b"\\" in frame:
         frame = frame.replace(b"\\\\", b"").replace(b'\\"', b"")
-    brackets = b"".join(frame.split(b'"')[::2]).translate(_TO_SQUARE, _NOT_BRACKETS)
-    for _ in range(MAX_DEPTH):
-        # each pass removes the innermost level, and only that
-        brackets = brackets.replace(b"[]", b"")
-        if not brackets:
-            return False
-    return True
+    return b"".join(frame.split(b'"')[::2]).translate(None, _NOT_BRACKETS)
+
+
+def _crowded(frame: bytes) -> BadMessage:
+    """A frame that is not read at all: whose it is can only be guessed from its two ends."""
+    reason = f"more than {MAX_CONTAINERS} arrays and objects in one message"
+    ident, is_request = find_id(frame[:_END_BYTES], frame[-_END_BYTES:])
+    return (_bad if is_request else _bad_answer)("parse", reason, frame, ident)
 
 
 def _refuse_duplicates(frame: bytes, value: Any) -> None:
