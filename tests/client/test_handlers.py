@@ -14,6 +14,7 @@ from dragoman import (
     CreateMessageResult,
     ElicitParams,
     ElicitResult,
+    ImageContent,
     Limits,
     Refused,
     Root,
@@ -21,6 +22,7 @@ from dragoman import (
     TextContent,
 )
 from dragoman.errors import Misconfigured, NotNegotiated
+from dragoman.model.content import ToolResultContent
 from dragoman.protocol.limits import ASKS, Rate
 from tests.requirements.duties import duty
 from tests.scripted import ScriptedConnector, ask, scripted_server
@@ -237,22 +239,20 @@ def test_a_refusal_is_minus_one_and_a_failure_tells_nothing(
         None,
         3,
         TextContent(text="\ud800"),
+        ImageContent(data="no base64", mime_type="image/png"),
         CreateMessageResult(
             role="assistant",
             model="m",
-            content=[],
+            content=[ToolResultContent(tool_use_id="u", content=[])],
         ),
     ],
 )
-def test_an_answer_of_the_handler_that_is_none_is_a_failure_or_sent_as_it_is(wrong: Any) -> None:
+def test_an_answer_of_the_handler_that_is_none_is_a_failure(wrong: Any) -> None:
     async def main() -> None:
         answer = await answer_to(
             "sampling/createMessage", QUESTION, sampling_handler=lambda params: wrong
         )
-        if isinstance(wrong, CreateMessageResult):
-            assert answer["result"]["content"] == []
-        else:
-            assert answer["error"]["code"] == -32603
+        assert answer["error"]["code"] == -32603
 
     run(main())
 
