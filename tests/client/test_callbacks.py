@@ -324,3 +324,103 @@ def test_closing_drops_what_waits_and_stops_what_runs() -> None:
         assert stopped.is_set()
 
     run(main())
+
+
+def test_an_answer_waits_for_the_callbacks_before_it_and_for_no_later_ones() -> None:
+    async def main() -> None:
+        calls = Callbacks()
+        ran: list[int] = []
+        gate = asyncio.Event()
+
+        async def note(number: int) -> None:
+            if number:
+                await gate.wait()
+            ran.append(number)
+
+        calls.call(note, 0)
+        settling = asyncio.ensure_future(calls.settle())
+        await asyncio.sleep(0)
+        calls.call(note, 1)
+        await settling
+        assert ran == [0]
+        gate.set()
+        await calls.settle()
+        assert ran == [0, 1]
+
+    run(main())
+
+
+def test_a_task_that_a_callback_started_does_not_wait_for_that_callback() -> None:
+    async def main() -> None:
+        calls = Callbacks()
+        ended: list[str] = []
+
+        async def nested() -> None:
+            await asyncio.gather(calls.settle())
+            ended.append("nested")
+
+        calls.call(nested)
+        await calls.settle()
+        assert ended == ["nested"]
+
+    run(main())
+
+
+def test_a_callback_that_is_cancelled_by_what_it_waits_for_stops_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        calls = Callbacks()
+        ran: list[str] = []
+        gone = asyncio.get_running_loop().create_future()
+        gone.cancel()
+
+        async def waits() -> None:
+            await gone
+
+        async def after() -> None:
+            ran.append("after")
+
+        calls.call(waits)
+        calls.call(after)
+        await calls.settle()
+        assert ran == ["after"]
+
+    run(main())
+    assert "cancelled" in caplog.text
+
+
+def test_whoever_waits_for_callbacks_is_let_go_when_they_are_dropped() -> None:
+    async def main() -> None:
+        calls = Callbacks()
+
+        async def never() -> None:
+            await asyncio.get_running_loop().create_future()
+
+        calls.call(never)
+        settling = asyncio.ensure_future(calls.settle())
+        await asyncio.sleep(0)
+        await calls.aclose()
+        await settling
+
+    run(main())
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="needs Python 3.12")
+def test_callbacks_go_on_in_a_loop_whose_tasks_begin_at_once() -> None:
+    async def main() -> None:
+        factory: Any = asyncio.__dict__["eager_task_factory"]
+        asyncio.get_running_loop().set_task_factory(factory)
+        calls = Callbacks()
+        ran: list[int] = []
+
+        async def note(number: int) -> None:
+            ran.append(number)
+
+        calls.call(note, 1)
+        await asyncio.sleep(0)
+        calls.call(note, 2)
+        await calls.settle()
+        assert ran == [1, 2]
+
+    run(main())
