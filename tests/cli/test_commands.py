@@ -500,9 +500,12 @@ def test_a_server_that_dies_during_a_call_is_a_lost_connection() -> None:
 
 
 def test_a_server_that_does_not_answer_is_a_timeout() -> None:
-    assert run_bare("--timeout", "0.4", "silent").returncode == 5
+    done = run_bare("--timeout", "0.4", "silent")
+    assert done.returncode == 5
+    assert "timeout_s" not in done.stderr
     found = document("call", ODD, "hang", "--timeout", "0.4", code=5)
     assert found["error"]["kind"] == "timeout"
+    assert "pass --timeout SECONDS to wait longer" in found["error"]["message"]
 
 
 def test_a_server_of_another_revision_is_a_remote_fault() -> None:

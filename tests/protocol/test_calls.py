@@ -567,6 +567,52 @@ def test_progress_is_a_sign_of_life_and_starts_the_time_anew() -> None:
     assert failed.error.timeout_s == 10.0
 
 
+def test_a_client_that_lets_the_server_wait_grants_it_the_time() -> None:
+    client = open_alone(Side.CLIENT)
+    call = call_tool(client, timeout_s=10.0)
+    asked = ask(client, 1, "sampling/createMessage").exchange
+    for now in (10.0, 20.0, 30.0):
+        assert client.expire(now) == []
+    client.answer(asked, RESULTS["sampling/createMessage"])
+    assert client.expire(40.0) == [], "the answer came between 30 and 40"
+    later = client.request("tools/call", PARAMS["tools/call"], now=41.0, timeout_s=1.0)
+    assert only(client.expire(42.0), Failed).call is later
+    assert only(client.expire(50.0), Failed).call is call
+
+
+def test_time_granted_for_an_earlier_question_is_not_granted_to_a_later_call() -> None:
+    client = open_alone(Side.CLIENT)
+    client.answer(
+        ask(client, 1, "sampling/createMessage").exchange, RESULTS["sampling/createMessage"]
+    )
+    call = call_tool(client, timeout_s=10.0)
+    assert only(client.expire(10.0), Failed).call is call
+
+
+def test_pings_of_a_server_buy_it_no_time() -> None:
+    client = open_alone(Side.CLIENT)
+    call = call_tool(client, timeout_s=10.0)
+    tell(client, request(1, "ping"), now=9.0)
+    assert only(client.expire(10.0), Failed).call is call
+
+
+def test_a_server_cannot_grant_itself_time_by_what_it_is_asked() -> None:
+    server = open_alone(Side.SERVER)
+    ask(server, 1, "tools/call")
+    call = server.request("ping", NoParams(), now=0.0, timeout_s=10.0)
+    assert only(server.expire(10.0), Failed).call is call
+
+
+@duty("calls.timeout.maximum")
+def test_however_long_a_client_lets_the_server_wait_a_call_has_a_longest_time() -> None:
+    client = open_alone(Side.CLIENT)
+    call = call_tool(client, timeout_s=10.0, total_s=25.0)
+    ask(client, 1, "sampling/createMessage")
+    assert client.expire(10.0) == []
+    assert client.expire(20.0) == []
+    assert only(client.expire(25.0), Failed).call is call
+
+
 @duty("calls.timeout.maximum")
 def test_however_much_progress_comes_a_call_has_a_longest_time() -> None:
     client = open_alone(Side.CLIENT)

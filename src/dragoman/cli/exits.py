@@ -72,10 +72,17 @@ def exit_for(error: BaseException) -> Exit:
             return Exit.REMOTE
 
 
+def timeout_text(error: DeadlineExceeded) -> str:
+    """What happened, with the remedy that a command line has."""
+    return str(error).replace("timeout_s=", "--timeout SECONDS")
+
+
 def describe(error: BaseException, code: Exit) -> dict[str, Any]:
     """The error as the JSON document a command prints instead of its result."""
     shown: dict[str, Any] = {"kind": KINDS[code], "exit": int(code), "message": str(error)}
-    if isinstance(error, RemoteFailure):
+    if isinstance(error, DeadlineExceeded):
+        shown["message"] = timeout_text(error)
+    elif isinstance(error, RemoteFailure):
         shown |= {"message": error.message, "code": error.code, "method": error.method}
         if error.data is not None:
             shown["data"] = error.data

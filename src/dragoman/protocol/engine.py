@@ -146,6 +146,7 @@ class Engine:
         self.calls: dict[RequestId, Call] = {}
         self.exchanges: dict[RequestId, Exchange] = {}
         self.answers = 0
+        self._granted_below = 0
         self._abandoned: OrderedDict[RequestId, None] = OrderedDict()
         self._next_id = 1
         self._outbox: list[tuple[bytes, RequestId | None]] = []
@@ -225,7 +226,8 @@ class Engine:
     ) -> Call:
         """Ask the peer. The answer comes as `Answered` or `Failed` with this call.
 
-        `timeout_s` counts from the last sign of life, `total_s` from now.
+        `timeout_s` counts from the last sign of life, `total_s` from now. While a client has a
+        request of the server to answer, its own do not run out of the former.
 
         Raises:
             WrongState: the connection is not open yet.
@@ -430,6 +432,9 @@ class Engine:
             self._tell_held_progress(exchange, exchange.held_progress)
         exchange.is_over = True
         self.answers += 1
+        if exchange.method.name != "ping":
+            # The calls under way may have had to wait for this; see `_grant_time`.
+            self._granted_below = self._next_id
         self.exchanges.pop(exchange.id, None)
         batch = exchange.batch
         if batch is None:
@@ -819,6 +824,8 @@ class Engine:
 
     def expire(self, now: float) -> list[Event]:
         """End what is overdue: our calls are cancelled, the peer's requests answered with an error."""
+        if self.side is Side.CLIENT and (self.exchanges or self._granted_below):
+            self._grant_time(now)
         for call in [call for call in self.calls.values() if call.deadline <= now]:
             if self.calls.pop(call.id, None) is None:
                 # It ended together with the hello, which came before it in the table.
@@ -838,6 +845,17 @@ class Engine:
         self._wake = min(deadlines, default=None)
         events, self._events = self._events, []
         return events
+
+    def _grant_time(self, now: float) -> None:
+        """Start the time of calls anew: the server waits for us, or did since they were made.
+
+        A tool that asks the user cannot answer before the user does. `Call.limit` stands.
+        """
+        below = self._next_id if self.exchanges else self._granted_below
+        self._granted_below = 0
+        for call in self.calls.values():
+            if call.id < below:
+                call.deadline = max(call.deadline, min(now + call.timeout_s, call.limit))
 
     def close(self, error: LinkError | None = None) -> list[Event]:
         """The link is over: every call of ours fails, every request of the peer is dropped."""
