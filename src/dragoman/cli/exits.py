@@ -16,7 +16,7 @@ from dragoman.errors import (
     ToolError,
 )
 
-__all__ = ["Exit", "describe", "exit_for"]
+__all__ = ["Exit", "describe", "exit_for", "timeout_text"]
 
 
 class Exit(IntEnum):
