@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SERVER = '''
+SERVER = """
 import threading, time
 from dragoman import Server
 
@@ -26,7 +26,7 @@ async def stuck() -> str:
     return "never"
 
 server.run()
-'''
+"""
 
 
 def converse(tmp_path: Path, *calls: str) -> list[dict[str, object]]:
