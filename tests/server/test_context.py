@@ -170,6 +170,25 @@ def test_a_handler_may_ask_for_a_sign_of_life_and_knows_who_asks() -> None:
 # --- sampling ---------------------------------------------------------------------------------------
 
 
+def test_a_message_whose_content_is_plain_text_is_sent_as_a_block() -> None:
+    plain: Any = "hi"
+    got: list[CreateMessageParams] = []
+
+    def answer(params: CreateMessageParams) -> str:
+        got.append(params)
+        return "ok"
+
+    result = run(
+        outcome_of(
+            lambda ctx: ctx.sample([SamplingMessage(role="assistant", content=plain)]),
+            sampling_handler=answer,
+        )
+    )
+    assert result.text == "ok"
+    (message,) = got[0].messages
+    assert message == SamplingMessage(role="assistant", content=TextContent(text="hi"))
+
+
 @duty("sampling.preferences", "sampling.discretion")
 def test_a_question_reaches_the_model_whole_and_the_answer_comes_back_whole() -> None:
     async def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 import msgspec
 
@@ -42,6 +42,8 @@ from dragoman.server.asking import DirectAsk, Strategy
 from dragoman.server.forms import Elicited, Form
 
 __all__ = ["Context"]
+
+T = TypeVar("T")
 
 _IncludeContext = Literal["none", "thisServer", "allServers"]
 
@@ -286,6 +288,14 @@ class Context:
         declared = self.client_capabilities.sampling
         return wanted if declared is not None and declared.context is not None else None
 
+    @overload
+    async def elicit(
+        self, message: str, schema: type[T], *, timeout_s: float | None = ...
+    ) -> Elicited[T]: ...
+    @overload
+    async def elicit(
+        self, message: str, schema: Any, *, timeout_s: float | None = ...
+    ) -> Elicited[Any]: ...
     async def elicit(
         self, message: str, schema: Any, *, timeout_s: float | None = ASK_TIMEOUT_S
     ) -> Elicited[Any]:
@@ -408,6 +418,10 @@ def _messages(given: Ask | Sequence[Ask]) -> list[SamplingMessage]:
 
 def _message(one: Ask) -> SamplingMessage:
     if isinstance(one, SamplingMessage):
+        content: object = one.content
+        if isinstance(content, str):
+            # Not what the type says, but what everybody writes first.
+            return SamplingMessage(role=one.role, content=TextContent(text=content))
         return one
     if isinstance(one, PromptMessage):
         block = one.content
