@@ -75,7 +75,8 @@ def test_the_faults_are_named_all_at_once() -> None:
     [
         {"type": "object", "properties": {"n": {"$ref": "https://a.example/schema.json"}}},
         {"type": "object", "properties": {"n": {"$ref": "#/nowhere"}}},
-        {"type": "object", "properties": {"n": {"pattern": "("}}},
+        {"type": "object", "properties": {"n": {"$dynamicRef": "#n"}}},
+        {"type": "object", "properties": []},
         {"type": 3},
     ],
 )
@@ -88,6 +89,16 @@ def test_a_schema_that_cannot_be_judged_is_logged_once_and_nothing_is_fetched(
 
     run(main())
     assert caplog.text.count("are not checked") == 1
+
+
+def test_a_server_cannot_stall_its_client_with_a_pattern() -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "string", "pattern": "^(a+)+$"}}}
+
+    async def main() -> None:
+        result = await outcome_of(schema, {"structuredContent": {"n": "a" * 60 + "!"}})
+        assert result.data == {"n": "a" * 60 + "!"}
+
+    run(main())
 
 
 def test_the_tools_are_listed_once_however_many_results_wait_for_their_schemas() -> None:

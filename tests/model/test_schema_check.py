@@ -213,3 +213,71 @@ def test_the_compiled_validator_agrees_with_the_oracle(schema: Any, value: Any) 
         schema = {**schema, "$defs": {"leaf": LEAF, "tree": TREE}}
     fits = jsonschema.Draft202012Validator(schema).is_valid(value)
     assert (SchemaCheck(schema).faults(value) == []) is fits
+
+
+# --- schemas of strangers ------------------------------------------------------------------------
+
+
+def doubling(word: str, steps: int = 60) -> Any:
+    """A schema in which each reference leads to two others, so that a naive look never ends."""
+    definitions: dict[str, Any] = {
+        f"a{step}": {word: [{"$ref": f"#/$defs/a{step + 1}"}, {"$ref": f"#/$defs/a{step + 1}"}]}
+        for step in range(steps)
+    }
+    definitions[f"a{steps}"] = {"type": "string"}
+    return {"properties": {"x": {"$ref": "#/$defs/a0"}}, "$defs": definitions}
+
+
+@pytest.mark.parametrize("word", ["anyOf", "oneOf", "allOf"])
+@pytest.mark.parametrize("value", [1, "fits"])
+def test_a_strangers_references_that_double_end_within_bounds(word: str, value: Any) -> None:
+    assert len(SchemaCheck(doubling(word), is_ours=False).faults({"x": value})) <= 25
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"items": {"enum": [str(n) for n in range(50_000)]}}, ["x"] * 50_000),
+        ({"items": {"allOf": [True] * 50_000}}, [1] * 50_000),
+        ({"items": {"required": [str(n) for n in range(50_000)]}}, [{}] * 50_000),
+    ],
+    ids=["many choices", "many that say nothing", "many names"],
+)
+def test_a_strangers_long_lists_cost_no_more_for_a_long_value(schema: Any, value: Any) -> None:
+    assert len(SchemaCheck(schema, is_ours=False).faults(value)) <= 25
+
+
+def test_a_strangers_patterns_are_not_matched_and_leave_names_open() -> None:
+    schema = {
+        "patternProperties": {"^(a+)+$": {"type": "integer"}},
+        "additionalProperties": False,
+        "properties": {"p": {"pattern": "("}},
+    }
+    check = SchemaCheck(schema, is_ours=False)
+    assert check.faults({"a" * 60 + "!": 1, "p": "any"}) == []
+
+
+def test_a_strangers_schema_still_judges_types_members_and_choices() -> None:
+    schema = {
+        "properties": {"n": {"type": "integer"}, "c": {"enum": ["a", "b"]}},
+        "required": ["m"],
+        "anyOf": [{"required": ["n"]}, {"required": ["z"]}],
+    }
+    faults = SchemaCheck(schema, is_ours=False).faults({"c": "x"})
+    assert [fault.path for fault in faults] == ["c", "m", ""]
+    (fault,) = SchemaCheck(schema, is_ours=False).faults({"n": "1", "m": 0})
+    assert (fault.path, fault.expected) == ("n", "an integer")
+
+
+def test_all_faults_are_told_beside_a_pattern_that_does_not_match() -> None:
+    schema = {"properties": {"a": {"type": "string", "pattern": "^x"}, "b": {"type": "integer"}}}
+    faults = SchemaCheck(schema).faults({"a": "y", "b": "z"})
+    assert sorted(fault.path for fault in faults) == ["a", "b"]
+    assert "'^x'" in next(fault.expected for fault in faults if fault.path == "a")
+
+
+def test_the_words_for_a_mismatch_do_not_stall_where_the_validator_does_not() -> None:
+    (fault,) = SchemaCheck({"properties": {"a": {"pattern": "^(a+)+$"}}}).faults(
+        {"a": "a" * 60 + "!"}
+    )
+    assert fault.path == "a"

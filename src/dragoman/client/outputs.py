@@ -51,7 +51,8 @@ class Output:
         if not self._is_read:
             self._is_read = True
             try:
-                self._check = None if self.schema is None else SchemaCheck(self.schema)
+                if self.schema is not None:
+                    self._check = SchemaCheck(self.schema, is_ours=False)
             except Misconfigured as fault:
                 log.warning("results of %s are not checked: %s", tool, fault)
         if self._check is None:

@@ -97,6 +97,8 @@ def find_faults(
     root: Schema | None = None,
     formats: Mapping[str, Callable[[str], bool]] | None = None,
     is_final: bool = True,
+    uses_patterns: bool = True,
+    is_ours: bool = True,
 ) -> list[ArgumentFault]:
     """All faults of `value`, in document order, at most `MAX_FAULTS`; none means it fits.
 
@@ -105,13 +107,22 @@ def find_faults(
     it a format is an annotation, as 2020-12 has it. A value of more than `MAX_STEPS` parts that
     shows no fault before is refused as too large, unless another check follows (`is_final` false).
 
+    Python's patterns can take time without end, so they are left out without `uses_patterns`. They
+    are left out, too, of a schema that is not ours, whose author may mean harm: the whole walk then
+    costs at most `MAX_STEPS`, members of the schema included, and what lies beyond is let through.
+
     Raises:
         Misconfigured: the schema itself cannot be used: a reference that leads nowhere, or a
             pattern that is no regular expression.
     """
-    walk = _Walk(schema if root is None else root, formats or {})
+    walk = _Walk(
+        schema if root is None else root,
+        formats or {},
+        uses_patterns=uses_patterns and is_ours,
+        is_ours=is_ours,
+    )
     found = walk.faults(schema, value, path, 0)[:MAX_FAULTS]
-    if is_final and not found and walk.steps > MAX_STEPS:
+    if is_final and is_ours and not found and walk.steps > MAX_STEPS:
         return [ArgumentFault(path, f"at most {MAX_STEPS} values inside", preview(value))]
     return found
 
@@ -119,12 +130,38 @@ def find_faults(
 class _Walk:
     """One walk. Faults are returned, not collected, so that branches can be compared."""
 
-    def __init__(self, root: Schema, formats: Mapping[str, Callable[[str], bool]]) -> None:
+    def __init__(
+        self,
+        root: Schema,
+        formats: Mapping[str, Callable[[str], bool]],
+        *,
+        uses_patterns: bool = True,
+        is_ours: bool = True,
+    ) -> None:
         self.root = root
         self.formats = formats
+        self.uses_patterns = uses_patterns
+        self.is_ours = is_ours
         self.steps = 0
 
+    def charge(self, schema: Schema) -> None:
+        """Count what a look at a stranger's schema costs: each of its lists and maps may be long."""
+        self.steps += 1
+        if isinstance(schema, dict):
+            self.steps += sum(
+                len(part) for part in schema.values() if isinstance(part, dict | list)
+            )
+
+    def describe(self, schema: Schema) -> str:
+        """A schema in a few words. Of a stranger's only what stands at its top."""
+        if self.is_ours or not isinstance(schema, dict):
+            return describe(schema, self.root)
+        top = {key: schema[key] for key in ("type", "enum", "const") if key in schema}
+        return describe(top, self.root)
+
     def faults(self, schema: Schema, value: JSON, path: str, depth: int) -> list[ArgumentFault]:
+        if not self.is_ours:
+            self.charge(schema)
         if schema is True or schema == {}:
             return []
         if schema is False:
@@ -144,7 +181,7 @@ class _Walk:
             return [
                 *found,
                 ArgumentFault(
-                    path, describe(schema, self.root), preview(value), _type_hint(schema, value)
+                    path, self.describe(schema), preview(value), _type_hint(schema, value)
                 ),
             ]
         found += _value_faults(schema, value, path)
@@ -167,7 +204,7 @@ class _Walk:
         if high is not None and len(value) > high:
             found.append(_miscounted(path, "at most", high, len(value), "character"))
         pattern = schema.get("pattern")
-        if pattern is not None:
+        if pattern is not None and self.uses_patterns:
             if len(value) > MAX_PATTERN_INPUT:
                 most = f"at most {MAX_PATTERN_INPUT} characters, since a pattern applies"
                 found.append(ArgumentFault(path, most, _counted(len(value), "character")))
@@ -177,7 +214,7 @@ class _Walk:
         check = self.formats.get(name) if isinstance(name, str) else None
         if check is not None and not check(value):
             found.append(
-                ArgumentFault(path, describe(schema, self.root), preview(value), EXAMPLES.get(name))
+                ArgumentFault(path, self.describe(schema), preview(value), EXAMPLES.get(name))
             )
         return found
 
@@ -188,6 +225,9 @@ class _Walk:
         properties: dict[str, Schema] = schema.get("properties", {})
         patterns: dict[str, Schema] = schema.get("patternProperties", {})
         extra = schema.get("additionalProperties", True)
+        if patterns and not self.uses_patterns:
+            # Who is declared cannot be told then.
+            patterns, extra = {}, True
         unknown: dict[str, JSON] = {}
         for name, item in value.items():
             at = _member(path, name)
@@ -213,7 +253,7 @@ class _Walk:
         for name in missing:
             likely = closest(name, list(unknown))
             hint = f"was it sent as {likely!r}?" if likely else None
-            wanted = describe(properties.get(name, True), self.root)
+            wanted = self.describe(properties.get(name, True))
             found.append(ArgumentFault(_member(path, name), wanted, _NOTHING, hint))
         for name, needs in schema.get("dependentRequired", {}).items():
             if name in value:
@@ -285,7 +325,7 @@ class _Walk:
             least, most = schema.get("minContains", 1), schema.get("maxContains", math.inf)
             if not least <= hits <= most:
                 wanted = f"{least} or more" if most == math.inf else f"{least} to {most}"
-                what = f"{wanted} items that are {describe(inner, self.root)}"
+                what = f"{wanted} items that are {self.describe(inner)}"
                 found.append(ArgumentFault(path, what, f"{hits} of them"))
         return found
 
@@ -308,7 +348,7 @@ class _Walk:
                     ArgumentFault(path, "exactly one of its forms to fit", f"{fitting} that fit")
                 )
         if "not" in schema and not self.faults(schema["not"], value, path, depth + 1):
-            what = f"anything but {describe(schema['not'], self.root)}"
+            what = f"anything but {self.describe(schema['not'])}"
             found.append(ArgumentFault(path, what, preview(value)))
         if "if" in schema:
             fits = not self.faults(schema["if"], value, path, depth + 1)
@@ -325,6 +365,8 @@ class _Walk:
         Options of another JSON kind are left out; among the rest one whose constants fit (a tag)
         comes first, then the one with the fewest faults. Without any, the options are named.
         """
+        if not self.is_ours:
+            return [ArgumentFault(path, "a value of one of its forms", preview(value))]
         kind = kind_of(value)
         near = [
             (not self.tags_fit(option, value), len(faults), index)

@@ -19,6 +19,7 @@ from dragoman.errors import ArgumentFault, InvalidArguments, Misconfigured, Miss
 from dragoman.model.base import JSON
 from dragoman.model.faults import (
     KINDS,
+    MAX_FAULTS,
     SUPPORTED,
     Repair,
     Schema,
@@ -105,34 +106,40 @@ def is_type(value: Any) -> bool:
 class SchemaCheck:
     """A schema, ready to judge values.
 
+    One that is not ours may have been written to do harm. References that double at each step cost
+    even a compiled validator hours, so the walk judges it, within bounds and without its patterns;
+    what lies beyond them is let through.
+
     Raises:
         Misconfigured: the schema is not valid in its dialect, names a dialect we do not know,
             holds a reference that leaves it or leads nowhere, or a pattern that cannot be read.
         MissingExtra: it uses keywords that only the `schema` extra can judge.
     """
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, *, is_ours: bool = True) -> None:
         self.schema = schema
+        self.is_ours = is_ours
         self.dialect = _dialect(schema)
-        self.validator = _compiled(schema, DIALECTS[self.dialect])
-        self._surely_fits = surely_fits(schema)
+        self.validator = _compiled(schema, DIALECTS[self.dialect]) if is_ours else None
         if self.validator is None:
             for part in _parts(schema):
-                _check_for_the_walk(part, self.dialect)
+                _check_for_the_walk(part, self.dialect, is_ours=is_ours)
                 if (ref := part.get("$ref")) is not None:
                     resolve(schema, ref)
+        # After the shapes: it takes each keyword for what it should be.
+        self._surely_fits = surely_fits(schema)
 
     def faults(self, value: JSON) -> list[ArgumentFault]:
         """Every fault of a value, at most `faults.MAX_FAULTS`; none means that it fits."""
         if self._surely_fits is not None and self._surely_fits(value):
             return []
         if self.validator is None:
-            return find_faults(self.schema, value)
+            return find_faults(self.schema, value, is_ours=self.is_ours)
         if self.validator.is_valid(value):
             return []
         # The walk's words suit a model better; the validator's own stand in where it sees nothing.
         return self._explained(value) or [
-            ArgumentFault(_path(error.instance_path), str(error.message)[:200], preview(value))
+            _told(error, value)
             for error, _ in zip(self.validator.iter_errors(value), range(5), strict=False)
         ]
 
@@ -174,11 +181,29 @@ class SchemaCheck:
         return value, repairs
 
     def _explained(self, value: JSON) -> list[ArgumentFault]:
+        # Without patterns: Python's may take hours for a text that was made for it, which is why
+        # the validator matches them in linear time. It tells of those that do not match.
         try:
-            return find_faults(self.schema, value)
+            found = find_faults(self.schema, value, uses_patterns=False)
         except Misconfigured:
-            # A pattern in a dialect of regular expressions that Python does not read.
+            # A reference that only the validator follows.
             return []
+        mismatches = [
+            _told(error, value)
+            for error, _ in zip(self.validator.iter_errors(value), range(MAX_FAULTS), strict=False)
+            if error.schema_path[-1:] == ["pattern"]
+        ]
+        return (found + mismatches)[:MAX_FAULTS]
+
+
+def _told(error: Any, value: JSON) -> ArgumentFault:
+    """An error of the compiled validator, in our words where we have them."""
+    at = _path(error.instance_path)
+    if error.schema_path[-1:] == ["pattern"]:
+        return ArgumentFault(
+            at, f"text that matches {error.kind.pattern!r}", preview(error.instance)
+        )
+    return ArgumentFault(at, str(error.message)[:200], preview(value))
 
 
 def _dialect(schema: Schema) -> str:
@@ -240,7 +265,7 @@ _SHAPES: dict[str, Callable[[Any], bool]] = {
 }  # fmt: skip
 
 
-def _check_for_the_walk(part: dict[str, Any], dialect: str) -> None:
+def _check_for_the_walk(part: dict[str, Any], dialect: str, *, is_ours: bool) -> None:
     """Refuse what the walk would misread: a malformed keyword, or another dialect's meaning."""
     differs = dialect != _NEWEST and (
         isinstance(part.get("items"), list) or ("$ref" in part and part.keys() & _RULES)
@@ -248,12 +273,14 @@ def _check_for_the_walk(part: dict[str, Any], dialect: str) -> None:
     beyond = next(iter(part.keys() & _BEYOND_THE_WALK), None)
     if dialect == _OLDEST or differs or beyond is not None:
         what = f"the keyword {beyond!r}" if beyond else f"the dialect {dialect}"
+        if not is_ours:
+            raise Misconfigured(f"{what} of a JSON Schema is not judged where it is not ours")
         raise MissingExtra("schema", f"{what} of a JSON Schema")
     for word, value in part.items():
         if word in _SHAPES and not _SHAPES[word](value):
             raise Misconfigured(f"not a usable JSON Schema: {word!r} cannot be {preview(value)}")
     for pattern in (part.get("pattern"), *part.get("patternProperties", ())):
-        if pattern is not None:
+        if pattern is not None and is_ours:
             compile_pattern(pattern)
 
 
