@@ -107,7 +107,7 @@ def find_server_object(module: ModuleType, path: Path, name: str | None) -> Any:
             found = getattr(found, part)
         if not isinstance(found, Server):
             raise Misconfigured(
-                f"{name!r} in {path} is a {type(found).__name__}, not a Server"
+                f"{name!r} in {path} is of type {type(found).__name__}, not Server"
                 f"{_servers(module, Server)}"
             )
         return found

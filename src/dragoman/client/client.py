@@ -527,7 +527,7 @@ class Client:
         for key, value in (filled or {}).items():
             if not isinstance(value, str):
                 raise TypeError(
-                    f"prompt arguments are strings; {key!r} is a {type(value).__name__}"
+                    f"prompt arguments are strings; {key!r} is of type {type(value).__name__}"
                 )
         params = GetPromptParams(name=name, arguments=filled, meta=meta)
         return await self._ask("prompts/get", params, GetPromptResult, timeout_s=timeout_s)

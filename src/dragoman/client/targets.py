@@ -59,8 +59,8 @@ def connector_for(
     if hasattr(target, "connect"):
         return target
     raise Misconfigured(
-        f"cannot connect to a {type(target).__name__}; give a script, a command line as a list, "
-        "or a Server"
+        f"cannot connect to an object of type {type(target).__name__}; give a script, a command "
+        "line as a list, or a Server"
     )
 
 
