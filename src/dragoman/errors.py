@@ -16,6 +16,7 @@ The first split is by whose fault it is, because that decides what the caller do
     │       ├── ResourceNotFound  UrlElicitationRequired
     │       └── InvalidArguments    arguments that miss a tool's schema, every fault at once
     ├── RemoteFailure           the other side answered with an error -> decide
+    │   └── AskRefused            the client, or its user, refused what a handler asked of it
     ├── ToolError               a tool failed in a way its caller, the model, may read
     ├── LinkError               the connection failed -> retry only if `.sent` is False
     │   ├── LinkClosed
@@ -36,6 +37,7 @@ from typing import Any
 
 __all__ = [
     "ArgumentFault",
+    "AskRefused",
     "BadMessage",
     "CannotLower",
     "CannotStart",
@@ -275,6 +277,14 @@ class RemoteFailure(DragomanError):
         self.method = method
         where = f"{method}: " if method else ""
         super().__init__(f"{where}{message} (error {code})")
+
+
+class AskRefused(RemoteFailure):
+    """The client, or its user, refused what a handler asked of it.
+
+    Uncaught in a tool it becomes a failed result with the client's own words: nobody learns what
+    they did not say.
+    """
 
 
 class ToolError(DragomanError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import sys
@@ -91,9 +92,10 @@ def child_processes() -> set[int]:
     """The process ids of our children, zombies included."""
     found: set[int] = set()
     for thread in os.listdir("/proc/self/task"):
-        found.update(
-            int(pid) for pid in Path(f"/proc/self/task/{thread}/children").read_text().split()
-        )
+        # A thread may end between the two looks.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            children = Path(f"/proc/self/task/{thread}/children").read_text()
+            found.update(int(pid) for pid in children.split())
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar, cast
 
+from dragoman.errors import AskRefused, RemoteFailure
 from dragoman.model.base import Record
 from dragoman.protocol.calls import Exchange
 from dragoman.runtime.driver import Driver
@@ -32,7 +33,7 @@ class DirectAsk:
     Raises from `ask`:
         NotNegotiated: the client did not declare the feature.
         CannotLower: the client's revision has no such thing.
-        RemoteFailure: the client or its user refused.
+        AskRefused: the client or its user refused.
         DeadlineExceeded, LinkError: no answer came.
     """
 
@@ -46,4 +47,9 @@ class DirectAsk:
         self, method: str, params: Record, result: type[R], *, timeout_s: float | None = None
     ) -> R:
         """Ask, and wait for the answer."""
-        return cast(R, await self._driver.request(method, params, timeout_s=timeout_s))
+        try:
+            return cast(R, await self._driver.request(method, params, timeout_s=timeout_s))
+        except RemoteFailure as failure:
+            raise AskRefused(
+                failure.code, failure.message, failure.data, method=failure.method
+            ) from None

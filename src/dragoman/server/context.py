@@ -39,9 +39,10 @@ from dragoman.protocol.calls import Exchange
 from dragoman.protocol.negotiation import check_params
 from dragoman.runtime.driver import Driver
 from dragoman.server.asking import DirectAsk, Strategy
+from dragoman.server.audience import Audience
 from dragoman.server.forms import Elicited, Form
 
-__all__ = ["Context"]
+__all__ = ["Context", "Serving"]
 
 T = TypeVar("T")
 
@@ -62,15 +63,10 @@ class Serving(Protocol):
     @property
     def state(self) -> Any: ...
 
+    @property
+    def audience(self) -> Audience: ...
+
     def filter_log(self, params: LogMessageParams) -> LogMessageParams | None: ...
-
-    def roots_of(self, driver: Driver) -> list[Root] | None: ...
-
-    def keep_roots(self, driver: Driver, roots: list[Root]) -> None: ...
-
-    def expect_elicitation(self, elicitation_id: str, driver: Driver) -> None: ...
-
-    def elicitation_complete(self, elicitation_id: str) -> None: ...
 
     async def read_resource(self, uri: str, context: Context) -> ReadResourceResult: ...
 
@@ -344,7 +340,7 @@ class Context:
         Spec: client/elicitation#url-mode
         """
         params = self._url_params(message, url, elicitation_id)
-        self.server.expect_elicitation(params.elicitation_id or "", self._driver)
+        self.server.audience.expect_elicitation(params.elicitation_id or "", self._driver)
         result = await self.asking.ask(
             "elicitation/create", params, ElicitResult, timeout_s=timeout_s
         )
@@ -363,7 +359,7 @@ class Context:
         """
         params = self._url_params(message, url, elicitation_id)
         check_params(params, self._exchange.dialect, self.client_capabilities)
-        self.server.expect_elicitation(params.elicitation_id or "", self._driver)
+        self.server.audience.expect_elicitation(params.elicitation_id or "", self._driver)
         return UrlElicitationRequired(message, [msgspec.to_builtins(params)])
 
     @staticmethod
@@ -379,7 +375,7 @@ class Context:
 
     async def elicitation_complete(self, elicitation_id: str) -> None:
         """Tell the client that what happened behind a URL has ended; see the server's method."""
-        self.server.elicitation_complete(elicitation_id)
+        self.server.audience.elicitation_complete(elicitation_id)
 
     async def ping(self, *, timeout_s: float | None = None) -> None:
         """Ask the client for a sign of life. Raises DeadlineExceeded, LinkError."""
@@ -396,13 +392,13 @@ class Context:
 
         Spec: client/roots
         """
-        known = self.server.roots_of(self._driver)
+        known = self.server.audience.roots_of(self._driver)
         if known is not None:
             return list(known)
         result = await self.asking.ask(
             "roots/list", NoParams(), ListRootsResult, timeout_s=timeout_s
         )
-        self.server.keep_roots(self._driver, result.roots)
+        self.server.audience.keep_roots(self._driver, result.roots)
         return list(result.roots)
 
     async def read_resource(self, uri: str) -> ReadResourceResult:
