@@ -120,7 +120,7 @@ class SchemaCheck:
         self.schema = schema
         self.is_ours = is_ours
         self.dialect = _dialect(schema)
-        self.validator = _compiled(schema, DIALECTS[self.dialect]) if is_ours else None
+        self.validator: Any = _compiled(schema, DIALECTS[self.dialect]) if is_ours else None
         if self.validator is None:
             for part in _parts(schema):
                 _check_for_the_walk(part, self.dialect, is_ours=is_ours)
