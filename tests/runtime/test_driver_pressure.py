@@ -14,7 +14,7 @@ from dragoman.model.methods import Side
 from dragoman.model.sampling import CreateMessageResult
 from dragoman.model.tools import CallToolParams, CallToolResult
 from dragoman.protocol.calls import Exchange
-from dragoman.runtime.driver import PAUSE_S, Driver
+from dragoman.runtime.driver import MAX_UNSENT_BYTES, PAUSE_S, Driver
 from dragoman.testing import ManualClock, ScriptedPeer
 from dragoman.transport.memory import memory_pair
 from tests.protocol.aids import PARAMS, answer, client_engine, server_engine
@@ -294,5 +294,74 @@ def test_without_congestion_reading_is_never_paused() -> None:
             for _ in range(20):
                 await peer.receive()
             assert counting.paused == 0
+
+    run(main())
+
+
+@duty("trust.practices")
+def test_requests_are_not_begun_while_large_answers_are_not_taken() -> None:
+    async def main() -> None:
+        ran: list[Any] = []
+
+        async def call(driver: Driver, exchange: Exchange, params: Record) -> Record:
+            ran.append(exchange.id)
+            return CallToolResult(content=[TextContent(text="x" * 30_000)])
+
+        clock = ManualClock()
+        driver, peer, _ = await facing_deaf_peer(clock, Handlers(tools_call=call))
+        peer.stop()
+        for ident in range(50):
+            peer.request(ident, "tools/call", CALL)
+        await turns()
+        begun = len(ran)
+        assert begun * 30_000 <= MAX_UNSENT_BYTES + 2 * 30_000
+        for ident in range(50, 60):
+            peer.request(ident, "tools/call", CALL)
+            clock.advance(PAUSE_S)
+            await turns()
+        assert len(ran) == begun, "what is read while nothing is taken waits as well"
+        peer.go_on()
+        for ident in range(60):
+            assert (await peer.receive())["id"] == ident
+        await driver.aclose()
+        await peer.aclose()
+
+    run(main())
+
+
+def test_a_handler_that_waits_holds_up_nobody_after_large_answers_were_taken() -> None:
+    async def main() -> None:
+        gate = asyncio.Event()
+
+        async def call(driver: Driver, exchange: Exchange, params: Record) -> Record:
+            if exchange.id == 5:
+                await gate.wait()
+            return CallToolResult(content=[TextContent(text="x" * 70_000)])
+
+        driver, peer, _ = await facing_deaf_peer(ManualClock(), Handlers(tools_call=call))
+        for ident in range(10):
+            peer.request(ident, "tools/call", CALL)
+        answered = {(await peer.receive())["id"] for _ in range(9)}
+        assert answered == set(range(10)) - {5}
+        gate.set()
+        assert (await peer.receive())["id"] == 5
+        await driver.aclose()
+        await peer.aclose()
+
+    run(main())
+
+
+def test_a_driver_that_waits_for_a_deaf_peer_can_be_closed() -> None:
+    async def main() -> None:
+        async def call(driver: Driver, exchange: Exchange, params: Record) -> Record:
+            return CallToolResult(content=[TextContent(text="x" * 70_000)])
+
+        driver, peer, _ = await facing_deaf_peer(ManualClock(), Handlers(tools_call=call))
+        peer.stop()
+        for ident in range(10):
+            peer.request(ident, "tools/call", CALL)
+        await turns()
+        await driver.aclose()
+        await peer.aclose()
 
     run(main())

@@ -116,7 +116,8 @@ class Engine:
     """One end of one connection.
 
     Frames to send collect in an outbox that `take` empties; call it after every other method.
-    `answers` counts the answers among them so far, refusals included.
+    `answers` counts the answers among them so far, refusals included; `unsent_bytes` is the size of
+    those results that wait in the outbox.
 
     Raises:
         ValueError: the introduction cannot be written as JSON.
@@ -146,6 +147,7 @@ class Engine:
         self.calls: dict[RequestId, Call] = {}
         self.exchanges: dict[RequestId, Exchange] = {}
         self.answers = 0
+        self.unsent_bytes = 0
         self._granted_below = 0
         self._abandoned: OrderedDict[RequestId, None] = OrderedDict()
         self._next_id = 1
@@ -179,6 +181,7 @@ class Engine:
         out = self._outbox
         if out:
             self._outbox = []
+            self.unsent_bytes = 0
         return out
 
     def next_deadline(self) -> float | None:
@@ -432,6 +435,7 @@ class Engine:
             self._tell_held_progress(exchange, exchange.held_progress)
         exchange.is_over = True
         self.answers += 1
+        self.unsent_bytes += len(frame)
         if exchange.method.name != "ping":
             # The calls under way may have had to wait for this; see `_grant_time`.
             self._granted_below = self._next_id

@@ -60,6 +60,10 @@ Tap = Callable[[str, bytes], None]
 # 256 requests: about two milliseconds of work before the loop may look at anything else.
 MAX_IN_A_ROW = 256
 
+# 64 KiB of answers, one pipe full, are handed over before the next request is begun: a peer that
+# asks for much and reads nothing should cost little more than what it was given.
+MAX_UNSENT_BYTES = 64 * 1024
+
 # 1 s: how long answers may still be worked out for a client that has ended its direction. Clients
 # wait about two before they send a signal.
 FINISH_S = 1.0
@@ -147,6 +151,7 @@ class Driver:
         self.closed: asyncio.Future[LinkError | None] = self._loop.create_future()
         self._queue: deque[tuple[Exchange, Record]] = deque()
         self._checking = False
+        self._is_clogged = False
         self._hands: set[asyncio.Task[None]] = set()
         self._running: dict[Exchange, asyncio.Task[None]] = {}
         self._timer: Timer | None = None
@@ -175,7 +180,7 @@ class Driver:
             events = receive(frame, now=now, seen=seen)
             if events:
                 self._dispatch(events)
-        if self._queue and not self._checking:
+        if self._queue and not self._checking and not self._is_clogged:
             self._lend_hand()
         self.flush()
 
@@ -260,7 +265,9 @@ class Driver:
                 self._answers = engine.answers
                 if link.is_congested and self._unclogging is None:
                     link.pause_reading()
-                    self._unclogging = self._loop.create_task(self._unclog())
+                    unclogging = self._loop.create_task(self._unclog())
+                    if not unclogging.done():
+                        self._unclogging = unclogging
         wake = engine.next_deadline()
         if wake is not None and (self._timer is None or wake < self._timer_at):
             if self._timer is not None:
@@ -466,15 +473,21 @@ class Driver:
         waits keeps its task to itself: the check, right after the task's first step, then lends
         another to the rest.
         """
+        has_more = len(self._queue) > 1
         hand = self._loop.create_task(self._work())
-        self._hands.add(hand)
-        if len(self._queue) > 1:
-            self._checking = True
-            self._loop.call_soon(self._check_hands)
+        # A loop with eager tasks may have run it to its end already.
+        if not hand.done():
+            self._hands.add(hand)
+        if has_more:
+            self._check_soon()
+
+    def _check_soon(self) -> None:
+        self._checking = True
+        self._loop.call_soon(self._check_hands)
 
     def _check_hands(self) -> None:
         self._checking = False
-        if self._queue:
+        if self._queue and not self._is_clogged:
             self._lend_hand()
         self.flush()
 
@@ -495,15 +508,34 @@ class Driver:
                 if this.cancelling():
                     # A task that was cancelled once may be cancelled again: it takes no new work.
                     break
+                if self.engine.unsent_bytes > MAX_UNSENT_BYTES:
+                    self.flush()
+                    if self.link.is_congested:
+                        await self._relieve()
                 in_a_row += 1
                 if in_a_row % MAX_IN_A_ROW == 0:
                     self.flush()
                     await asyncio.sleep(0)
         finally:
             self._hands.discard(this)
-            if queue and not self._checking:
+            if queue and not self._checking and not self._is_clogged:
                 self._lend_hand()
             self.flush()
+
+    async def _relieve(self) -> None:
+        """Begin no request until the peer has taken what was answered.
+
+        We go on reading meanwhile, so two peers that do the same cannot wait for each other.
+        """
+        self._is_clogged = True
+        try:
+            await self.link.drain()
+        except LinkError as error:
+            log.debug("nothing more can be sent: %s", error)
+        finally:
+            self._is_clogged = False
+            if self._queue and not self._checking:
+                self._check_soon()
 
     async def _run(self, exchange: Exchange, params: Record) -> None:
         """One request of the peer, from its event to its answer."""
