@@ -463,3 +463,16 @@ def test_one_and_true_differ_and_one_and_one_point_zero_do_not() -> None:
 def test_a_count_of_one_is_said_in_the_singular(schema: Any, value: Any, said: str) -> None:
     (fault,) = find_faults(schema, value)
     assert said in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "fits"),
+    [
+        ({"enum": [1, 2], "const": 2}, 2, True),
+        ({"enum": [1, 2], "const": 2}, 1, False),
+        ({"enum": [1], "const": 2}, 1, False),
+        ({"enum": [1], "const": 2}, 2, False),
+    ],
+)
+def test_a_constant_holds_beside_choices(schema: Any, value: Any, fits: bool) -> None:
+    assert (find_faults(schema, value) == []) is fits

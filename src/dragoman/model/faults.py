@@ -630,8 +630,11 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 
 def _value_faults(schema: Schema, value: JSON, path: str) -> list[ArgumentFault]:
     allowed = schema.get("enum")
-    if allowed is None and "const" in schema:
-        allowed = [schema["const"]]
+    if "const" in schema:
+        wanted = schema["const"]
+        fits = allowed is None or any(same_json(wanted, one) for one in allowed)
+        # What the two allow together; at times that is nothing.
+        allowed = [wanted] if fits else []
     if allowed is None or any(same_json(value, one) for one in allowed):
         return []
     names = [one for one in allowed if isinstance(one, str)]
