@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,3 +163,30 @@ class Walk(RuleBasedStateMachine):
 
 TestPages = duty("pagination.stable", "pagination.after-cursor")(Walk.TestCase)
 TestPages.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+def test_a_suggestion_is_found_among_many_names_and_for_endless_ones() -> None:
+    made, _ = registry()
+    for number in range(2_000):
+        made.add(thing(f"tool-{number}" + "x" * (number % 50)))
+    made.add(thing("forecast"))
+    made.add(thing("y" * 10_000))
+    assert "'forecast'" in made.suggest("forcast")
+    assert made.suggest("y" * 10_000) == ""
+
+
+def test_entries_may_be_added_by_another_thread_while_pages_are_read() -> None:
+    made, _ = registry(page_size=10_000)
+    ended = threading.Event()
+
+    def add() -> None:
+        for number in range(3_000):
+            made.add(thing(str(number)))
+        ended.set()
+
+    adding = threading.Thread(target=add)
+    adding.start()
+    while not ended.is_set():
+        made.page(None)
+    adding.join()
+    assert [entry.key for entry in made.page(None)[0]] == [str(n) for n in range(3_000)]

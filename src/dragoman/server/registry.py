@@ -16,6 +16,11 @@ __all__ = ["PAGE_SIZE", "Entry", "Registry"]
 # nothing; a page of 500 tools is about 200 kB.
 PAGE_SIZE = 500
 
+# 200 names of 64 characters take under ten milliseconds to compare with one; a client can ask for
+# unknown ones as often as it likes.
+MAX_COMPARED = 200
+MAX_NAME_CHARS = 64
+
 # 64 characters: a number in hexadecimal, a dot and 18 more; what is longer was not made here.
 MAX_CURSOR_CHARS = 64
 
@@ -81,7 +86,12 @@ class Registry(Generic[E]):
         if old is None:
             self._next += 1
         self._slots[key] = _Slot(entry, number, enabled)
-        self._refresh()
+        if old is None and enabled:
+            # The usual case, at its cost: a thousand tools are added one by one.
+            self._visible[key] = entry
+            self._tell_changed()
+        else:
+            self._refresh()
 
     def remove(self, key: str) -> E:
         """Take an entry away. Raises Misconfigured when there is none."""
@@ -104,7 +114,12 @@ class Registry(Generic[E]):
         return slot
 
     def _refresh(self) -> None:
-        self._visible = {key: slot.entry for key, slot in self._slots.items() if slot.is_enabled}
+        # Copies, here and below: another thread may add an entry meanwhile.
+        slots = list(self._slots.items())
+        self._visible = {key: slot.entry for key, slot in slots if slot.is_enabled}
+        self._tell_changed()
+
+    def _tell_changed(self) -> None:
         self.version += 1
         self._changed()
 
@@ -127,7 +142,12 @@ class Registry(Generic[E]):
 
     def suggest(self, key: str) -> str:
         """A helpful end for "there is no such ..."."""
-        near = get_close_matches(key, list(self._visible), n=1)
+        key = key[:MAX_NAME_CHARS]
+        names = [name for name in list(self._visible) if len(name) <= MAX_NAME_CHARS]
+        if len(names) > MAX_COMPARED:
+            # Names that are alike have much the same length.
+            names = sorted(names, key=lambda name: abs(len(name) - len(key)))[:MAX_COMPARED]
+        near = get_close_matches(key, names, n=1)
         return f"; did you mean {near[0]!r}?" if near else ""
 
     # --- pages ----------------------------------------------------------------------------------
@@ -143,7 +163,7 @@ class Registry(Generic[E]):
         """
         after = 0 if cursor is None else self._open(cursor)
         found: list[_Slot[E]] = []
-        for slot in self._slots.values():
+        for slot in list(self._slots.values()):
             if slot.is_enabled and slot.number > after:
                 if len(found) == self.page_size:
                     return [one.entry for one in found], self._seal(found[-1].number)
