@@ -185,3 +185,15 @@ def test_levels_are_those_of_the_rfc_in_their_order() -> None:
         "emergency",
     ]
     assert list(LEVELS.values()) == list(range(8))
+
+
+def endless() -> list[object]:
+    made: list[object] = []
+    made.append(made)
+    return made
+
+
+@pytest.mark.parametrize("value", [float("nan"), object(), "\ud800", endless(), {(1, 2): 3}])
+def test_arguments_that_json_cannot_hold_are_a_value_error(value: object) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        CallToolParams.of("tool", {"value": value})

@@ -93,10 +93,15 @@ class CallToolParams(Record, frozen=True, kw_only=True):
     def of(
         cls, name: str, arguments: dict[str, Any] | None = None, meta: Meta | None = None
     ) -> CallToolParams:
-        """Encode the arguments; None leaves them out. ValueError for NaN and infinities."""
+        """Encode the arguments; None leaves them out. ValueError for what JSON cannot hold."""
         if arguments is None:
             return cls(name=name, meta=meta)
-        raw = msgspec.json.encode(arguments)
+        try:
+            raw = msgspec.json.encode(arguments)
+        except RecursionError:
+            raise ValueError("the arguments are nested too deeply, or hold themselves") from None
+        except (TypeError, UnicodeEncodeError, OverflowError) as fault:
+            raise ValueError(f"the arguments cannot be written as JSON: {fault}") from None
         if b"null" in raw:
             refuse_not_finite(arguments)
         return cls(name=name, raw_arguments=msgspec.Raw(raw), meta=meta)
