@@ -33,7 +33,9 @@ def refuse(params: CreateMessageParams) -> str:
 def test_a_refusal_that_the_tool_lets_through_is_told_in_the_clients_own_words() -> None:
     async def scenario() -> None:
         async with joined(server_that_asks(), sampling_handler=refuse) as (client, _):
-            with pytest.raises(ToolError, match="the client refused sampling/createMessage.*not now"):
+            with pytest.raises(
+                ToolError, match=r"the client refused sampling/createMessage.*not now"
+            ):
                 await client.call_tool("ask")
             assert (await client.call_tool("careful")).text == "refused with -1"
 
