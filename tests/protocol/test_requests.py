@@ -773,3 +773,16 @@ def test_an_exchange_of_an_older_connection_is_not_answered_twice() -> None:
     server.answer_raw(exchange, b"{}")
     server.fail(exchange, InternalError("late"))
     assert sent(server) == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"jsonrpc": "2.0", "id": None, "error": {"code": 1, "message": "\x1b[2J\nFAKE" * 10_000}},
+        request(1, "completion/complete", {"ref": {"type": "\x1b[2J\nFAKE" * 10_000}}),
+    ],
+)
+def test_the_peers_words_in_a_fault_are_few_and_hold_nothing_unseen(message: Any) -> None:
+    fault = only(tell(open_alone(Side.SERVER), message), Fault)
+    assert fault.detail.isprintable()
+    assert len(fault.detail) < 300

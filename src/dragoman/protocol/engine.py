@@ -557,7 +557,7 @@ class Engine:
         try:
             params = dialect.lift(method.params, _NO_PARAMS if raw is ABSENT else raw)
         except (msgspec.ValidationError, ValueError) as fault:
-            error = InvalidParams(f"{name}: {str(fault)[:_DETAIL_CHARS]}")
+            error = InvalidParams(f"{name}: {_plain(str(fault))}")
             self._refused(FaultKind.BAD_PARAMS, message, error, batch)
             return
         meta = params.meta  # type: ignore[attr-defined]
@@ -664,7 +664,7 @@ class Engine:
         try:
             result = self.dialect.lift(record, message.result)
         except (msgspec.ValidationError, ValueError) as fault:
-            text = str(fault)[:_DETAIL_CHARS]
+            text = _plain(str(fault))
             detail = f"the answer to {call.method.name} does not fit: {text}"
             self._events.append(Fault(FaultKind.BAD_ANSWER, detail, bytes(message.result)[:256]))
             self._lose(call, PeerError(detail))
@@ -696,7 +696,7 @@ class Engine:
     def _failure(self, message: Failure) -> None:
         error = message.error
         if message.id is None:
-            detail = f"error {error.code}: {error.message}"
+            detail = f"error {error.code}: {_plain(error.message)}"
             self._events.append(Fault(FaultKind.REFUSED_US, detail))
             # Whose it is nobody can tell: it may even answer a notification. Only a hello, with
             # nothing else said yet, need not wait for its deadline.
@@ -747,7 +747,7 @@ class Engine:
         try:
             params = self.dialect.lift(method.params, _NO_PARAMS if raw is ABSENT else raw)
         except (msgspec.ValidationError, ValueError) as fault:
-            detail = f"{name}: {str(fault)[:_DETAIL_CHARS]}"
+            detail = f"{name}: {_plain(str(fault))}"
             self._events.append(Fault(FaultKind.BAD_PARAMS, detail))
             return
         if name == "notifications/progress":
@@ -951,6 +951,14 @@ class Engine:
         self._may_tell = {n: method for n, method in ours_now.items() if not method.is_request}
         self._may_be_asked = {n: method for n, method in theirs_now.items() if method.is_request}
         self._may_be_told = {n: method for n, method in theirs_now.items() if not method.is_request}
+
+
+def _plain(text: str) -> str:
+    """The peer's words for a fault, bounded and on one line: they go to logs and terminals."""
+    cut = text[:_DETAIL_CHARS]
+    if cut.isprintable():
+        return cut
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in cut)
 
 
 def _short(ident: RequestId) -> str:
