@@ -137,7 +137,9 @@ def test_a_tool_that_is_not_listed_is_looked_for_once() -> None:
     run(main())
 
 
-def test_when_listing_fails_for_one_caller_the_others_try_again() -> None:
+def test_when_listing_fails_one_result_comes_unread_and_the_others_try_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def main() -> None:
         async with scripted_server({"tools": {}}) as (client, peer):
             calls = [asyncio.ensure_future(client.call_tool("t")) for _ in range(2)]
@@ -147,11 +149,16 @@ def test_when_listing_fails_for_one_caller_the_others_try_again() -> None:
             peer.fail(await peer.expect("tools/list"), -32603, "not now")
             listed = {"tools": [tool("t", {"properties": {"result": {}}, "type": "object"})]}
             peer.answer(await peer.expect("tools/list"), listed)
-            outcomes = await asyncio.gather(*calls, return_exceptions=True)
-            (result,) = [one for one in outcomes if not isinstance(one, BaseException)]
-            assert result.data == 1
+            # The tools have done their work: no result may be lost for a list.
+            results = await asyncio.gather(*calls)
+            assert [result.data for result in results] == [{"result": 1}, 1]
+            again = asyncio.ensure_future(client.call_tool("t"))
+            asked = await peer.expect("tools/call")
+            peer.answer(asked, {"content": [], "structuredContent": {"result": 2}})
+            assert (await again).data == 2
 
     run(main())
+    assert caplog.text.count("cannot be listed") == 1
 
 
 @pytest.mark.parametrize(

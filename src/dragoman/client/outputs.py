@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from dragoman.errors import Misconfigured, PeerError
+from dragoman.errors import DragomanError, Misconfigured, PeerError
 from dragoman.model.schema_check import SchemaCheck
 from dragoman.model.tools import Tool
 
@@ -101,7 +101,11 @@ class Outputs:
         self._known = {}
 
     async def learn(self, list_tools: Callable[[], Awaitable[object]]) -> None:
-        """List the tools once, however many results wait for it."""
+        """List the tools once, however many results wait for it.
+
+        When that fails nothing is learned, and logged: a result that is there already, of a call
+        that has done its work, must not be lost for it.
+        """
         while self._learning is not None:
             waiting = self._learning
             await asyncio.wait([waiting])
@@ -110,6 +114,9 @@ class Outputs:
         learning = self._learning = asyncio.get_running_loop().create_future()
         try:
             await list_tools()
+        except DragomanError as fault:
+            log.warning("a result is not checked: the tools cannot be listed: %s", fault)
+            learning.cancel()
         except BaseException:
             # Whoever waits beside us tries again.
             learning.cancel()
