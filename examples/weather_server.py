@@ -17,7 +17,7 @@ from dragoman import Context, RemoteFailure, Server, ToolError
 
 server = Server(
     "weather",
-    "1.0",
+    version="1.0",
     title="Weather of four cities",
     instructions="Ask for a forecast by city. Temperatures are in °C unless you ask for °F.",
 )

@@ -78,7 +78,7 @@ def make_server(revision: str | None = None) -> Server:
     """A server with something of everything; pages are small, so that there are several."""
     server = Server(
         "rich",
-        "1.2",
+        version="1.2",
         title="Rich",
         description="Something of everything",
         website_url="https://a.example",

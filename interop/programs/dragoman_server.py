@@ -44,7 +44,7 @@ ITEMS = ("1", "12", "2")
 TONES = ("harsh", "kind", "kindly")
 
 # Pages of five make every client follow cursors.
-server = Server("dragoman-everything", "1", instructions="Use the tools.", page_size=5)
+server = Server("dragoman-everything", version="1", instructions="Use the tools.", page_size=5)
 hanging = cancelled = 0
 
 

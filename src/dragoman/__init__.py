@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from dragoman.client.models import choose_model
     from dragoman.client.results import ToolResult
     from dragoman.errors import (
+        ChildExited,
         DeadlineExceeded,
         DragomanError,
         InvalidParams,
         LimitExceeded,
         LinkError,
         LocalError,
+        Misconfigured,
         MissingExtra,
         NotNegotiated,
         PeerError,
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
         TextContent,
     )
     from dragoman.model.elicitation import ElicitParams, ElicitResult
-    from dragoman.model.prompts import PromptMessage
+    from dragoman.model.prompts import Prompt, PromptMessage
+    from dragoman.model.resources import Resource, ResourceTemplate
     from dragoman.model.roots import Root
     from dragoman.model.sampling import (
         CreateMessageParams,
@@ -61,12 +64,14 @@ _HOMES = {
     "dragoman.client.models": ("choose_model",),
     "dragoman.client.results": ("ToolResult",),
     "dragoman.errors": (
+        "ChildExited",
         "DeadlineExceeded",
         "DragomanError",
         "InvalidParams",
         "LimitExceeded",
         "LinkError",
         "LocalError",
+        "Misconfigured",
         "MissingExtra",
         "NotNegotiated",
         "PeerError",
@@ -87,7 +92,11 @@ _HOMES = {
         "TextContent",
     ),
     "dragoman.model.elicitation": ("ElicitParams", "ElicitResult"),
-    "dragoman.model.prompts": ("PromptMessage",),
+    "dragoman.model.prompts": (
+        "Prompt",
+        "PromptMessage",
+    ),
+    "dragoman.model.resources": ("Resource", "ResourceTemplate"),
     "dragoman.model.roots": ("Root",),
     "dragoman.model.sampling": (
         "CreateMessageParams",
@@ -108,6 +117,7 @@ __all__ = [
     "Audio",
     "AudioContent",
     "CallToolResult",
+    "ChildExited",
     "Client",
     "Completion",
     "Context",
@@ -127,16 +137,20 @@ __all__ = [
     "Limits",
     "LinkError",
     "LocalError",
+    "Misconfigured",
     "MissingExtra",
     "NotNegotiated",
     "PeerError",
+    "Prompt",
     "PromptMessage",
     "Refused",
     "RemoteFailure",
     "RequestError",
+    "Resource",
     "ResourceContents",
     "ResourceLink",
     "ResourceNotFound",
+    "ResourceTemplate",
     "Root",
     "SamplingMessage",
     "Server",

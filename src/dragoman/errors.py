@@ -275,7 +275,7 @@ class RemoteFailure(DragomanError):
         self.message = message
         self.data = data
         self.method = method
-        where = f"{method}: " if method else ""
+        where = f"{method}: " if method and not message.startswith(method) else ""
         super().__init__(f"{where}{message} (error {code})")
 
 

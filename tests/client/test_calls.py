@@ -41,7 +41,7 @@ EVERYTHING: dict[str, Any] = {
 
 
 def small() -> Server:
-    server = Server("small", "3", title="Small", instructions="Use it well.")
+    server = Server("small", version="3", title="Small", instructions="Use it well.")
 
     @server.tool
     def add(a: int, b: int) -> int:

@@ -286,6 +286,13 @@ class Client:
             raise WrongState("closed", "use `async with Client(...)`, or `await client.connect()`")
         return self._driver
 
+    def __repr__(self) -> str:
+        if self.is_connected:
+            state = f"connected in {self.protocol_version}"
+        else:
+            state = "not connected"
+        return f"<Client of {self._connector.description!r}: {state}>"
+
     # --- who is there -----------------------------------------------------------------------------
 
     @property

@@ -72,6 +72,7 @@ class Server:
     """Offers tools, resources and prompts to any number of clients.
 
     `name` and `version` are shown to people; `instructions` tell a model how to use the server.
+    `middleware` wraps every request, as the method of that name does.
     `lifespan` is an async context manager around the server's life; what it yields is
     `Context.state`. `page_size` is how many entries a list gives at once, `threads` how many
     functions may block at the same time. `revision` pins one revision of the protocol.
@@ -87,14 +88,15 @@ class Server:
     def __init__(
         self,
         name: str,
-        version: str = "0",
         *,
+        version: str = "0",
         title: str | None = None,
         description: str | None = None,
         instructions: str | None = None,
         website_url: str | None = None,
         icons: Sequence[Icon] = (),
         lifespan: Callable[[Server], AbstractAsyncContextManager[Any]] | None = None,
+        middleware: Sequence[Middleware] = (),
         page_size: int = PAGE_SIZE,
         threads: int = MAX_THREADS,
         limits: Limits | None = None,
@@ -149,6 +151,21 @@ class Server:
             templates=self.templates,
             prompts=self.prompts,
         )
+        self._answers.middleware.extend(middleware)
+
+    def __repr__(self) -> str:
+        offers = (
+            (len(self.tools), "tools"),
+            (len(self.resources) + len(self.templates), "resources"),
+            (len(self.prompts), "prompts"),
+        )
+        shown = ", ".join(f"{count} {kind}" for count, kind in offers if count)
+        return f"<Server {self.name!r}: {shown or 'nothing yet'}>"
+
+    @property
+    def version(self) -> str:
+        """The version given at construction."""
+        return self.info.version
 
     @property
     def name(self) -> str:
@@ -534,12 +551,25 @@ class Server:
         """Serve until the client leaves, or until SIGINT or SIGTERM. Blocks.
 
         Raises:
-            Misconfigured: no such transport.
+            Misconfigured: no such transport, or an event loop is running here already.
         """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise Misconfigured(
+                "run() starts an event loop of its own, and one is running here; "
+                "await server.run_async() instead"
+            )
+        with suppress(KeyboardInterrupt):
+            asyncio.run(self.run_async(transport))
+
+    async def run_async(self, transport: str = "stdio") -> None:
+        """As `run`, within a running event loop. Raises Misconfigured for no such transport."""
         if transport != "stdio":
             raise Misconfigured(f"the transport {transport!r} is not one of: stdio")
-        with suppress(KeyboardInterrupt):
-            asyncio.run(self.serve_stdio())
+        await self.serve_stdio()
 
     async def serve_stdio(self) -> None:
         """Serve whoever started this process, over its stdin and stdout."""

@@ -14,7 +14,7 @@ print("a banner that must not reach the client")
 # What a terminal would obey: clear the screen, another title, right to left, a hidden letter.
 HOSTILE = "\x1b[2J\x1b]0;gone\x07\u202edlrow\u200b\x9b31m\U000e0041!"
 
-server = Server("odd", "9", instructions=f"Use it well. {HOSTILE}")
+server = Server("odd", version="9", instructions=f"Use it well. {HOSTILE}")
 
 
 @dataclass
