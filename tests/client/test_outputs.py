@@ -161,6 +161,19 @@ def test_when_listing_fails_one_result_comes_unread_and_the_others_try_again(
     assert caplog.text.count("cannot be listed") == 1
 
 
+def test_a_list_of_tools_that_never_ends_keeps_no_result_waiting() -> None:
+    async def main() -> None:
+        async with scripted_server({"tools": {}}) as (client, peer):
+            call = asyncio.ensure_future(client.call_tool("t", timeout_s=0.05))
+            asked = await peer.expect("tools/call")
+            peer.answer(asked, {"content": [], "structuredContent": {"result": 1}})
+            await peer.expect("tools/list")
+            # Unlisted, the value stays as it came; the next result asks for the list again.
+            assert (await call).data == {"result": 1}
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("schema", "value", "data"),
     [

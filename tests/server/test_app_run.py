@@ -12,7 +12,7 @@ from tests.support import joined, run
 
 def test_run_inside_a_running_loop_says_what_to_await() -> None:
     async def scenario() -> None:
-        with pytest.raises(Misconfigured, match="await server.run_async"):
+        with pytest.raises(Misconfigured, match=r"await server\.run_async"):
             Server("inside").run()
 
     asyncio.run(scenario())

@@ -210,6 +210,7 @@ class Client:
             experimental=experimental,
         )
         self._driver: Driver | None = None
+        self._is_connecting = False
         self._link: Link | None = None
         self._callbacks = Callbacks()
         self._outputs = Outputs()
@@ -225,20 +226,31 @@ class Client:
             DeadlineExceeded: it does not answer.
             PeerError: it speaks no revision that we speak.
             RemoteFailure: it refused.
-            WrongState: the client is connected already.
+            WrongState: the client is connected already, or about to be.
+            ValueError: what the client says of itself is no JSON.
         """
         if self._driver is not None:
             raise WrongState("open", "close it before connecting again")
-        link = await self._connector.connect()
+        if self._is_connecting:
+            raise WrongState("being opened", "one connect at a time")
+        self._is_connecting = True
+        try:
+            return await self._connect()
+        finally:
+            self._is_connecting = False
+
+    async def _connect(self) -> Client:
+        # First, since it refuses what cannot be written: no server is started for nothing.
         engine = Engine(
             Side.CLIENT,
             Introduction(self._info, self._capabilities),
             dialects=self._dialects,
             limits=self._limits,
         )
+        link = await self._connector.connect()
         driver = Driver(engine, link, self, tap=self._tap)
-        driver.start()
         try:
+            driver.start()
             await driver.open(timeout_s=self._connect_timeout_s)
         except BaseException as error:
             tail = getattr(link, "stderr_tail", "")
@@ -433,20 +445,19 @@ class Client:
             if known is not None and self._check_output:
                 known.check_absent(name)
             return ToolResult(result)
-        output = self._outputs.get(name) or await self._output_of(name)
+        output = self._outputs.get(name) or await self._output_of(name, timeout_s)
         if self._check_output:
             output.check(name, result.structured_content)
         return ToolResult(result, is_wrapped=output.is_wrapped)
 
-    async def _output_of(self, tool: str) -> Output:
+    async def _output_of(self, tool: str, timeout_s: float | None) -> Output:
         """What is known of a tool's output; lists the tools when nothing is."""
         outputs = self._outputs
-        known = outputs.get(tool)
-        if known is None:
-            await outputs.learn(self.list_tools)
-            # A tool that is not listed can be called all the same; nothing is known of it.
-            known = outputs.get(tool) or outputs.add(tool, None)
-        return known
+        patience = self._limits.call_timeout_s if timeout_s is None else timeout_s
+        if not await outputs.learn(self.list_tools, patience):
+            return Output(None)
+        # A tool that is not listed can be called all the same; nothing is known of it.
+        return outputs.get(tool) or outputs.add(tool, None)
 
     # --- resources --------------------------------------------------------------------------------
 
@@ -738,7 +749,8 @@ def _as_asked(params: ElicitParams, answer: ElicitResult) -> ElicitResult:
     if answer.action != "accept" or params.mode == "url":
         return ElicitResult(action=answer.action, meta=answer.meta)
     content = {key: value for key, value in (answer.content or {}).items() if value is not None}
-    faults = find_faults(params.requested_schema or {}, content)
+    # The form is the server's: nothing in it may stall us.
+    faults = find_faults(params.requested_schema or {}, content, is_ours=False)
     if faults:
         said = "; ".join(f"{fault.path}: expected {fault.expected}" for fault in faults)
         raise Misconfigured(f"the elicitation handler's answer does not fit the form: {said}")

@@ -100,28 +100,32 @@ class Outputs:
         """The list has changed."""
         self._known = {}
 
-    async def learn(self, list_tools: Callable[[], Awaitable[object]]) -> None:
-        """List the tools once, however many results wait for it.
+    async def learn(self, list_tools: Callable[[], Awaitable[object]], timeout_s: float) -> bool:
+        """List the tools once, however many results wait for it; False when that failed.
 
-        When that fails nothing is learned, and logged: a result that is there already, of a call
-        that has done its work, must not be lost for it.
+        It is logged then: a result that is there already, of a call that has done its work, must
+        be neither lost nor kept waiting for it. The list as a whole may take `timeout_s`.
         """
         while self._learning is not None:
             waiting = self._learning
             await asyncio.wait([waiting])
             if not waiting.cancelled():
-                return
+                return True
         learning = self._learning = asyncio.get_running_loop().create_future()
         try:
-            await list_tools()
-        except DragomanError as fault:
-            log.warning("a result is not checked: the tools cannot be listed: %s", fault)
+            async with asyncio.timeout(timeout_s):
+                await list_tools()
+        except (DragomanError, TimeoutError) as fault:
+            said = str(fault) or f"no end within {timeout_s:g} s"
+            log.warning("a result is not checked: the tools cannot be listed: %s", said)
             learning.cancel()
+            return False
         except BaseException:
             # Whoever waits beside us tries again.
             learning.cancel()
             raise
         else:
             learning.set_result(None)
+            return True
         finally:
             self._learning = None
