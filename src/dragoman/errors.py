@@ -216,7 +216,7 @@ class UrlElicitationRequired(RequestError):
     """The request needs the user to visit a URL first (-32042).
 
     `elicitations` is a list of URL-mode elicitation parameters as plain JSON objects.
-    Spec: 2025-11-25 client/elicitation#url-elicitation-required-error
+    Spec: client/elicitation#url-elicitation-required-error
     """
 
     code = -32042

@@ -1,6 +1,6 @@
 """What a client knows of the results its server's tools give.
 
-Spec: 2025-06-18 server/tools#output-schema
+Spec: server/tools#output-schema
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Names the protocol has rules for: tools, URIs, and the keys of `_meta`.
 
-Spec: 2025-11-25 server/tools#tool-names, server/resources#custom-uri-schemes, basic/index#meta
+Spec: server/tools#tool-names, server/resources#custom-uri-schemes, basic/index#meta
 """
 
 from __future__ import annotations

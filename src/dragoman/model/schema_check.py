@@ -5,7 +5,7 @@ it the walk decides, and a schema it cannot judge in full is refused at once. Ne
 anything: a reference leads into the schema itself.
 
 A schema is read by the dialect that its `$schema` names, or as 2020-12 (`DIALECTS`).
-Spec: 2025-11-25 basic/index#json-schema-usage
+Spec: basic/index#json-schema-usage
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def _with_checked_blocks(result: CallToolResult) -> CallToolResult:
 class _OutputCheck:
     """Holds results against the output schema of their tool.
 
-    Spec: 2025-06-18 server/tools#output-schema
+    Spec: server/tools#output-schema
     """
 
     __slots__ = ("_check", "_name")

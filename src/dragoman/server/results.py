@@ -4,7 +4,7 @@
 themselves, and a list that holds any of them is a list of blocks in the same order. Everything
 else is data: its JSON text, and structured content where it has an object's form.
 
-Spec: 2025-06-18 server/tools#structured-content
+Spec: server/tools#structured-content
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A server as a child process: start it, talk to it, and leave nothing of it behind.
 
-Spec: 2024-11-05 basic/transports#stdio, basic/lifecycle#shutdown
+Spec: basic/transports#stdio, basic/lifecycle#shutdown
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class ChildLink(PipeLink):
         """Close the child's stdin, wait, SIGTERM its group, wait, SIGKILL it, and reap.
 
         A cancellation skips the patience and not the cleaning: the group is killed at once.
-        Spec: 2024-11-05 basic/lifecycle#shutdown
+        Spec: basic/lifecycle#shutdown
         """
         await super().aclose()
 

@@ -3,7 +3,7 @@
 A frame is one line of UTF-8: the bytes between two line ends. Nothing here decodes them, so no
 locale can change what they mean.
 
-Spec: 2024-11-05 basic/transports#stdio
+Spec: basic/transports#stdio
 """
 
 from __future__ import annotations

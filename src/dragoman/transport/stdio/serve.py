@@ -4,7 +4,7 @@ The streams are taken before any user code runs. From then on descriptor 1 is st
 descriptor 0 is empty, so neither a print, nor a C library, nor a child process can write into the
 conversation or eat a part of it.
 
-Spec: 2024-11-05 basic/transports#stdio
+Spec: basic/transports#stdio
 """
 
 from __future__ import annotations
