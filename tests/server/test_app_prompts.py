@@ -25,6 +25,7 @@ from dragoman.model.completion import PromptReference, ResourceTemplateReference
 from dragoman.model.content import EmbeddedResource, ResourceContents
 from dragoman.model.prompts import GetPromptResult
 from dragoman.protocol.limits import Rate
+from dragoman.server import answers
 from dragoman.server.limits import OFFERS
 from tests.requirements.duties import duty
 from tests.scripted import ask, scripted_client
@@ -369,6 +370,26 @@ def test_values_we_derive_ourselves_are_matched_loosely_and_best_first(
             assert (await client.complete("paint", "colour", typed)).values == found
 
     run(main())
+
+
+class Counted(str):
+    """A text that counts how often one is compared with another."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_choices_are_compared_with_what_was_typed_and_not_with_each_other() -> None:
+    names = [Counted(f"{'word' if i % 2 else 'a word'} {i}") for i in range(1_000)]
+    Counted.compared = 0
+    found = answers._near(names, "WORD")
+    assert Counted.compared == 0
+    assert found == names[1::2] + names[::2]
 
 
 @duty("completion.validated", "completion.disclosure")

@@ -366,8 +366,14 @@ def _near(choices: Sequence[str], typed: str) -> list[str]:
     Those that begin with it, those that hold it, then those it could be a slip of the fingers for.
     """
     wanted = typed.casefold()
-    begin = [one for one in choices if one.casefold().startswith(wanted)]
-    hold = [one for one in choices if wanted in one.casefold() and one not in begin]
+    begin: list[str] = []
+    hold: list[str] = []
+    for one in choices:
+        fold = one.casefold()
+        if fold.startswith(wanted):
+            begin.append(one)
+        elif wanted in fold:
+            hold.append(one)
     if begin or hold:
         return begin + hold
     by_fold = {one.casefold(): one for one in choices[:MAX_COMPARED]}
