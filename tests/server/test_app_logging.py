@@ -103,6 +103,45 @@ def test_a_failure_while_the_level_is_set_is_an_internal_error() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("how", ["answered", "cancelled"])
+def test_nothing_is_told_of_a_request_that_is_over(how: str) -> None:
+    async def main() -> None:
+        server = Server("s")
+        kept: list[Context] = []
+        begun = asyncio.Event()
+
+        @server.tool
+        async def keep(ctx: Context) -> str:
+            kept.append(ctx)
+            await ctx.info("while it runs")
+            begun.set()
+            if how == "cancelled":
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    await ctx.error("after the cancellation")
+            return "kept"
+
+        async with joined(server) as (client, wire):
+            call = asyncio.ensure_future(client.call_tool("keep"))
+            await begun.wait()
+            if how == "cancelled":
+                call.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await call
+            else:
+                await call
+            await client.ping()
+            await kept[0].error("after the end")
+            with pytest.raises(ValueError, match="is not one of"):
+                await kept[0].log("loud", "x")  # type: ignore[arg-type]
+            await client.ping()
+            told = wire.received("notifications/message")
+        assert [one["params"]["data"] for one in told] == ["while it runs"]
+
+    run(main())
+
+
 @duty("logging.logger-names")
 def test_a_server_logs_under_its_own_name_unless_told_otherwise() -> None:
     async def main() -> None:

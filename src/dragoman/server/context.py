@@ -139,7 +139,7 @@ class Context:
         """Send a log message. `data` is text or any JSON; never put a secret in it.
 
         `logger` is the server's name unless given. Nothing is sent below the level the client
-        chose, over the rate limit, or once the request is over.
+        chose, over the rate limit, or once the request is over: answered, cancelled or overdue.
 
         Raises:
             ValueError: the data is no JSON, or there is no such level.
@@ -151,6 +151,8 @@ class Context:
             raise ValueError(f"{level!r} is not one of {', '.join(LEVELS)}")
         if not isinstance(data, str):
             refuse_not_finite(data)
+        if self._exchange.is_over:
+            return
         params = LogMessageParams(level=level, data=data, logger=logger or self.server.name)
         filtered = self.server.filter_log(params)
         if filtered is not None:
