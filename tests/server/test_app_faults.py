@@ -310,3 +310,33 @@ def test_a_callback_for_roots_may_wait_and_may_fail(caplog: pytest.LogCaptureFix
     run(main())
     assert "broken later" in caplog.text
     assert "broken at once" in caplog.text
+
+
+def test_the_log_says_where_text_was_read_as_json_and_never_what_it_was(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        server = Server("s")
+
+        @server.tool
+        def add(card: dict[str, int], rest: list[dict[str, int]]) -> int:
+            return sum(card.values()) + sum(sum(one.values()) for one in rest)
+
+        @server.tool(input_schema={"type": "object", "properties": {"card": {"type": "object"}}})
+        def raw(arguments: dict[str, Any]) -> int:
+            return int(arguments["card"]["pin"])
+
+        async with joined(server) as (client, _):
+            pin = '{"pin": 4711}'
+            assert (
+                await client.call_tool("add", {"card": pin, "rest": [pin] * 20})
+            ).text == "98931"
+            assert (await client.call_tool("raw", {"card": pin})).text == "4711"
+
+    with caplog.at_level(logging.DEBUG, "dragoman.server"):
+        run(main())
+    told = [one for one in caplog.records if one.levelno > logging.DEBUG]
+    assert len(told) == 2
+    assert all("card" in one.getMessage() and "pin" not in one.getMessage() for one in told)
+    assert "rest[6], 13 more" in told[0].getMessage()
+    assert any("4711" in one.getMessage() for one in caplog.records)

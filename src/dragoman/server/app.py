@@ -67,6 +67,9 @@ log = logging.getLogger("dragoman.server")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# 8 places fit on a line of the log; a client that sends all its arguments so may have thousands.
+MAX_NAMED = 8
+
 
 class Server:
     """Offers tools, resources and prompts to any number of clients.
@@ -715,5 +718,11 @@ async def _finish(outcome: Awaitable[None]) -> None:
 
 
 def _warn_of_repairs(tool: str, repairs: Sequence[Repair]) -> None:
-    for repair in repairs:
-        log.warning("arguments of %s: %s", tool, repair)
+    # Where it came may be read by anybody; what came may be a secret.
+    places = [repair.path or "the whole" for repair in repairs[:MAX_NAMED]]
+    if len(repairs) > MAX_NAMED:
+        places.append(f"{len(repairs) - MAX_NAMED} more")
+    log.warning("arguments of %s that were JSON as text, and read: %s", tool, ", ".join(places))
+    if log.isEnabledFor(logging.DEBUG):
+        for repair in repairs:
+            log.debug("arguments of %s: %s", tool, repair)
