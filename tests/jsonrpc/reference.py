@@ -10,6 +10,7 @@ from typing import Any
 
 DEPTH = 128
 EXACT = 2**53
+ID_CHARS = 256
 
 
 class Unreadable(Exception):
@@ -95,6 +96,8 @@ def classify(value: Any) -> dict[str, Any]:
                 raise Unreadable("invalid")
             identified = True
         elif isinstance(ident, str):
+            if len(ident) > ID_CHARS:
+                raise Unreadable("invalid")
             identified = True
         elif ident is not None or "error" not in names or "method" in names:
             raise Unreadable("invalid")

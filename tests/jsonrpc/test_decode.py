@@ -75,7 +75,9 @@ def test_an_integer_id_and_its_text_are_two_ids() -> None:
     assert (number.id, text.id) == (55, "55")
 
 
-@pytest.mark.parametrize("ident", [0, -1, 2**53, -(2**53), "", "a" * 1000, 'é\n"\\', "🙂"])
+@pytest.mark.parametrize(
+    "ident", [0, -1, 2**53, -(2**53), "", "a" * 256, "🙂" * 256, 'é\n"\\', "🙂"]
+)
 def test_ids_are_strings_and_exact_integers(ident: int | str) -> None:
     got = decode(frame(id=ident, method="m"))
     assert isinstance(got, Request)
@@ -331,6 +333,7 @@ def test_the_member_jsonrpc_must_be_there_and_right(version: Any) -> None:
         "[1]",
         str(2**53 + 1),
         "-" + "9" * 30,
+        '"' + "a" * 257 + '"',
     ],
 )
 @pytest.mark.parametrize("rest", ['"method":"m"', '"result":{}'])
@@ -340,7 +343,9 @@ def test_an_id_that_is_neither_string_nor_exact_integer_is_invalid(ident: str, r
     assert fault.id is None
 
 
-@pytest.mark.parametrize("ident", ["true", "1.5", "[]", "{}", str(2**53 + 1)])
+@pytest.mark.parametrize(
+    "ident", ["true", "1.5", "[]", "{}", str(2**53 + 1), '"' + "a" * 257 + '"']
+)
 def test_an_error_answers_null_or_a_proper_id(ident: str) -> None:
     text = '{"jsonrpc":"2.0","id":' + ident + ',"error":{"code":1,"message":"m"}}'
     assert refused(text.encode()).kind == "invalid"

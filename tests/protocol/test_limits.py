@@ -10,7 +10,7 @@ from dragoman.errors import LimitExceeded, RequestError
 from dragoman.model.base import NoParams
 from dragoman.model.logging import LEVELS, LoggingLevel, LogMessageParams
 from dragoman.model.methods import CATALOGUE, Side
-from dragoman.protocol.events import Fault, FaultKind, RequestArrived
+from dragoman.protocol.events import Fault, FaultKind, Overdue, RequestArrived
 from dragoman.protocol.limits import ASKS, Bucket, Limits, Rate
 from dragoman.protocol.subscriptions import Subscriptions
 from tests.protocol.aids import (
@@ -141,6 +141,37 @@ def test_a_client_limits_how_much_it_is_asked_at_once(method: str) -> None:
     ask(client, 5, method)
 
 
+@pytest.mark.parametrize(
+    "ending", ["answered", "refused", "cancelled", "overdue", "cancelled twice"]
+)
+def test_whatever_ends_a_limited_request_makes_room_for_one_other(ending: str) -> None:
+    limits = Limits(rates={"tools/call": Rate(2, 100, 100.0)}, exchange_timeout_s=60.0)
+    server = open_alone(Side.SERVER, limits=limits)
+    first, now = ask(server, 1, "tools/call").exchange, 0.0
+    if ending == "overdue":
+        now = 60.0
+        only(server.expire(now), Overdue)
+    only(tell(server, _ask(2, "tools/call"), now=now), RequestArrived)
+    if ending == "answered":
+        server.answer(first, RESULTS["tools/call"])
+    elif ending == "refused":
+        server.fail(first, RequestError("no"))
+    elif ending.startswith("cancelled"):
+        for _ in ending.split():
+            tell(server, cancelled(1))
+    # What comes too late changes nothing.
+    server.answer(first, RESULTS["tools/call"])
+    only(tell(server, _ask(3, "tools/call"), now=now), RequestArrived)
+    assert fault_kinds(tell(server, _ask(4, "tools/call"), now=now)) == [FaultKind.TOO_MANY]
+
+
+def test_a_request_that_was_refused_takes_no_room() -> None:
+    server = open_alone(Side.SERVER, limits=Limits(rates={"tools/call": Rate(1, 100, 100.0)}))
+    assert fault_kinds(tell(server, request(1, "tools/call", {}))) == [FaultKind.BAD_PARAMS]
+    only(tell(server, _ask(2, "tools/call")), RequestArrived)
+    assert fault_kinds(tell(server, _ask(3, "tools/call"))) == [FaultKind.TOO_MANY]
+
+
 @duty("sampling.rate-limited", "elicitation.rate-limited")
 @pytest.mark.parametrize("method", ASKS)
 def test_the_limits_on_asking_stand_by_default(method: str) -> None:
@@ -155,6 +186,40 @@ def test_the_limits_on_asking_stand_by_default(method: str) -> None:
 
 def _ask(number: int, method: str) -> dict[str, object]:
     return request(number, method, on_the_wire(method))
+
+
+# --- ids and tokens -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ident", ["a" * 257, "ü" * 1_000_000])
+def test_an_id_of_more_than_256_characters_is_refused_and_not_repeated(ident: str) -> None:
+    server = open_alone(Side.SERVER)
+    assert fault_kinds(tell(server, request(ident, "tools/list"))) == [FaultKind.UNREADABLE]
+    reply = sent_one(server)
+    assert reply["error"]["code"] == -32600
+    assert reply.get("id") is None
+    assert "256 characters" in reply["error"]["message"]
+    assert server.exchanges == {}
+
+
+@pytest.mark.parametrize("side", Side)
+def test_an_answer_with_an_endless_id_is_a_fault_that_gets_no_reply(side: Side) -> None:
+    engine = open_alone(side)
+    assert fault_kinds(tell(engine, answer("a" * 257))) == [FaultKind.UNREADABLE]
+    assert sent(engine) == []
+
+
+@pytest.mark.parametrize(("size", "taken"), [(256, True), (257, False)])
+def test_a_progress_token_has_at_most_256_characters(size: int, taken: bool) -> None:
+    server = open_alone(Side.SERVER)
+    events = tell(
+        server, request(1, "tools/call", {"name": "add", "_meta": {"progressToken": "t" * size}})
+    )
+    if taken:
+        assert server.progress(only(events, RequestArrived).exchange, 1, now=0.0)
+    else:
+        assert fault_kinds(events) == [FaultKind.BAD_PARAMS]
+        assert sent_one(server)["error"]["code"] == -32602
 
 
 # --- log messages ---------------------------------------------------------------------------------

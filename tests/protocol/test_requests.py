@@ -97,7 +97,7 @@ def test_a_request_that_could_not_be_written_uses_up_no_id_and_leaves_nothing() 
 
 
 @duty("jsonrpc.response.same-id", "jsonrpc.id.required")
-@pytest.mark.parametrize("ident", [0, -1, 2**53, "", "1", "ключ", "a" * 10_000])
+@pytest.mark.parametrize("ident", [0, -1, 2**53, "", "1", "ключ", "ü" * 256])
 def test_an_answer_carries_the_id_with_its_type_and_value(ident: Any) -> None:
     server = open_alone(Side.SERVER)
     arrived = ask(server, ident, "tools/call")
@@ -198,7 +198,7 @@ def test_an_answer_arrives_as_the_record_of_its_method() -> None:
 
 
 @duty("jsonrpc.response.unknown-id")
-@pytest.mark.parametrize("message", [answer(99), failure(99), answer("hello"), failure("x" * 9999)])
+@pytest.mark.parametrize("message", [answer(99), failure(99), answer("hello"), failure("x" * 256)])
 def test_an_answer_to_nobody_is_reported_and_changes_nothing(message: Any) -> None:
     client = open_alone(Side.CLIENT)
     call = call_tool(client)

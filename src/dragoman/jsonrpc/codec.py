@@ -30,6 +30,7 @@ from dragoman.jsonrpc.message import (
 __all__ = [
     "MAX_CONTAINERS",
     "MAX_DEPTH",
+    "MAX_ID_CHARS",
     "decode",
     "encode_value",
     "failure",
@@ -48,6 +49,10 @@ MAX_CONTAINERS = 1_000_000
 
 # 2^53: what every JSON implementation can hold exactly; ids beyond it come back as other ids.
 MAX_ID = 2**53
+
+# 256 characters: a UUID has 36. An id is held while its request is under way and comes back with
+# the answer, so 16,384 requests with ids of a megabyte each would take 16 GB.
+MAX_ID_CHARS = 256
 
 # 256 bytes of a bad frame are enough to recognise it in a log without repeating a secret in full.
 _SAMPLE_BYTES = 256
@@ -139,7 +144,17 @@ def _read(frame: bytes) -> Any:
 
 def _id_of(value: Any) -> RequestId | None:
     ident = value.get("id") if type(value) is dict else None
-    return ident if type(ident) in (int, str) else None
+    if type(ident) is not int and type(ident) is not str:
+        return None
+    return None if _out_of_bounds(ident) else ident
+
+
+def _out_of_bounds(ident: RequestId) -> str:
+    """Why an id is one that we do not take; empty when we do."""
+    if type(ident) is int:
+        return "" if -MAX_ID <= ident <= MAX_ID else f"must lie within ±2^53, got {ident}"
+    size = len(ident)  # type: ignore[arg-type]
+    return "" if size <= MAX_ID_CHARS else f"has at most {MAX_ID_CHARS} characters, got {size}"
 
 
 def _too_deep(frame: bytes) -> bool:
@@ -219,9 +234,10 @@ def _one(frame: bytes, value: dict[str, Any]) -> Message:
     parts = _parts(frame)
     ident = value.get("id", msgspec.UNSET)
     kind = type(ident)
-    if kind is int and not -MAX_ID <= ident <= MAX_ID:
-        raise _bad("invalid", f"an integer id must lie within ±2^53, got {ident}", frame)
     has_id = kind is int or kind is str
+    if has_id and (fault := _out_of_bounds(ident)):
+        bad = _bad if "method" in value else _bad_answer
+        raise bad("invalid", f"an id {fault}", frame)
     if value.get("jsonrpc") != "2.0":
         raise _bad("invalid", 'the member "jsonrpc" must be "2.0"', frame, _id_of(value))
 
@@ -302,7 +318,7 @@ def find_id(head: bytes, tail: bytes) -> tuple[RequestId | None, bool]:
         ident = _anything(ids[0]) if ids else None
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None, is_request
-    if type(ident) is int and not -MAX_ID <= ident <= MAX_ID:
+    if ident is not None and _out_of_bounds(ident):
         return None, is_request
     return ident, is_request
 

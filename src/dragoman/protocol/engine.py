@@ -166,6 +166,8 @@ class Engine:
             for name, rate in self.limits.rates.items()
             if side.other in CATALOGUE[name].senders
         }
+        # How many of each limited method are under way.
+        self._at_once = dict.fromkeys(self._rates, 0)
         self._logs = Bucket(self.limits.logs_per_s, self.limits.logs_burst)
         self._logs_dropped = 0
         per_s = self.limits.requests_per_s
@@ -439,7 +441,7 @@ class Engine:
         if exchange.method.name != "ping":
             # The calls under way may have had to wait for this; see `_grant_time`.
             self._granted_below = self._next_id
-        self.exchanges.pop(exchange.id, None)
+        self._forget(exchange)
         batch = exchange.batch
         if batch is None:
             self._outbox.append((frame, exchange.id))
@@ -447,6 +449,13 @@ class Engine:
         batch.frames.append(frame)
         batch.pending -= 1
         self._flush_batch(batch, exchange.id)
+
+    def _forget(self, exchange: Exchange) -> None:
+        """A request of the peer is no longer under way."""
+        del self.exchanges[exchange.id]
+        name = exchange.method.name
+        if name in self._at_once:
+            self._at_once[name] -= 1
 
     def _tell_held_progress(self, exchange: Exchange, params: ProgressParams) -> None:
         try:
@@ -564,13 +573,18 @@ class Engine:
         token = None
         if meta is not None:
             token = meta.get("progressToken")
-            if token is not None and type(token) is not int and type(token) is not str:
-                error = InvalidParams("the progress token must be a string or an integer")
+            if token is not None and not _is_token(token):
+                error = InvalidParams(
+                    "the progress token must be an integer, or a string of at most "
+                    f"{codec.MAX_ID_CHARS} characters"
+                )
                 self._refused(FaultKind.BAD_PARAMS, message, error, batch)
                 return
         deadline = now + self.limits.exchange_timeout_s
         exchange = Exchange(message.id, method, dialect, token, seen, deadline, batch)
         self.exchanges[message.id] = exchange
+        if name in self._at_once:
+            self._at_once[name] += 1
         if batch is not None:
             batch.pending += 1
         if self._wake is None or deadline < self._wake:
@@ -595,7 +609,7 @@ class Engine:
         if bucket is None:
             return None
         rate = limits.rates[name]
-        if sum(one.method.name == name for one in self.exchanges.values()) >= rate.at_once:
+        if self._at_once[name] >= rate.at_once:
             return f"{name} is limited to {rate.at_once} at once; wait for some to end"
         if not bucket.take(now):
             return f"{name} is limited to {rate.per_s:g} a second; slow down"
@@ -791,7 +805,7 @@ class Engine:
             self._events.append(Fault(FaultKind.STRAY_CANCEL, detail))
             return
         exchange.is_over = True
-        del self.exchanges[exchange.id]
+        self._forget(exchange)
         if exchange.batch is not None:
             exchange.batch.pending -= 1
             self._flush_batch(exchange.batch, exchange.id)
@@ -882,6 +896,7 @@ class Engine:
             exchange.is_over = True
             self._events.append(CancelArrived(exchange, "the connection was closed"))
         self.exchanges.clear()
+        self._at_once = dict.fromkeys(self._rates, 0)
         self._wake = None
 
     # --- inside -----------------------------------------------------------------------------------------
@@ -959,6 +974,12 @@ def _plain(text: str) -> str:
     if cut.isprintable():
         return cut
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in cut)
+
+
+def _is_token(value: object) -> bool:
+    """Whether a value can be a progress token. It is repeated in every report, so it is short."""
+    kind = type(value)
+    return kind is int or (kind is str and len(value) <= codec.MAX_ID_CHARS)  # type: ignore[arg-type]
 
 
 def _short(ident: RequestId) -> str:
