@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dragoman import Client, Context, DeadlineExceeded, LinkError, Server
+from dragoman.server.lifespan import Lifespan
 from tests.support import joined, run
 
 EVENTS: list[str] = []
@@ -191,3 +192,77 @@ def test_a_connection_may_be_opened_in_one_task_and_closed_in_another() -> None:
         assert not client.is_connected
 
     run(main())
+
+
+def test_each_event_loop_has_a_life_of_its_own_that_no_other_ends() -> None:
+    server = counting()
+
+    @server.tool
+    def from_a_thread(ctx: Context) -> int:
+        return int(ctx.state["calls"])
+
+    def alone(count: int) -> list[int]:
+        async def visit() -> list[int]:
+            async with Client(server) as client:
+                counts = [(await client.call_tool("count")).data for _ in range(count)]
+                assert state_of(server) == {"calls": count}
+                return [*counts, (await client.call_tool("from_a_thread")).data]
+
+        return asyncio.run(visit())
+
+    async def main() -> None:
+        async with joined(server) as (client, _):
+            assert (await client.call_tool("count")).data == 1
+            # A loop of its own, in a thread, that begins and ends meanwhile.
+            assert await asyncio.to_thread(alone, 3) == [1, 2, 3, 3]
+            assert EVENTS == ["enter counter", "enter counter", "leave"]
+            assert (await client.call_tool("count")).data == 2
+            assert (await client.call_tool("from_a_thread")).data == 2
+            assert await asyncio.to_thread(state_of, server) == {"calls": 2}
+        assert EVENTS.count("leave") == 2
+        assert state_of(server) is None
+
+    run(main())
+
+
+def test_outside_the_loops_a_state_is_known_only_while_there_is_one() -> None:
+    server = counting()
+
+    async def inner() -> Any:
+        async with Client(server):
+            return await asyncio.to_thread(state_of, server)
+
+    async def main() -> None:
+        async with joined(server):
+            assert await asyncio.to_thread(state_of, server) == {"calls": 0}
+            assert await asyncio.to_thread(asyncio.run, inner()) is None
+
+    run(main())
+
+
+class Plain:
+    """A manager that awaits nothing, so that it may be left without a loop."""
+
+    async def __aenter__(self) -> str:
+        return "state"
+
+    async def __aexit__(self, *_: object) -> None:
+        EVENTS.append("leave")
+
+
+def test_a_loop_that_was_closed_in_the_middle_of_a_life_is_forgotten() -> None:
+    lifespan = Lifespan(Plain)
+    lost = asyncio.new_event_loop()
+    lost.set_exception_handler(lambda _, about: EVENTS.append(about["message"]))
+    lost.run_until_complete(lifespan.enter())
+    assert lifespan.state == "state"
+    lost.close()
+
+    async def main() -> None:
+        await lifespan.enter()
+        assert await asyncio.to_thread(lambda: lifespan.state) == "state"
+        await lifespan.leave()
+
+    run(main())
+    assert lifespan.state is None
+    assert lifespan.state_in(lost) is None

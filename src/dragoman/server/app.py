@@ -37,7 +37,7 @@ from dragoman.model.tools import Tool, ToolAnnotations
 from dragoman.model.uri_template import UriTemplate
 from dragoman.protocol.calls import Exchange
 from dragoman.protocol.engine import Engine, Introduction
-from dragoman.protocol.events import Degraded, Event, Fault, FaultKind, NotificationArrived
+from dragoman.protocol.events import Degraded, Event, Fault, NotificationArrived
 from dragoman.protocol.limits import Limits
 from dragoman.revisions.registry import supported
 from dragoman.runtime.driver import Driver, Encoded, Tap
@@ -77,7 +77,8 @@ class Server:
     `name` and `version` are shown to people; `instructions` tell a model how to use the server.
     `middleware` wraps every request, as the method of that name does.
     `lifespan` is an async context manager around the server's life; what it yields is
-    `Context.state`. `page_size` is how many entries a list gives at once, `threads` how many
+    `Context.state`. It is entered with the first client and left with the last, once in each event
+    loop that serves clients. `page_size` is how many entries a list gives at once, `threads` how many
     functions may block at the same time. `revision` pins one revision of the protocol.
     `declares` names features that clients are told of though there is nothing of them yet, because
     it comes later. `log_filter` sees each log message before it goes to a client, and may change it
@@ -177,8 +178,17 @@ class Server:
 
     @property
     def state(self) -> Any:
-        """What the lifespan yielded; None without one, or while nobody is served."""
+        """What the lifespan yielded; None without one, or while nobody is served.
+
+        Each event loop that serves clients has a life of its own. Code that runs in none of them,
+        such as a thread, gets the only state there is, and None while there are several: a handler
+        asks its context.
+        """
         return self._lifespan.state
+
+    def state_in(self, loop: asyncio.AbstractEventLoop) -> Any:
+        """What the lifespan yielded in that event loop; None while it serves nobody."""
+        return self._lifespan.state_in(loop)
 
     # --- tools ------------------------------------------------------------------------------------
 
@@ -672,10 +682,7 @@ class Server:
                 self.audience.forget_roots(driver)
                 self._call_back(self._on_roots_changed)
         elif isinstance(event, Fault):
-            # Clients of newer revisions begin by asking for a method that tells them which they
-            # have met; the refusal is the answer, and nothing is wrong.
-            level = logging.DEBUG if event.kind is FaultKind.UNKNOWN_METHOD else logging.WARNING
-            log.log(level, "a fault of the client: %s (%s)", event.kind.value, event.detail)
+            driver.faults.write(log, event)
         elif isinstance(event, Degraded):
             for loss in event.losses:
                 log.debug("%s to an older revision: %s", event.method, loss)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, TypeVar, overload
@@ -60,8 +61,7 @@ class Serving(Protocol):
     @property
     def name(self) -> str: ...
 
-    @property
-    def state(self) -> Any: ...
+    def state_in(self, loop: asyncio.AbstractEventLoop) -> Any: ...
 
     @property
     def audience(self) -> Audience: ...
@@ -130,8 +130,8 @@ class Context:
 
     @property
     def state(self) -> Any:
-        """What the server's lifespan yielded; None without one."""
-        return self.server.state
+        """What the server's lifespan yielded in the event loop of this client; None without one."""
+        return self.server.state_in(self._driver.closed.get_loop())
 
     # --- telling the client -----------------------------------------------------------------------
 
