@@ -156,7 +156,7 @@ def test_strange_messages_are_answered_where_they_can_be_and_logged(
 
     with caplog.at_level(logging.WARNING, "dragoman"):
         run(main())
-    assert "a fault of the client" in caplog.text
+    assert "the client broke the protocol" in caplog.text
 
 
 def test_a_batch_is_answered_as_one_where_batches_exist() -> None:
@@ -340,3 +340,67 @@ def test_the_log_says_where_text_was_read_as_json_and_never_what_it_was(
     assert all("card" in one.getMessage() and "pin" not in one.getMessage() for one in told)
     assert "rest[6], 13 more" in told[0].getMessage()
     assert any("4711" in one.getMessage() for one in caplog.records)
+
+
+def test_changes_that_come_while_a_callback_waits_are_told_once_after_it() -> None:
+    async def main() -> None:
+        under_way = most = calls = 0
+        may_end = asyncio.Event()
+
+        async def changed() -> None:
+            nonlocal under_way, most, calls
+            calls += 1
+            under_way += 1
+            most = max(most, under_way)
+            await may_end.wait()
+            under_way -= 1
+
+        async with joined(Server("s", on_roots_changed=changed), roots=[]) as (client, _):
+            await client.ping()
+            before = len(asyncio.all_tasks())
+            for _ in range(500):
+                client.notify_roots_changed()
+            await client.ping()
+            assert (calls, most) == (1, 1)
+            assert len(asyncio.all_tasks()) <= before + 2
+            may_end.set()
+            await client.ping()
+            assert (calls, most, under_way) == (2, 1, 0)
+            client.notify_roots_changed()
+            await client.ping()
+            assert (calls, most) == (3, 1)
+
+    run(main())
+
+
+def test_a_callback_that_fails_is_called_again_for_what_came_meanwhile(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        heard: list[int] = []
+        may_end = asyncio.Event()
+
+        def changed() -> Any:
+            heard.append(len(heard))
+            if len(heard) == 2:
+                raise RuntimeError("broken at once")
+            return later()
+
+        async def later() -> None:
+            await may_end.wait()
+            raise RuntimeError("broken later")
+
+        async with joined(Server("s", on_roots_changed=changed), roots=[]) as (client, _):
+            for _ in range(3):
+                client.notify_roots_changed()
+            await client.ping()
+            assert heard == [0]
+            may_end.set()
+            await client.ping()
+            client.notify_roots_changed()
+            await client.ping()
+            assert heard == [0, 1, 2]
+
+    run(main())
+    assert caplog.text.count("RuntimeError: broken at once") == 1
+    assert caplog.text.count("RuntimeError: broken later") == 2

@@ -45,6 +45,7 @@ from dragoman.runtime.pool import MAX_THREADS, ThreadPool
 from dragoman.server.answers import Answers, CallNext, Middleware
 from dragoman.server.audience import Audience
 from dragoman.server.binding import bind, bind_prompt, bind_resource
+from dragoman.server.callback import Callback
 from dragoman.server.context import Context
 from dragoman.server.entries import (
     Completer,
@@ -82,8 +83,10 @@ class Server:
     functions may block at the same time. `revision` pins one revision of the protocol.
     `declares` names features that clients are told of though there is nothing of them yet, because
     it comes later. `log_filter` sees each log message before it goes to a client, and may change it
-    or drop it by returning None. `keep_alive_s` pings a client after that much silence; one that
-    does not answer within `keep_alive_timeout_s` (the same, unless given) is given up.
+    or drop it by returning None. `on_roots_changed` is called when the roots of a client changed;
+    what comes while it still waits is told once, after it. `keep_alive_s` pings a client after that
+    much silence; one that does not answer within `keep_alive_timeout_s` (the same, unless given) is
+    given up.
 
     Raises:
         Misconfigured: a setting that cannot work.
@@ -145,8 +148,7 @@ class Server:
         self._pool = ThreadPool(threads, name=f"dragoman-{name}")
         self._lifespan = Lifespan(None if lifespan is None else lambda: lifespan(self))
         self._log_filter = log_filter
-        self._on_roots_changed = on_roots_changed
-        self._side_tasks: set[asyncio.Task[None]] = set()
+        self._roots_changed = None if on_roots_changed is None else Callback(on_roots_changed)
         self._answers = Answers(
             self,
             self.audience,
@@ -680,21 +682,13 @@ class Server:
         if isinstance(event, NotificationArrived):
             if event.method.name == "notifications/roots/list_changed":
                 self.audience.forget_roots(driver)
-                self._call_back(self._on_roots_changed)
+                if self._roots_changed is not None:
+                    self._roots_changed()
         elif isinstance(event, Fault):
             driver.faults.write(log, event)
         elif isinstance(event, Degraded):
             for loss in event.losses:
                 log.debug("%s to an older revision: %s", event.method, loss)
-
-    def _call_back(self, callback: Callable[[], Awaitable[None] | None] | None) -> None:
-        if callback is None:
-            return
-        outcome = callback()
-        if outcome is not None:
-            task = asyncio.ensure_future(_finish(outcome))
-            self._side_tasks.add(task)
-            task.add_done_callback(self._side_tasks.discard)
 
     # --- what a context needs -----------------------------------------------------------------------
 
@@ -715,13 +709,6 @@ class Server:
     async def read_resource(self, uri: str, context: Context) -> ReadResourceResult:
         """Read a resource of this server. Raises ResourceNotFound."""
         return await self._answers.read_resource(uri, context)
-
-
-async def _finish(outcome: Awaitable[None]) -> None:
-    try:
-        await outcome
-    except Exception:
-        log.exception("a callback failed")
 
 
 def _warn_of_repairs(tool: str, repairs: Sequence[Repair]) -> None:
