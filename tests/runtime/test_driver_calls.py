@@ -618,6 +618,34 @@ def test_a_tap_sees_every_frame_in_both_directions() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("good", range(5))
+def test_a_tap_that_raises_costs_no_frame_and_is_not_called_again(
+    good: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[bytes] = []
+
+    def tap(way: str, frame: bytes) -> None:
+        seen.append(frame)
+        if len(seen) > good:
+            raise RuntimeError("the disk is full")
+
+    async def main() -> None:
+        async with facing_script(Side.CLIENT, tap=tap) as (driver, peer):
+            call = start(driver)
+            peer.answer(await peer.expect("tools/call"), TEXT)
+            await call
+            assert (await start_and_answer(driver, peer)) is not None
+
+    async def start_and_answer(driver: Driver, peer: ScriptedPeer) -> Record:
+        call = start(driver)
+        peer.answer(await peer.expect("tools/call"), TEXT)
+        return await call
+
+    run(main())
+    assert len(seen) == good + 1
+    assert caplog.text.count("sees no more of it") == 1
+
+
 def test_too_many_calls_fail_here() -> None:
     async def main() -> None:
         async with facing_script(Side.CLIENT, limits=Limits(max_calls=1)) as (driver, peer):

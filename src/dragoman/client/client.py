@@ -119,7 +119,8 @@ class Client:
     every call), `on_tools_changed`, `on_resources_changed`, `on_prompts_changed` (no argument),
     `on_resource_updated` (the URI), `on_elicitation_complete` (the id), `on_fault` (a protocol
     fault of the server), `on_junk` (a line of the server that is no message), `on_stderr` (a line),
-    `on_wire` ("sent" or "received", the frame; sync, must not block).
+    `on_wire` ("sent" or "received", the frame; sync, must not block; one that raises is logged and
+    not called again).
 
     Handlers make the client offer a feature: `sampling_handler` gets a CreateMessageParams and
     returns a CreateMessageResult or a text; `elicitation_handler` gets an ElicitParams and returns
@@ -711,9 +712,7 @@ class Client:
             if event.kind is FaultKind.UNREADABLE and self._on_junk is not None:
                 self._callbacks.call(self._on_junk, event.sample)
             else:
-                log.warning(
-                    "the server broke the protocol: %s (%s)", event.kind.value, event.detail
-                )
+                driver.faults.write(log, event)
             self._callbacks.call(self._on_fault, event)
         elif isinstance(event, Degraded):
             for loss in event.losses:

@@ -14,8 +14,8 @@ import contextvars
 import logging
 import os
 import types
-from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from dragoman.errors import (
@@ -40,12 +40,14 @@ from dragoman.protocol.events import (
     Degraded,
     Event,
     Failed,
+    LateAnswer,
     Overdue,
     ProgressArrived,
     RequestArrived,
 )
 from dragoman.revisions.dialect import Loss
 from dragoman.runtime.clock import Clock, LoopClock, Timer
+from dragoman.runtime.fault_log import FaultLog
 from dragoman.transport.base import Link
 
 __all__ = ["Driver", "Encoded", "Handler", "Tap", "report_failure"]
@@ -55,7 +57,10 @@ log = logging.getLogger("dragoman.runtime")
 T = TypeVar("T")
 
 Tap = Callable[[str, bytes], None]
-"""Sees every frame: ("sent" or "received", the frame). Must not block and must not raise."""
+"""Sees every frame: ("sent" or "received", the frame). Must not block.
+
+One that raises is logged and not called again on that connection: the frames go on without it.
+"""
 
 # 256 requests: about two milliseconds of work before the loop may look at anything else.
 MAX_IN_A_ROW = 256
@@ -130,7 +135,8 @@ class _Waiter:
 class Driver:
     """Runs one connection until its link closes.
 
-    `closed` is a future that ends with the link: None, or the LinkError that ended it.
+    `closed` is a future that ends with the link: None, or the LinkError that ended it. `faults` is
+    where the handler has the peer's faults written down.
     """
 
     def __init__(
@@ -147,6 +153,7 @@ class Driver:
         self.handler = handler
         self.clock: Clock = clock or LoopClock()
         self.tap = tap
+        self.faults = FaultLog(engine.side, self.clock)
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[LinkError | None] = self._loop.create_future()
         self._queue: deque[tuple[Exchange, Record]] = deque()
@@ -159,6 +166,8 @@ class Driver:
         self._answers = 0
         self._unclogging: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._held: OrderedDict[Hashable, Callable[[], None]] = OrderedDict()
+        self._telling: asyncio.Task[None] | None = None
         self._heard_at = self.clock.now()
         self._lost: LinkError | None = None
         self._finishing: asyncio.Task[None] | None = None
@@ -176,7 +185,7 @@ class Driver:
         self._heard_at = now = self.clock.now()
         for frame in frames:
             if self.tap is not None:
-                self.tap("received", frame)
+                self._show("received", frame)
             events = receive(frame, now=now, seen=seen)
             if events:
                 self._dispatch(events)
@@ -235,10 +244,21 @@ class Driver:
             return
         self._dispatch(self.engine.close(error))
         self._queue.clear()
+        self._held.clear()
+        self.faults.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self.closed.set_result(error)
+
+    def _show(self, direction: str, frame: bytes) -> None:
+        assert self.tap is not None
+        try:
+            self.tap(direction, frame)
+        except Exception:
+            # It would most likely fail on every frame; one log record is enough.
+            self.tap = None
+            log.exception("whoever watches the wire failed and sees no more of it")
 
     # --- sending --------------------------------------------------------------------------------------
 
@@ -254,7 +274,7 @@ class Driver:
             try:
                 for frame, about in out:
                     if self.tap is not None:
-                        self.tap("sent", frame)
+                        self._show("sent", frame)
                     link.send(frame, about)
             except LinkClosed:
                 # `link_closed` follows, or has come; what is under way fails there.
@@ -354,6 +374,41 @@ class Driver:
         self.engine.notify(method, params, about=about)
         self.flush()
 
+    def soon(self, key: Hashable, tell: Callable[[], None]) -> None:
+        """Call `tell`, which notifies the peer, as soon as the peer has taken what was sent.
+
+        That is at once, unless the link is congested. Of those that wait with the same key only
+        the first is called, so news that repeats costs no more than what it is about.
+        """
+        if not self._held and not self.link.is_congested:
+            tell()
+        elif not self.closed.done():
+            self._held.setdefault(key, tell)
+            if self._telling is None:
+                telling = self._loop.create_task(self._tell_held())
+                # A loop with eager tasks may have run it to its end already.
+                if not telling.done():
+                    self._telling = telling
+
+    async def _tell_held(self) -> None:
+        held = self._held
+        try:
+            while held:
+                await self.link.drain()
+                while held:
+                    _, tell = held.popitem(last=False)
+                    try:
+                        tell()
+                    except Exception:
+                        log.exception("a notification could not be sent")
+                    if self.link.is_congested:
+                        break
+        except LinkError as error:
+            held.clear()
+            log.debug("nothing more can be sent: %s", error)
+        finally:
+            self._telling = None
+
     # --- watching -------------------------------------------------------------------------------------
 
     def watch(self, interval_s: float, timeout_s: float) -> None:
@@ -425,6 +480,8 @@ class Driver:
             else:
                 if isinstance(event, CancelArrived | Overdue):
                     self._stop(event)
+                elif kind is LateAnswer:
+                    log.debug("an answer came after its request %s was given up", event.id)  # type: ignore[union-attr]
                 self._tell(event)
 
     def _stop(self, event: CancelArrived | Overdue) -> None:
@@ -583,7 +640,7 @@ class Driver:
             await self.link.aclose()
         finally:
             self._end(self._lost)
-            ours = (self._finishing, *self._hands, self._unclogging, self._watching)
+            ours = (self._finishing, *self._hands, self._unclogging, self._watching, self._telling)
             # A handler that closes its own connection must not wait for itself.
             this = asyncio.current_task()
             tasks = [task for task in ours if task is not None and task is not this]

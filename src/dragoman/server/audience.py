@@ -18,6 +18,8 @@ from dragoman.runtime.driver import Driver
 
 __all__ = ["Audience"]
 
+_UPDATED = "notifications/resources/updated"
+
 # 10,000 users sent to a URL at once; the oldest are forgotten first, and then never told complete.
 MAX_ELICITATIONS = 10_000
 
@@ -45,7 +47,10 @@ class Audience:
     # --- changes ----------------------------------------------------------------------------------
 
     def list_changed(self, kind: str) -> None:
-        """A list of this kind ("tools") has changed: all are told, once a turn of their loop."""
+        """A list of this kind ("tools") has changed: all are told, once a turn of their loop.
+
+        A client that does not read is told once, when it reads again.
+        """
         for loop in set(self._drivers.values()):
             _in_loop(loop, partial(self._note_change, kind))
 
@@ -65,22 +70,22 @@ class Audience:
                 continue
             for kind in sorted(kinds):
                 method = f"notifications/{kind}/list_changed"
-                if driver.engine.may_send(method):
-                    driver.notify(method, NoParams())
+                driver.soon(method, partial(_tell_changed, driver, method))
 
     def resource_updated(self, uri: str) -> None:
         """Tell every client that subscribed to this URI.
 
+        A client that does not read is told once, when it reads again, however often this is called.
+
         Spec: server/resources#subscriptions
         """
         for driver, loop in list(self._drivers.items()):
-            _in_loop(loop, partial(self._tell_updated, driver, uri))
+            _in_loop(loop, partial(self._note_update, driver, uri))
 
-    def _tell_updated(self, driver: Driver, uri: str) -> None:
-        if uri in driver.engine.subscriptions and driver.engine.may_send(
-            "notifications/resources/updated"
-        ):
-            driver.notify("notifications/resources/updated", ResourceUpdatedParams(uri=uri))
+    def _note_update(self, driver: Driver, uri: str) -> None:
+        # Only what is subscribed may wait, so the client's own limit bounds what does.
+        if uri in driver.engine.subscriptions:
+            driver.soon((_UPDATED, uri), partial(_tell_updated, driver, uri))
 
     # --- elicitation ------------------------------------------------------------------------------
 
@@ -131,6 +136,17 @@ class Audience:
     def forget_roots(self, driver: Driver) -> None:
         """They have changed."""
         self._roots.pop(driver, None)
+
+
+def _tell_changed(driver: Driver, method: str) -> None:
+    if driver.engine.may_send(method):
+        driver.notify(method, NoParams())
+
+
+def _tell_updated(driver: Driver, uri: str) -> None:
+    # It may have waited, and the client may have lost interest meanwhile.
+    if uri in driver.engine.subscriptions and driver.engine.may_send(_UPDATED):
+        driver.notify(_UPDATED, ResourceUpdatedParams(uri=uri))
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
