@@ -371,3 +371,77 @@ def test_many_jobs_from_many_callers_all_come_back() -> None:
             assert results == [n * n for n in range(2_000)]
 
     run(main())
+
+
+def ended(threads: list[threading.Thread]) -> bool:
+    for thread in threads:
+        thread.join(LONG_S)
+    return not any(thread.is_alive() for thread in threads)
+
+
+def test_a_pool_that_rests_keeps_no_thread_and_starts_new_ones_for_the_next_job() -> None:
+    async def main() -> None:
+        with a_pool(3) as pool:
+            for _ in range(3):
+                barrier = threading.Barrier(3)
+                jobs = (pool.run(functools.partial(barrier.wait, LONG_S)) for _ in range(3))
+                assert sorted(await asyncio.gather(*jobs)) == [0, 1, 2]
+                threads = threads_of(pool)
+                assert len(threads) == 3
+                pool.rest()
+                assert ended(threads)
+                assert (pool._threads, pool._idle) == (0, 0)
+
+    run(main())
+
+
+def test_a_pool_that_rests_ends_what_it_has_begun_and_what_waits() -> None:
+    async def main() -> None:
+        gate, begun = threading.Event(), threading.Event()
+
+        def block() -> str:
+            begun.set()
+            gate.wait(LONG_S)
+            return "done"
+
+        with a_pool(1) as pool:
+            first = asyncio.ensure_future(pool.run(block))
+            await asyncio.to_thread(begun.wait, LONG_S)
+            second = asyncio.ensure_future(pool.run(lambda: "too"))
+            await turns()
+            threads = threads_of(pool)
+            pool.rest()
+            gate.set()
+            assert [await first, await second] == ["done", "too"]
+            assert ended(threads)
+
+    run(main())
+
+
+def test_no_job_is_lost_between_the_end_of_a_rest_and_its_begin() -> None:
+    async def main() -> None:
+        with a_pool(4) as pool:
+            for count in range(400):
+                jobs = [pool.run(functools.partial(pow, n, 2)) for n in range(count % 7)]
+                running = asyncio.gather(*jobs)
+                await turns(count % 3)
+                # Threads are busy, idle or already told to go, as it happens.
+                pool.rest()
+                assert await running == [n * n for n in range(count % 7)]
+            assert 0 <= pool._idle <= pool._threads <= 4
+
+    run(main())
+
+
+def test_a_pool_that_rests_may_be_dropped() -> None:
+    async def main() -> weakref.ref[ThreadPool]:
+        pool = ThreadPool(2, name=f"dropped-{id(object())}")
+        await pool.run(lambda: None)
+        threads = threads_of(pool)
+        pool.rest()
+        assert ended(threads)
+        return weakref.ref(pool)
+
+    dropped = run(main())
+    gc.collect()
+    assert dropped() is None

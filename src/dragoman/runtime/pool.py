@@ -31,7 +31,11 @@ _Job = tuple[
 
 
 class ThreadPool:
-    """Runs functions in at most `size` threads, which start when they are first needed."""
+    """Runs functions in at most `size` threads, which start when they are first needed.
+
+    They stay for the next job until `rest` lets them go, or `close`. A pool that is dropped while
+    it holds idle threads keeps them: let it rest first.
+    """
 
     def __init__(self, size: int = MAX_THREADS, name: str = "dragoman") -> None:
         self.size = size
@@ -41,6 +45,7 @@ class ThreadPool:
         self._idle = 0
         self._threads = 0
         self._closed = False
+        self._is_resting = False
 
     async def run(self, function: Callable[[], T]) -> T:
         """Call the function in a thread, in a copy of the caller's context variables.
@@ -60,6 +65,9 @@ class ThreadPool:
                 raise WrongState("closed", "the pool runs nothing any more")
             if len(self._jobs) >= MAX_WAITING:
                 raise LimitExceeded("blocking calls that wait for a thread", MAX_WAITING, "calls")
+            # Threads that were let go, but have not woken yet, still count as idle: they find the
+            # job and stay.
+            self._is_resting = False
             if self._idle <= len(self._jobs) and self._threads < self.size:
                 self._add_thread()
             self._jobs.append(job)
@@ -79,6 +87,12 @@ class ThreadPool:
             return
         self._threads += 1
 
+    def rest(self) -> None:
+        """Let every thread end once no job waits; the next job starts new ones."""
+        with self._ready:
+            self._is_resting = True
+            self._ready.notify_all()
+
     def close(self) -> None:
         """Let every thread end once it is idle; jobs that wait end with WrongState."""
         with self._ready:
@@ -93,7 +107,7 @@ class ThreadPool:
         while True:
             with self._ready:
                 while not self._jobs:
-                    if self._closed:
+                    if self._closed or self._is_resting:
                         self._threads -= 1
                         return
                     self._idle += 1

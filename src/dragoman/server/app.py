@@ -146,6 +146,7 @@ class Server:
         self._keep_alive_timeout_s = keep_alive_timeout_s or keep_alive_s
         self._dialects = supported(revision)
         self._pool = ThreadPool(threads, name=f"dragoman-{name}")
+        self._connections: set[Driver] = set()
         self._lifespan = Lifespan(None if lifespan is None else lambda: lifespan(self))
         self._log_filter = log_filter
         self._roots_changed = None if on_roots_changed is None else Callback(on_roots_changed)
@@ -618,6 +619,7 @@ class Server:
             raise
         try:
             driver = Driver(self._engine(), link, self, tap=tap)
+            self._connections.add(driver)
             self.audience.join(driver)
             try:
                 driver.start()
@@ -630,7 +632,13 @@ class Server:
                     log.info("a connection ended: %s", error)
             finally:
                 self.audience.leave(driver)
-                await driver.aclose()
+                try:
+                    await driver.aclose()
+                finally:
+                    self._connections.discard(driver)
+                    if not self._connections:
+                        # A server that nobody uses keeps no thread.
+                        self._pool.rest()
         finally:
             await self._lifespan.leave()
 
