@@ -308,7 +308,7 @@ class Conversation(RuleBasedStateMachine):
         try:
             engine.answer(exchange, data.draw(records_of(exchange.method.result)))
         except (CannotLower, ValueError):
-            assert exchange.is_over
+            engine.fail(exchange, InternalError("x"))
 
     @rule(side=sides, data=st.data(), value=st.integers(0, 3), total=st.none() | st.integers(0, 3))
     def report(self, side: Side, data: st.DataObject, value: float, total: float | None) -> None:

@@ -465,23 +465,26 @@ def test_data_that_is_no_json_costs_a_refusal_its_data_only() -> None:
     assert sent_one(server)["error"]["code"] == -32603
 
 
-def test_a_result_that_is_no_json_becomes_an_internal_error_and_is_told_to_the_caller() -> None:
+def test_a_result_that_is_no_json_is_told_to_the_caller_and_the_peer_still_waits() -> None:
     server = open_alone(Side.SERVER)
     exchange = ask(server, 1, "tools/call").exchange
     with pytest.raises(ValueError, match="JSON"):
         server.answer(exchange, CallToolResult(content=[TextContent(text="\ud800")]))
+    assert server.take() == []
+    assert not exchange.is_over
+    server.fail(exchange, InternalError("it failed"))
     reply = sent_one(server)
-    assert (reply["id"], reply["error"]["code"]) == (1, -32603)
+    assert (reply["id"], reply["error"]) == (1, {"code": -32603, "message": "it failed"})
     assert exchange.is_over
 
 
-def test_a_result_that_the_revision_cannot_hold_becomes_an_internal_error() -> None:
+def test_a_result_that_the_revision_cannot_hold_is_told_to_the_caller() -> None:
     server = open_alone(Side.SERVER, "2024-11-05")
     exchange = ask(server, 1, "tools/call").exchange
     params = ElicitParams(message="?", requested_schema={"type": "object"})
     with pytest.raises(CannotLower):
         server.answer(exchange, params)
-    assert sent_one(server)["error"]["code"] == -32603
+    assert server.take() == []
     # What was lost on the way to the failure is not reported with the next answer.
     second = ask(server, 2, "tools/call").exchange
     server.answer(second, RESULTS["tools/call"])

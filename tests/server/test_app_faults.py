@@ -404,3 +404,34 @@ def test_a_callback_that_fails_is_called_again_for_what_came_meanwhile(
     run(main())
     assert caplog.text.count("RuntimeError: broken at once") == 1
     assert caplog.text.count("RuntimeError: broken later") == 2
+
+
+@pytest.mark.parametrize("revision", [HANDSHAKE[0], NEWEST])
+def test_a_result_that_cannot_be_written_is_told_by_the_id_that_our_log_carries(
+    revision: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> list[Any]:
+        server = Server("s")
+        server.add_tool(lambda: "half \ud800", name="half")
+        server.add_prompt(lambda: "half \ud800", name="half")
+        server.add_resource(lambda: "half \ud800", "note:half", name="half")
+        answers = []
+        async with scripted_client(server, revision=revision) as peer:
+            for method, params in (
+                ("tools/call", {"name": "half", "arguments": {}}),
+                ("prompts/get", {"name": "half"}),
+                ("resources/read", {"uri": "note:half"}),
+            ):
+                caplog.clear()
+                answer = await ask(peer, method, params)
+                assert answer["error"]["code"] == -32603
+                text = answer["error"]["message"]
+                (record,) = [one for one in caplog.records if one.levelno >= logging.ERROR]
+                ident = text.split("error id ")[1].rstrip(")")
+                assert text == f"{method} failed (error id {ident})"
+                assert ident in record.getMessage()
+                assert record.exc_info is not None
+                answers.append(answer)
+        return answers
+
+    assert len(run(main())) == 3

@@ -361,19 +361,13 @@ class Engine:
     def answer(self, exchange: Exchange, result: Record) -> None:
         """Answer a request; nothing is sent when it was cancelled meanwhile.
 
-        A result that this revision cannot hold, or that is no JSON, becomes an internal error.
-
         Raises:
-            CannotLower, ValueError: the result could not be written; the peer has its error, and
-                the caller should log the cause.
+            CannotLower, ValueError: this revision cannot hold the result, or it is no JSON. Nothing
+                was sent: the caller logs the cause, and tells the peer what it may know by `fail`.
         """
         if exchange.is_over:
             return
-        try:
-            raw = self._write(exchange.method.name, result, exchange.dialect)
-        except (CannotLower, ValueError) as fault:
-            self.fail(exchange, InternalError(f"the result cannot be sent: {fault}"))
-            raise
+        raw = self._write(exchange.method.name, result, exchange.dialect)
         self._finish(exchange, codec.success(exchange.id, raw))
 
     def answer_raw(self, exchange: Exchange, raw: bytes) -> None:

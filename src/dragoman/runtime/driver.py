@@ -609,8 +609,8 @@ class Driver:
             # The peer's cancellation and the end of the link have marked the exchange already.
             engine.fail(exchange, InternalError(f"{exchange.method.name} was cancelled here"))
         except BaseException:  # noqa: BLE001 - logged in full under its id
-            # Even SystemExit from a handler ends the request, not the server. A result that could
-            # not be written was answered with an error by the engine already.
+            # Even SystemExit from a handler ends the request, not the server. A result that cannot
+            # be written ends here as well.
             name = exchange.method.name
             engine.fail(exchange, InternalError(f"{name} failed {report_failure(log, name)}"))
         finally:
