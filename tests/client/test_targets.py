@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import signal
+import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,9 @@ import pytest
 from dragoman import Client, DeadlineExceeded, LinkError, Server
 from dragoman.client.targets import connector_for
 from dragoman.errors import Misconfigured
+from tests.protocol.aids import hello, notification, request
 from tests.requirements.duties import duty
+from tests.runtime.aids import turns
 from tests.scripted import scripted_client, scripted_server
 from tests.support import joined, run
 
@@ -148,6 +155,107 @@ def test_nobody_is_pinged_unless_it_is_asked_for() -> None:
 async def _pinged(client: Client) -> None:
     while True:
         await client.ping()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_a_server_whose_tool_blocks_the_loop(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    script = tmp_path / "blocked.py"
+    script.write_text(
+        "import sys, time\n"
+        "from dragoman import Server\n"
+        "server = Server('s')\n"
+        "@server.tool\n"
+        "async def block() -> None:\n"
+        "    print('blocked', file=sys.stderr, flush=True)\n"
+        "    for _ in range(6_000):\n"
+        "        time.sleep(0.01)\n"
+        "server.run()\n"
+    )
+    call = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "block", "arguments": {}},
+    }
+    frames = [request("hello", "initialize", hello()), notification("notifications/initialized")]
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        try:
+            for frame in (*frames, call):
+                process.stdin.write(json.dumps(frame).encode() + b"\n")
+            process.stdin.flush()
+            assert process.stderr.readline() == b"blocked\n"
+            sent = 0
+            while process.poll() is None and sent < 50:
+                process.send_signal(number)
+                sent += 1
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.1)
+            # The first is an order to end in peace, and what follows at once is no second one.
+            assert sent > 2
+            assert process.returncode == -number
+        finally:
+            process.kill()
+
+
+def test_whoever_closes_and_is_cancelled_still_waits_for_the_end_of_the_servers_life() -> None:
+    async def main() -> None:
+        left: list[str] = []
+        leaving, may_leave = asyncio.Event(), asyncio.Event()
+
+        @asynccontextmanager
+        async def life(server: Server) -> AsyncIterator[None]:
+            yield
+            leaving.set()
+            await may_leave.wait()
+            left.append("left")
+
+        client = await Client(Server("s", lifespan=life)).connect()
+        closing = asyncio.ensure_future(client.aclose())
+        await leaving.wait()
+        closing.cancel()
+        await turns()
+        assert not closing.done()
+        may_leave.set()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert left == ["left"]
+
+    run(main())
+
+
+def test_whoever_closes_and_cannot_wait_any_longer_cancels_twice() -> None:
+    async def main() -> None:
+        leaving, may_leave = asyncio.Event(), asyncio.Event()
+
+        @asynccontextmanager
+        async def life(server: Server) -> AsyncIterator[None]:
+            yield
+            leaving.set()
+            await may_leave.wait()
+
+        before = asyncio.all_tasks()
+        client = await Client(Server("s", lifespan=life)).connect()
+        closing = asyncio.ensure_future(client.aclose())
+        await leaving.wait()
+        closing.cancel()
+        await turns()
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        may_leave.set()
+        await asyncio.wait(asyncio.all_tasks() - before)
+
+    run(main())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")

@@ -89,7 +89,7 @@ class _MemoryConnector:
 class ServedLink(MemoryLink):
     """The client's end of a pair whose other end is served by a task that this end owns."""
 
-    __slots__ = ("failure", "serving")
+    __slots__ = ("_is_ending", "failure", "serving")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, max_frame_bytes: int, high_water_bytes: int
@@ -97,17 +97,34 @@ class ServedLink(MemoryLink):
         super().__init__(loop, max_frame_bytes, high_water_bytes)
         self.serving: asyncio.Future[None] | None = None
         self.failure: BaseException | None = None
+        self._is_ending = False
 
     async def aclose(self) -> None:
-        """End the link and wait for the server's side of it."""
+        """End the link and wait for the server's side of it, its lifespan included.
+
+        May be called again, from any task. A cancellation is held back until the server has ended;
+        whoever cannot wait for that cancels a second time.
+        """
         await super().aclose()
         serving = self.serving
         if serving is None:
             return
-        # Both directions end together here: nothing that is still worked at has a reader.
-        serving.cancel()
-        await asyncio.wait([serving])
-        if not serving.cancelled():
+        if not self._is_ending:
+            self._is_ending = True
+            # Both directions end together here: nothing that is still worked at has a reader. Only
+            # once: a second cancellation would interrupt the end.
+            serving.cancel()
+        cancelled: asyncio.CancelledError | None = None
+        while not serving.done():
+            try:
+                await asyncio.wait([serving])
+            except asyncio.CancelledError as error:
+                if cancelled is not None:
+                    raise
+                cancelled = error
+        if self.failure is None and not serving.cancelled():
             self.failure = serving.exception()
-        if self.failure is not None:
-            log.error("the server in this process failed", exc_info=self.failure)
+            if self.failure is not None:
+                log.error("the server in this process failed", exc_info=self.failure)
+        if cancelled is not None:
+            raise cancelled

@@ -63,6 +63,10 @@ GROUP_POLL_S = 0.01
 # 2 s between the death of a server's parent and the end of the link, unless frames still come.
 PARENT_WAIT_S = 2.0
 
+# 0.25 s between two signals of a kind before the second counts as one of its own: a launcher often
+# passes on the Ctrl-C that the terminal has sent to its child as well, and nobody types so fast.
+REPEAT_S = 0.25
+
 # 8 KiB of stderr are kept: a Python traceback of fifty frames fits.
 STDERR_TAIL_BYTES = 8 * 1024
 

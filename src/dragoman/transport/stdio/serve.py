@@ -21,7 +21,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from dragoman.errors import LinkClosed, Misconfigured, WrongState
-from dragoman.transport.stdio.limits import MAX_FRAME_BYTES, PARENT_WAIT_S
+from dragoman.transport.stdio.limits import MAX_FRAME_BYTES, PARENT_WAIT_S, REPEAT_S
 from dragoman.transport.stdio.link import PipeLink
 
 __all__ = ["StandardStreams", "StdioServerLink", "on_stop_signal", "take_streams"]
@@ -253,6 +253,9 @@ class _ParentWatch:
 def on_stop_signal(callback: Callable[[signal.Signals], None]) -> Callable[[], None]:
     """Have SIGINT and SIGTERM call `callback` in the running loop; returns what undoes it.
 
+    A second signal of the same kind, more than `REPEAT_S` after the first, ends the process as if
+    nobody handled it: the loop may be held up by a handler that never gives it back.
+
     Only the main thread can take signals: elsewhere this does nothing.
     """
     loop = asyncio.get_running_loop()
@@ -260,16 +263,24 @@ def on_stop_signal(callback: Callable[[signal.Signals], None]) -> Callable[[], N
         return lambda: None
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
+    first_at: dict[int, float] = {}
+
     def tell(number: int, frame: FrameType | None) -> None:
-        # The loop may be closing just now; then it ends anyway.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(callback, signal.Signals(number))
+        # Python calls this between any two steps of the main thread, whether the loop turns or not.
+        now = loop.time()
+        if now - first_at.setdefault(number, now) > REPEAT_S:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        elif sys.platform == "win32":
+            # The loop may be closing just now; then it ends anyway.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(callback, signal.Signals(number))
 
     for number in before:
-        if sys.platform == "win32":
-            signal.signal(number, tell)
-        else:
+        if sys.platform != "win32":
+            # This also has the loop woken up whichever thread the system gives the signal to.
             loop.add_signal_handler(number, callback, number)
+        signal.signal(number, tell)
 
     def undo() -> None:
         for number, handler in before.items():
