@@ -11,6 +11,7 @@ from dragoman.errors import LinkClosed, LinkError
 from dragoman.model.base import Record
 from dragoman.model.content import TextContent
 from dragoman.model.methods import Side
+from dragoman.model.resources import ResourceUpdatedParams
 from dragoman.model.sampling import CreateMessageResult
 from dragoman.model.tools import CallToolParams, CallToolResult
 from dragoman.protocol.calls import Exchange
@@ -363,5 +364,114 @@ def test_a_driver_that_waits_for_a_deaf_peer_can_be_closed() -> None:
         await turns()
         await driver.aclose()
         await peer.aclose()
+
+    run(main())
+
+
+# --- news that may wait -----------------------------------------------------------------------------
+
+
+def news(driver: Driver, number: int) -> None:
+    """A notification that can be told from the others."""
+    params = ResourceUpdatedParams(uri=f"note://{number}")
+    driver.notify("notifications/resources/updated", params)
+
+
+async def uris_of(peer: ScriptedPeer) -> list[str]:
+    """Of which resources the peer has heard since it was last asked."""
+    await turns()
+    return [(await peer.receive())["params"]["uri"] for _ in range(peer.waiting)]
+
+
+@duty("trust.practices")
+def test_news_waits_while_the_peer_takes_nothing_and_each_kind_waits_once() -> None:
+    async def main() -> None:
+        driver, peer, link = await facing_deaf_peer(ManualClock(), Handlers())
+        driver.soon(1, lambda: news(driver, 1))
+        assert await uris_of(peer) == ["note://1"], "at once while nothing is in the way"
+        peer.stop()
+        count = 0
+        while not link.is_congested:
+            news(driver, 0)
+            count += 1
+        told: list[int] = []
+        for number in (1, 2, 1, 3, 2, 1):
+
+            def tell(number: int = number) -> None:
+                told.append(number)
+                news(driver, number)
+
+            driver.soon(number, tell)
+        await turns()
+        assert told == []
+        peer.go_on()
+        assert await uris_of(peer) == ["note://0"] * count + ["note://1", "note://2", "note://3"]
+        assert told == [1, 2, 3]
+        driver.soon(1, lambda: news(driver, 1))
+        assert await uris_of(peer) == ["note://1"]
+        await driver.aclose()
+        await peer.aclose()
+
+    run(main())
+
+
+def test_more_news_than_the_peer_takes_at_once_arrives_whole_and_in_order() -> None:
+    async def main() -> None:
+        driver, peer, link = await facing_deaf_peer(ManualClock(), Handlers())
+        peer.stop()
+        while not link.is_congested:
+            news(driver, -1)
+        for number in range(2_000):
+            driver.soon(number, lambda number=number: news(driver, number))  # type: ignore[misc]
+        peer.go_on()
+        heard: list[str] = []
+        while f"note://{1_999}" not in heard:
+            heard.append((await peer.receive())["params"]["uri"])
+        assert [uri for uri in heard if uri != "note://-1"] == [f"note://{n}" for n in range(2_000)]
+        await driver.aclose()
+        await peer.aclose()
+
+    run(main())
+
+
+def test_news_that_cannot_be_sent_keeps_no_other_back(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        driver, peer, link = await facing_deaf_peer(ManualClock(), Handlers())
+        peer.stop()
+        while not link.is_congested:
+            news(driver, 0)
+
+        def fail() -> None:
+            raise ValueError("no JSON")
+
+        driver.soon("bad", fail)
+        driver.soon("good", lambda: news(driver, 1))
+        peer.go_on()
+        assert (await uris_of(peer))[-1] == "note://1"
+        await driver.aclose()
+        await peer.aclose()
+
+    run(main())
+    assert "a notification could not be sent" in caplog.text
+
+
+@pytest.mark.parametrize("error", [LinkClosed("gone"), LinkError("broken")])
+def test_news_is_forgotten_when_the_link_breaks_or_has_ended(error: LinkError) -> None:
+    class BreakingLink(BadLink):
+        async def drain(self) -> None:
+            raise error
+
+    async def main() -> None:
+        near, far = memory_pair()
+        driver, peer = Driver(server_engine(), BreakingLink(near), Handlers()), ScriptedPeer(far)
+        driver.start()
+        told: list[int] = []
+        driver.soon(1, lambda: told.append(1))
+        await turns()
+        await driver.aclose()
+        driver.soon(2, lambda: told.append(2))
+        await turns()
+        await peer.aclose()
+        assert told == []
 
     run(main())
