@@ -11,6 +11,7 @@ The first split is by whose fault it is, because that decides what the caller do
     │   └── CannotLower           a value this revision cannot hold, not even by a substitute
     ├── PeerError               the other side broke the protocol -> report or close
     │   ├── BadMessage            a frame that is no valid JSON-RPC message
+    │   ├── BadAnswer             the client's answer to what a handler asked does not fit
     │   └── RequestError          a request we refuse, with the number the peer is told
     │       ├── ParseError  InvalidRequest  MethodNotFound  InvalidParams  InternalError
     │       ├── ResourceNotFound  UrlElicitationRequired
@@ -20,6 +21,7 @@ The first split is by whose fault it is, because that decides what the caller do
     ├── ToolError               a tool failed in a way its caller, the model, may read
     ├── LinkError               the connection failed -> retry only if `.sent` is False
     │   ├── LinkClosed
+    │   ├── ClientLost            the client went before it answered what a handler asked
     │   ├── CannotStart           a child that could not be started at all
     │   └── ChildExited           a child that ended; exit code and the end of its stderr
     ├── DeadlineExceeded        no answer in time (also a TimeoutError)
@@ -38,10 +40,12 @@ from typing import Any
 __all__ = [
     "ArgumentFault",
     "AskRefused",
+    "BadAnswer",
     "BadMessage",
     "CannotLower",
     "CannotStart",
     "ChildExited",
+    "ClientLost",
     "DeadlineExceeded",
     "DragomanError",
     "InternalError",
@@ -267,6 +271,20 @@ class InvalidArguments(RequestError):
         )
 
 
+class BadAnswer(PeerError):
+    """The client answered what a handler asked of it, and the answer does not fit.
+
+    `.method` is what was asked, `.faults` what is wrong with a form, `.detail` the same as text.
+    Uncaught in a tool it becomes a failed result that says so, without what the user gave.
+    """
+
+    def __init__(self, method: str, detail: str, faults: Sequence[ArgumentFault] = ()) -> None:
+        self.method = method
+        self.detail = detail
+        self.faults = tuple(faults)
+        super().__init__(f"the client's answer to {method} does not fit: {detail}")
+
+
 class RemoteFailure(DragomanError):
     """The other side answered our request with an error: `.code`, `.message`, `.data`."""
 
@@ -325,6 +343,10 @@ class LinkError(DragomanError):
 
 class LinkClosed(LinkError):
     """The connection was closed, by us or by the peer, before the answer came."""
+
+
+class ClientLost(LinkError):
+    """The client went before it answered what a handler asked of it; nobody is to blame here."""
 
 
 class CannotStart(LinkError):

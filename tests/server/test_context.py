@@ -32,9 +32,9 @@ from dragoman import (
     ToolError,
 )
 from dragoman.errors import (
+    BadAnswer,
     CannotLower,
     DeadlineExceeded,
-    InvalidArguments,
     Misconfigured,
     PeerError,
     UrlElicitationRequired,
@@ -655,7 +655,8 @@ def test_an_answer_that_does_not_fit_the_form_never_reaches_the_handler(
             {"elicitation": {"form": {}}},
             {"action": "accept", "content": content},
         )
-        assert isinstance(outcome, InvalidArguments)
+        assert isinstance(outcome, BadAnswer)
+        assert (outcome.method, bool(outcome.faults)) == ("elicitation/create", True)
 
     run(main())
 

@@ -14,6 +14,8 @@ import msgspec
 
 from dragoman.errors import (
     AskRefused,
+    BadAnswer,
+    ClientLost,
     InternalError,
     InvalidArguments,
     InvalidParams,
@@ -56,6 +58,8 @@ CallNext = Callable[[Record], Awaitable[Record]]
 Middleware = Callable[[Context, Record, CallNext], Awaitable[Record]]
 """Wraps every request: `async def m(context, params, call_next)` returns a result, usually that of
 `await call_next(params)`. `context.method` says which request it is."""
+
+_LOST = "it asked its client, which can no longer answer"
 
 # server/utilities/completion: no more than this many values in one answer
 MAX_COMPLETIONS = 100
@@ -118,6 +122,9 @@ class Answers:
         except UrlElicitationRequired as required:
             self._check_required(driver, exchange, required)
             raise
+        except ClientLost as lost:
+            log.info("%s ended without its client: %s", exchange.method.name, lost)
+            raise InternalError(_LOST) from None
         except (ToolError, Refused) as refusal:
             # A tool's own were answered before; this one is of a middleware.
             if exchange.method.name == "tools/call":
@@ -169,6 +176,12 @@ class Answers:
             return _tool_failure(str(refusal))
         except AskRefused as refusal:
             return _tool_failure(f"the client refused {refusal.method}: {refusal.message}")
+        except BadAnswer as misfit:
+            log.info("%s: %s", params.name, _blame(misfit))
+            return _tool_failure(_blame(misfit))
+        except ClientLost as lost:
+            log.info("%s ended without its client: %s", params.name, lost)
+            return _tool_failure(_LOST)
         except NotNegotiated as missing:
             return _tool_failure(f"{params.name} needs a client that offers {missing.feature}")
         except RequestError:
@@ -358,6 +371,13 @@ def _report(what: str) -> str:
 
 def _tool_failure(text: str) -> CallToolResult:
     return CallToolResult(content=[TextContent(text=text)], is_error=True)
+
+
+def _blame(misfit: BadAnswer) -> str:
+    """What is wrong with the client's answer, and nothing of what the user gave."""
+    said = f"the client's answer to {misfit.method} does not fit"
+    wrong = (f"{fault.path or 'the answer'}: expected {fault.expected}" for fault in misfit.faults)
+    return f"{said}: {'; '.join(wrong)}" if misfit.faults else said
 
 
 def _near(choices: Sequence[str], typed: str) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar, cast
 
-from dragoman.errors import AskRefused, RemoteFailure
+from dragoman.errors import AskRefused, BadAnswer, ClientLost, LinkError, PeerError, RemoteFailure
 from dragoman.model.base import Record
 from dragoman.protocol.calls import Exchange
 from dragoman.runtime.driver import Driver
@@ -34,7 +34,8 @@ class DirectAsk:
         NotNegotiated: the client did not declare the feature.
         CannotLower: the client's revision has no such thing.
         AskRefused: the client or its user refused.
-        DeadlineExceeded, LinkError: no answer came.
+        BadAnswer: the answer is not what the method answers with.
+        DeadlineExceeded, ClientLost: no answer came.
     """
 
     __slots__ = ("_driver", "_exchange")
@@ -53,3 +54,8 @@ class DirectAsk:
             raise AskRefused(
                 failure.code, failure.message, failure.data, method=failure.method
             ) from None
+        except PeerError as fault:
+            raise BadAnswer(method, str(fault)) from None
+        except LinkError as lost:
+            # Handlers may have connections of their own; this one is their client's.
+            raise ClientLost(str(lost), sent=lost.sent) from None

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, TypeVar, overload
 
 import msgspec
 
-from dragoman.errors import PeerError, UrlElicitationRequired
+from dragoman.errors import BadAnswer, UrlElicitationRequired
 from dragoman.jsonrpc.frame import Principal
 from dragoman.model.base import (
     EmptyResult,
@@ -244,9 +244,9 @@ class Context:
         Raises:
             NotNegotiated: the client has no model to ask, or none that uses tools.
             ValueError: the messages break a rule of sampling.
-            PeerError: the answer does.
+            BadAnswer: the answer does.
             RemoteFailure: it was refused (`code` -1 when by the user) or failed.
-            DeadlineExceeded, LinkError: no answer came.
+            DeadlineExceeded, ClientLost: no answer came.
 
         Spec: client/sampling
         """
@@ -276,7 +276,7 @@ class Context:
         try:
             check_sampling_result(result)
         except ValueError as fault:
-            raise PeerError(f"the client's answer breaks a rule of sampling: {fault}") from None
+            raise BadAnswer("sampling/createMessage", str(fault)) from None
         return result
 
     def _allowed_context(self, wanted: _IncludeContext | None) -> _IncludeContext | None:
@@ -306,8 +306,8 @@ class Context:
         Raises:
             NotNegotiated: the client cannot ask its user.
             Misconfigured: a form cannot ask for such a thing.
-            InvalidArguments: the client sent an answer that does not fit.
-            RemoteFailure, DeadlineExceeded, LinkError: it failed, or no answer came.
+            BadAnswer: the client sent an answer that does not fit; it should have checked.
+            RemoteFailure, DeadlineExceeded, ClientLost: it failed, or no answer came.
 
         Spec: client/elicitation
         """
@@ -380,7 +380,7 @@ class Context:
         self.server.audience.elicitation_complete(elicitation_id)
 
     async def ping(self, *, timeout_s: float | None = None) -> None:
-        """Ask the client for a sign of life. Raises DeadlineExceeded, LinkError."""
+        """Ask the client for a sign of life. Raises DeadlineExceeded, ClientLost."""
         await self.asking.ask("ping", NoParams(), EmptyResult, timeout_s=timeout_s)
 
     async def list_roots(self, *, timeout_s: float | None = None) -> list[Root]:
@@ -390,7 +390,7 @@ class Context:
 
         Raises:
             NotNegotiated: the client has no roots.
-            RemoteFailure, DeadlineExceeded, LinkError: it failed, or no answer came.
+            RemoteFailure, DeadlineExceeded, ClientLost: it failed, or no answer came.
 
         Spec: client/roots
         """

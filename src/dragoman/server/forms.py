@@ -5,11 +5,12 @@ Spec: client/elicitation#requested-schema
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from dragoman.errors import ArgumentFault, InvalidArguments, Misconfigured
+from dragoman.errors import ArgumentFault, BadAnswer, Misconfigured
 from dragoman.model.checks import check_elicitation
 from dragoman.model.elicitation import ElicitParams, ElicitResult
 
@@ -90,7 +91,7 @@ class Form:
         """The answer as the type that was asked for.
 
         Raises:
-            InvalidArguments: the answer does not fit the schema; the client should have checked.
+            BadAnswer: the answer does not fit the schema; the client should have checked.
         """
         if result.action != "accept":
             return Elicited(result.action, None, None)
@@ -100,7 +101,7 @@ class Form:
 
             faults = find_faults(self.schema, content)
             if faults:
-                raise InvalidArguments(faults, what="answer to the form")
+                raise _bad_answer(faults)
             return Elicited(result.action, content, content)
         from dragoman.server.schemas_of import read_as
 
@@ -109,7 +110,11 @@ class Form:
             return Elicited(result.action, read_as(self._shape, value), content)
         except ValueError as fault:
             shown = ArgumentFault("", "an answer that fits the form", str(fault))
-            raise InvalidArguments([shown], what="answer to the form") from None
+            raise _bad_answer([shown]) from None
+
+
+def _bad_answer(faults: Sequence[ArgumentFault]) -> BadAnswer:
+    return BadAnswer("elicitation/create", "; ".join(str(fault) for fault in faults), faults)
 
 
 def _flat(field: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
