@@ -15,6 +15,7 @@ __all__ = [
     "MAX_FRAME_BYTES",
     "PARENT_WAIT_S",
     "READ_BYTES",
+    "REPEAT_S",
     "SAMPLE_BYTES",
     "STDERR_LINE_BYTES",
     "STDERR_TAIL_BYTES",
