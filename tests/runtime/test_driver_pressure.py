@@ -30,12 +30,14 @@ async def give_much(driver: Driver, exchange: Exchange, params: Record) -> Recor
 
 
 class CountingLink:
-    """A link that counts how often it was told to stop and to go on reading."""
+    """A link that counts how often it was told to stop and to go on reading, and how many frames
+    were sent though it was congested."""
 
     def __init__(self, link: Any) -> None:
         self._link = link
         self.paused = 0
         self.resumed = 0
+        self.sent_over = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._link, name)
@@ -44,6 +46,10 @@ class CountingLink:
     def is_congested(self) -> bool:
         congested: bool = self._link.is_congested
         return congested
+
+    def send(self, frame: bytes, about: Any = None) -> None:
+        self.sent_over += self.is_congested
+        self._link.send(frame, about)
 
     def pause_reading(self) -> None:
         self.paused += 1
@@ -427,6 +433,7 @@ def test_more_news_than_the_peer_takes_at_once_arrives_whole_and_in_order() -> N
         heard: list[str] = []
         while f"note://{1_999}" not in heard:
             heard.append((await peer.receive())["params"]["uri"])
+        assert link.sent_over == 0
         assert [uri for uri in heard if uri != "note://-1"] == [f"note://{n}" for n in range(2_000)]
         await driver.aclose()
         await peer.aclose()
