@@ -53,8 +53,9 @@ bench: $(READY) ## speed, side by side with the peers
 	@$(BIN)/python -m bench
 
 .PHONY: fuzz
-fuzz: $(READY) ## the parsers, one minute each
-	@for target in fuzz/fuzz_*.py; do echo "$$target"; $(BIN)/python $$target || exit 1; done
+fuzz: $(READY) ## the parsers, FUZZ_S seconds each
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt atheris
+	@for target in fuzz/fuzz_*.py; do echo "$$target"; $(BIN)/python $$target -max_total_time=$(or $(FUZZ_S),60) || exit 1; done
 
 .PHONY: docs
 docs: $(READY) ## regenerate what the docs take from the code
