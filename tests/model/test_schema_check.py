@@ -215,6 +215,12 @@ def test_the_compiled_validator_agrees_with_the_oracle(schema: Any, value: Any) 
     assert (SchemaCheck(schema).faults(value) == []) is fits
 
 
+def test_a_name_that_misses_a_pattern_is_a_fault_and_no_crash(engine: str) -> None:
+    check = SchemaCheck({"type": "object", "propertyNames": {"pattern": "^a"}})
+    assert check.faults({"a": 1}) == []
+    assert check.faults({"b": 1})
+
+
 # --- schemas of strangers ------------------------------------------------------------------------
 
 

@@ -199,10 +199,10 @@ class SchemaCheck:
 def _told(error: Any, value: JSON) -> ArgumentFault:
     """An error of the compiled validator, in our words where we have them."""
     at = _path(error.instance_path)
-    if error.schema_path[-1:] == ["pattern"]:
-        return ArgumentFault(
-            at, f"text that matches {error.kind.pattern!r}", preview(error.instance)
-        )
+    # A name that misses a pattern has the same path, but is told of as the object's fault.
+    pattern = getattr(error.kind, "pattern", None)
+    if pattern is not None:
+        return ArgumentFault(at, f"text that matches {pattern!r}", preview(error.instance))
     return ArgumentFault(at, str(error.message)[:200], preview(value))
 
 
