@@ -800,6 +800,9 @@ def test_each_value_is_the_shortest_that_lets_the_rest_match(
     for uri in uris:
         if re.search(r"%(?![0-9A-F]{2})", uri):
             continue
+        if "\N{REPLACEMENT CHARACTER}" in unquote(uri):
+            # Cut in the middle of an encoded character: `unquote` mends what we refuse.
+            continue
         found = naive_pattern(template).fullmatch(uri)
         expected = found and {k: unquote(v) for k, v in found.groupdict().items() if v is not None}
         try:
