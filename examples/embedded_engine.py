@@ -42,7 +42,7 @@ class SocketPump:
 
     def flush(self) -> None:
         """Write what the engine wants to send."""
-        for frame, _about in self.engine.take():
+        for frame, *_ in self.engine.take():
             self.socket.sendall(frame + b"\n")
 
     def wait(self) -> list[Event]:

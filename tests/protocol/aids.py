@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from dragoman.jsonrpc.frame import LOCAL, Delivery, Seen
 from dragoman.model.base import EmptyResult, Implementation, NoParams, PageParams, Record
 from dragoman.model.capabilities import (
     ClientCapabilities,
@@ -278,15 +279,17 @@ def cancelled(ident: Any, reason: str | None = None) -> dict[str, Any]:
     return notification("notifications/cancelled", params)
 
 
-def tell(engine: Engine, message: Any, *, now: float = 0.0) -> list[Event]:
-    """Hand one message (or bytes as they are) to an engine."""
+def tell(
+    engine: Engine, message: Any, *, now: float = 0.0, delivery: Delivery | None = None
+) -> list[Event]:
+    """Hand one message (or bytes as they are) to an engine, as part of a delivery if one is given."""
     frame = message if isinstance(message, bytes) else json.dumps(message).encode()
-    return engine.receive(frame, now=now)
+    return engine.receive(frame, now=now, seen=Seen(LOCAL.principal, delivery=delivery))
 
 
 def sent(engine: Engine) -> list[Any]:
     """What an engine wants to send, read as JSON; its outbox is empty afterwards."""
-    return [json.loads(frame) for frame, _ in engine.take()]
+    return [json.loads(frame) for frame, _, _ in engine.take()]
 
 
 def sent_one(engine: Engine) -> Any:

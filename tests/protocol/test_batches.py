@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dragoman.jsonrpc.frame import Delivery
 from dragoman.model.base import NoParams
 from dragoman.model.methods import Side
 from dragoman.protocol.engine import Engine
@@ -320,12 +321,29 @@ def test_before_the_hello_an_array_is_taken_where_a_revision_may_still_have_them
     assert [reply["id"] for reply in sent_one(server)] == [1, 2]
 
 
-def test_frames_of_a_batch_are_about_the_request_that_completed_it() -> None:
+def test_the_answers_to_a_batch_are_about_the_delivery_it_came_in() -> None:
     server = open_alone(Side.SERVER, WITH[0])
-    events = tell(server, [request(1, "tools/call", CALL), request(2, "tools/list")])
-    first, second = exchanges(events)
+    delivery = Delivery()
+    batch = [request(1, "tools/call", CALL), request(2, "tools/list"), request(3, "no/such")]
+    first, second = exchanges(tell(server, batch, delivery=delivery))
+    assert delivery.open == 2
     server.answer(second, RESULTS["tools/list"])
     server.answer(first, RESULTS["tools/call"])
-    assert [about for _, about in server.take()] == [1]
-    tell(server, [request(3, "ping")])
-    assert [about for _, about in server.take()] == [None]
+    assert [(about, is_answer) for _, about, is_answer in server.take()] == [(delivery, True)]
+    assert delivery.open == 0
+    other = Delivery()
+    tell(server, [request(3, "ping")], delivery=other)
+    assert [(about, is_answer) for _, about, is_answer in server.take()] == [(other, True)]
+    assert other.open == 0
+
+
+def test_a_batch_whose_requests_are_all_cancelled_leaves_nothing_open() -> None:
+    server = open_alone(Side.SERVER, WITH[0])
+    delivery = Delivery()
+    batch = [request(1, "tools/call", CALL), request(2, "tools/call", CALL)]
+    tell(server, batch, delivery=delivery)
+    tell(server, cancelled(1))
+    assert delivery.open == 1
+    tell(server, cancelled(2))
+    assert delivery.open == 0
+    assert server.take() == []

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.errors import LimitExceeded, RequestError
+from dragoman.jsonrpc.frame import Delivery
 from dragoman.model.base import NoParams
 from dragoman.model.logging import LEVELS, LoggingLevel, LogMessageParams
 from dragoman.model.methods import CATALOGUE, Side
@@ -250,9 +251,10 @@ def test_by_default_every_level_is_sent() -> None:
 
 def test_a_log_message_can_belong_to_a_request() -> None:
     server = open_alone(Side.SERVER)
-    server.log(log_message("info"), now=0.0, about="r1")
-    [(_, about)] = server.take()
-    assert about == "r1"
+    delivery = Delivery()
+    server.log(log_message("info"), now=0.0, about=delivery)
+    [(_, about, is_answer)] = server.take()
+    assert (about, is_answer) == (delivery, False)
 
 
 @duty("logging.rate-limited")

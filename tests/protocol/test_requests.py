@@ -12,13 +12,14 @@ from dragoman.errors import (
     InternalError,
     InvalidParams,
     LimitExceeded,
+    LinkClosed,
     LocalError,
     PeerError,
     RemoteFailure,
     RequestError,
     ResourceNotFound,
 )
-from dragoman.jsonrpc.frame import Noise, Principal, Seen
+from dragoman.jsonrpc.frame import Delivery, Noise, Principal, Seen
 from dragoman.model.base import EmptyResult, NoParams, PageParams
 from dragoman.model.content import ResourceLink, TextContent
 from dragoman.model.elicitation import ElicitParams
@@ -753,18 +754,61 @@ def test_what_a_request_loses_on_its_way_is_an_event() -> None:
     assert "tools" not in sent_one(server)["params"]
 
 
-def test_frames_leave_in_order_each_with_the_request_it_belongs_to() -> None:
+def exchange_of(events: list[Event]) -> Exchange:
+    [event] = events
+    assert isinstance(event, RequestArrived)
+    return event.exchange
+
+
+def test_frames_leave_in_order_each_with_the_delivery_it_belongs_to() -> None:
     server = open_alone(Side.SERVER)
-    first, second = ask(server, "a", "tools/call", token="t"), ask(server, "b", "tools/list")
-    server.progress(first.exchange, 1, now=0.0)
+    a, b = Delivery(), Delivery()
+    params = {"name": "t", "arguments": {}, "_meta": {"progressToken": "t"}}
+    first = exchange_of(tell(server, request("a", "tools/call", params), delivery=a))
+    second = exchange_of(tell(server, request("b", "tools/list"), delivery=b))
+    assert (a.open, b.open) == (1, 1)
+    server.progress(first, 1, now=0.0)
     server.notify("notifications/tools/list_changed", NoParams())
-    server.notify("notifications/tools/list_changed", NoParams(), about="b")
-    call = server.request("ping", NoParams(), now=0.0)
+    server.notify("notifications/tools/list_changed", NoParams(), about=b)
+    call = server.request("ping", NoParams(), now=0.0, about=a)
     server.cancel(call)
-    server.answer(second.exchange, RESULTS["tools/list"])
-    server.fail(first.exchange, InternalError("no"))
-    assert [about for _, about in server.take()] == ["a", None, "b", call.id, call.id, "b", "a"]
+    server.answer(second, RESULTS["tools/list"])
+    server.fail(first, InternalError("no"))
+    tell(server, request("c", "no/such"), delivery=b)
+    tell(server, b"no json", delivery=a)
+    sent = [(about, is_answer) for _, about, is_answer in server.take()]
+    assert sent == [
+        (a, False),
+        (None, False),
+        (b, False),
+        (a, False),
+        (a, False),
+        (b, True),
+        (a, True),
+        (b, True),
+        (a, True),
+    ]
+    assert (a.open, b.open) == (0, 0)
     assert server.take() == []
+
+
+def test_a_clients_frames_are_about_its_own_requests() -> None:
+    client = open_alone(Side.CLIENT)
+    call = client.request("tools/list", PageParams(), now=0.0)
+    client.cancel(call)
+    tell(client, request("x", "ping"))
+    sent = [(about, is_answer) for _, about, is_answer in client.take()]
+    assert sent == [(call.id, False), (call.id, False), (None, True)]
+
+
+def test_a_request_that_a_link_lost_fails_alone() -> None:
+    client = open_alone(Side.CLIENT)
+    lost, other = (client.request("tools/list", PageParams(), now=0.0) for _ in range(2))
+    error = LinkClosed("nobody there", sent=False)
+    assert client.lose(lost.id, error) == [Failed(lost, error)]
+    assert client.lose(lost.id, error) == []
+    assert list(client.calls) == [other.id]
+    assert tell(client, answer(lost.id, {"tools": []})) == [LateAnswer(lost.id)]
 
 
 def test_an_exchange_of_an_older_connection_is_not_answered_twice() -> None:

@@ -10,7 +10,8 @@ from dragoman.jsonrpc.message import ErrorBody
 from dragoman.model.base import Record
 from dragoman.model.content import TextContent
 from dragoman.model.tools import CallToolParams, CallToolResult, Tool
-from dragoman.revisions.dialect import Ask, Dialect, Facts, Loss, Opening
+from dragoman.revisions.dialect import Dialect, Loss
+from dragoman.revisions.facts import Ask, Facts, Opening
 from dragoman.revisions.registry import DIALECTS
 
 NAMES = [dialect.wire for dialect in DIALECTS]
@@ -99,6 +100,8 @@ def test_facts_change_once_and_in_the_revision_that_changed_them() -> None:
     assert history("has_sampling_tools") == [False, False, False, True, True]
     assert history("has_rich_enums") == [False, False, False, True, True]
     assert history("argument_faults_are_results") == [False, False, False, True, True]
+    assert history("has_version_header") == [False, False, True, True, True]
+    assert history("primes_streams") == [False, False, False, True, False]
     assert history("log_level_per_request") == [False, False, False, False, True]
     assert history("opening") == [Opening.HANDSHAKE] * 4 + [Opening.NONE]
     assert history("ask") == [Ask.DIRECT] * 4 + [Ask.ROUNDS]
@@ -114,8 +117,10 @@ def test_every_fact_is_tested_above_or_with_errors() -> None:
         "has_sampling_tools",
         "has_structured_output",
         "has_url_elicitation",
+        "has_version_header",
         "log_level_per_request",
         "opening",
+        "primes_streams",
         "progress_has_message",
         "resource_not_found",
         "sends_null_id",

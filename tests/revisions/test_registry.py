@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dragoman.errors import Misconfigured
-from dragoman.revisions.dialect import Opening
+from dragoman.revisions.facts import Opening
 from dragoman.revisions.registry import DIALECTS, HANDSHAKE, dialect_for, negotiate, supported
 
 

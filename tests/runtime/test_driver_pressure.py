@@ -47,9 +47,9 @@ class CountingLink:
         congested: bool = self._link.is_congested
         return congested
 
-    def send(self, frame: bytes, about: Any = None) -> None:
+    def send(self, frame: bytes, about: Any = None, is_answer: bool = False) -> None:
         self.sent_over += self.is_congested
-        self._link.send(frame, about)
+        self._link.send(frame, about, is_answer)
 
     def pause_reading(self) -> None:
         self.paused += 1

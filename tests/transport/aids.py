@@ -56,6 +56,15 @@ class Recorder:
         if self.on_frames is not None:
             self.on_frames(frames)
 
+    def is_awaited(self, ident: int | str) -> bool:
+        return True
+
+    def request_lost(self, ident: int | str, error: LinkError) -> None:
+        raise AssertionError("these links carry no single requests")
+
+    def link_troubled(self, error: LinkError | None) -> None:
+        raise AssertionError("these links have no troubles of their own")
+
     def frame_refused(self, noise: Noise) -> None:
         assert not self.ends, "noise after the end"
         self.refused.append(noise)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
-__all__ = ["LOCAL", "Noise", "Principal", "Seen"]
+__all__ = ["LOCAL", "Delivery", "Noise", "Principal", "Seen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +21,30 @@ class Principal:
     issuer: str = "local"
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What the link knows about a frame without opening it: its headers and its principal."""
+class Delivery:
+    """What came in one piece, on links where an answer has to find its way back.
+
+    `open` is how many of its requests have no answer yet; the engine counts.
+    """
+
+    __slots__ = ("open",)
+
+    def __init__(self) -> None:
+        self.open = 0
+
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+class Seen(NamedTuple):
+    """What the link knows about a frame without opening it.
+
+    `headers` have lower-case names; `delivery` is what the frame was part of, where that matters.
+    """
 
     principal: Principal
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = _NO_HEADERS
+    delivery: Delivery | None = None
 
 
 LOCAL = Seen(Principal("local"))

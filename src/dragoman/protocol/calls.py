@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dragoman.jsonrpc.frame import Seen
+from dragoman.jsonrpc.frame import Delivery, Seen
 from dragoman.jsonrpc.message import RequestId
 from dragoman.model.methods import Method
 from dragoman.model.progress import ProgressParams
@@ -16,10 +16,12 @@ class Call:
     """A request of ours.
 
     `deadline` moves on with each sign of life, up to `limit`; both in seconds of the engine's
-    clock. `context` is the caller's own and is handed back untouched.
+    clock. `about` is what a link needs to send it: on a client its id, on a server the delivery
+    that made us ask. `context` is the caller's own and is handed back untouched.
     """
 
     __slots__ = (
+        "about",
         "context",
         "deadline",
         "id",
@@ -42,6 +44,7 @@ class Call:
         self.deadline = min(now + timeout_s, self.limit)
         self.last_progress: float | None = None
         self.wants_progress = False
+        self.about: Delivery | RequestId | None = None
         self.context: object = None
 
     def __repr__(self) -> str:
@@ -51,9 +54,10 @@ class Call:
 class BatchReply:
     """The answers to one batch, which leave together."""
 
-    __slots__ = ("frames", "pending")
+    __slots__ = ("delivery", "frames", "pending")
 
-    def __init__(self) -> None:
+    def __init__(self, delivery: Delivery | None = None) -> None:
+        self.delivery = delivery
         self.pending = 0
         self.frames: list[bytes] = []
 

@@ -4,7 +4,7 @@ It takes frames and clock readings and gives frames and events; it never touches
 or a task. One engine serves one connection, on either side.
 
     engine.open(now=0.0)                   # a client says hello
-    engine.take()                          # [(frame, about), ...] to send, in order
+    engine.take()                          # [(frame, about, is_answer), ...] to send, in order
     engine.receive(frame, now=0.1)         # [event, ...]; never raises for a fault of the peer
     engine.next_deadline()                 # when to call `expire`, or None
 """
@@ -39,7 +39,7 @@ from dragoman.errors import (
     WrongState,
 )
 from dragoman.jsonrpc import codec
-from dragoman.jsonrpc.frame import LOCAL, Noise, Seen
+from dragoman.jsonrpc.frame import LOCAL, Delivery, Noise, Seen
 from dragoman.jsonrpc.message import (
     ABSENT,
     Batch,
@@ -88,6 +88,8 @@ __all__ = ["Engine", "Introduction"]
 
 _NO_PARAMS = b"{}"
 
+About = Delivery | RequestId | None
+
 # What the engine says by itself, at the right time and with the right ids.
 _OWN = frozenset(
     {
@@ -116,6 +118,7 @@ class Engine:
     """One end of one connection.
 
     Frames to send collect in an outbox that `take` empties; call it after every other method.
+    `has_agreed` once both sides know the revision, which `dialect` then is.
     `answers` counts the answers among them so far, refusals included; `unsent_bytes` is the size of
     those results that wait in the outbox.
 
@@ -137,6 +140,7 @@ class Engine:
         self.limits = limits or Limits()
         self.state = State.IDLE
         self.dialect = dialects[-1]
+        self.has_agreed = False
         self.peer: Implementation | None = None
         self.peer_capabilities: Capabilities = (
             ServerCapabilities() if side is Side.CLIENT else ClientCapabilities()
@@ -151,7 +155,7 @@ class Engine:
         self._granted_below = 0
         self._abandoned: OrderedDict[RequestId, None] = OrderedDict()
         self._next_id = 1
-        self._outbox: list[tuple[bytes, RequestId | None]] = []
+        self._outbox: list[tuple[bytes, About, bool]] = []
         self._losses: list[Loss] = []
         self._events: list[Event] = []
         self._wake: float | None = None
@@ -178,8 +182,12 @@ class Engine:
 
     # --- what to send, and when to wake -----------------------------------------------------------
 
-    def take(self) -> list[tuple[bytes, RequestId | None]]:
-        """Empty the outbox: frames in order, each with the id of the request it belongs to."""
+    def take(self) -> list[tuple[bytes, About, bool]]:
+        """Empty the outbox: frames in order, each with what it is about and whether it answers.
+
+        A server's frame is about the delivery that it answers or belongs to, a client's about the
+        id of its own request.
+        """
         out = self._outbox
         if out:
             self._outbox = []
@@ -228,8 +236,11 @@ class Engine:
         timeout_s: float | None = None,
         total_s: float | None = None,
         wants_progress: bool = False,
+        about: Delivery | None = None,
     ) -> Call:
         """Ask the peer. The answer comes as `Answered` or `Failed` with this call.
+
+        `about` is the delivery of the peer whose handling makes us ask.
 
         `timeout_s` counts from the last sign of life, `total_s` from now. While a client has a
         request of the server to answer, its own do not run out of the former.
@@ -248,7 +259,9 @@ class Engine:
             raise self._not_permitted(method, is_request=True)
         if known.needs_of is not None:
             check_params(params, self.dialect, self.peer_capabilities)
-        return self._call(known, params, now, timeout_s, total_s, wants_progress=wants_progress)
+        return self._call(
+            known, params, now, timeout_s, total_s, wants_progress=wants_progress, about=about
+        )
 
     def _call(
         self,
@@ -259,6 +272,7 @@ class Engine:
         total_s: float | None,
         *,
         wants_progress: bool,
+        about: Delivery | None = None,
     ) -> Call:
         limits = self.limits
         if len(self.calls) >= limits.max_calls:
@@ -282,12 +296,12 @@ class Engine:
             limits.call_total_s if total_s is None else total_s,
         )
         call.wants_progress = wants_progress
+        call.about = ident if self.side is Side.CLIENT else about
         self.calls[ident] = call
         if self._wake is None or call.deadline < self._wake:
             self._wake = call.deadline
-        self._outbox.append(
-            (codec.request(ident, method.name, b"" if raw == _NO_PARAMS else raw), ident)
-        )
+        frame = codec.request(ident, method.name, b"" if raw == _NO_PARAMS else raw)
+        self._outbox.append((frame, call.about, False))
         return call
 
     def cancel(self, call: Call, reason: str | None = None) -> bool:
@@ -316,19 +330,20 @@ class Engine:
     def _tell_cancelled(self, call: Call, reason: str | None) -> None:
         params = CancelledParams(request_id=call.id, reason=reason)
         raw = self._write("notifications/cancelled", params)
-        self._outbox.append((codec.notification("notifications/cancelled", raw), call.id))
+        frame = codec.notification("notifications/cancelled", raw)
+        self._outbox.append((frame, call.about, False))
 
     # --- our notifications ----------------------------------------------------------------------------
 
-    def notify(self, method: str, params: Record, *, about: RequestId | None = None) -> None:
+    def notify(self, method: str, params: Record, *, about: Delivery | None = None) -> None:
         """Tell the peer. Raises as `request` does, but for LimitExceeded."""
         if method not in self._may_tell or method not in self._sends:
             raise self._not_permitted(method, is_request=False)
         raw = self._write(method, params)
         frame = codec.notification(method, b"" if raw == _NO_PARAMS else raw)
-        self._outbox.append((frame, about))
+        self._outbox.append((frame, about, False))
 
-    def log(self, params: LogMessageParams, *, now: float, about: RequestId | None = None) -> bool:
+    def log(self, params: LogMessageParams, *, now: float, about: Delivery | None = None) -> bool:
         """Send a log message if the client wants its level; False when it was not sent.
 
         At most `logs_per_s` in the long run; what is dropped is counted and the count is sent
@@ -424,7 +439,8 @@ class Engine:
         raw = self._write("notifications/progress", params, exchange.dialect)
         exchange.last_progress = params.progress
         exchange.held_progress = None
-        self._outbox.append((codec.notification("notifications/progress", raw), exchange.id))
+        frame = codec.notification("notifications/progress", raw)
+        self._outbox.append((frame, exchange.seen.delivery, False))
 
     def _finish(self, exchange: Exchange, frame: bytes) -> None:
         if exchange.held_progress is not None:
@@ -438,15 +454,18 @@ class Engine:
         self._forget(exchange)
         batch = exchange.batch
         if batch is None:
-            self._outbox.append((frame, exchange.id))
+            self._outbox.append((frame, exchange.seen.delivery, True))
             return
         batch.frames.append(frame)
         batch.pending -= 1
-        self._flush_batch(batch, exchange.id)
+        self._flush_batch(batch)
 
     def _forget(self, exchange: Exchange) -> None:
         """A request of the peer is no longer under way."""
         del self.exchanges[exchange.id]
+        delivery = exchange.seen.delivery
+        if delivery is not None:
+            delivery.open -= 1
         name = exchange.method.name
         if name in self._at_once:
             self._at_once[name] -= 1
@@ -458,9 +477,10 @@ class Engine:
             # A text that is no JSON cost its progress; the answer goes out all the same.
             exchange.held_progress = None
 
-    def _flush_batch(self, batch: BatchReply, about: RequestId | None) -> None:
+    def _flush_batch(self, batch: BatchReply) -> None:
         if batch.pending == 0 and batch.frames:
-            self._outbox.append((b"[" + b",".join(batch.frames) + b"]", about))
+            frame = b"[" + b",".join(batch.frames) + b"]"
+            self._outbox.append((frame, batch.delivery, True))
             batch.frames = []
 
     # --- receiving ------------------------------------------------------------------------------------
@@ -472,7 +492,7 @@ class Engine:
         try:
             message = codec.decode(frame)
         except BadMessage as bad:
-            self._unreadable(bad, None)
+            self._unreadable(bad, seen, None)
         else:
             if isinstance(message, Batch):
                 self._batch(message, now, seen)
@@ -493,7 +513,7 @@ class Engine:
         if is_request:
             # A guess must not end a request that is under way.
             known = None if ident in self.exchanges else ident
-            self._reply_unreadable(known, InvalidRequest(detail), None)
+            self._reply_unreadable(known, InvalidRequest(detail), LOCAL, None)
         elif ident is not None and ident in self.calls:
             call = self.calls.pop(ident)
             self._abandon(call)
@@ -519,19 +539,19 @@ class Engine:
         elif size > self.limits.max_batch:
             detail = f"a batch of {size} messages is over the limit of {self.limits.max_batch}"
         else:
-            reply = BatchReply()
+            reply = BatchReply(seen.delivery)
             # Held until every member was looked at, so that no part leaves before the rest.
             reply.pending = 1
             for member in batch.members:
                 if isinstance(member, BadMessage):
-                    self._unreadable(member, reply)
+                    self._unreadable(member, seen, reply)
                 else:
                     self._message(member, now, seen, reply)
             reply.pending -= 1
-            self._flush_batch(reply, None)
+            self._flush_batch(reply)
             return
         self._events.append(Fault(FaultKind.BAD_BATCH, detail))
-        self._reply_unreadable(None, InvalidRequest(detail), None)
+        self._reply_unreadable(None, InvalidRequest(detail), seen, None)
 
     def _takes_batches(self) -> bool:
         if self.state is State.IDLE:
@@ -545,23 +565,25 @@ class Engine:
         name = message.method
         method = self._may_be_asked.get(name)
         if method is None or name not in self._receives:
-            self._refuse_request(message, batch)
+            self._refuse_request(message, seen, batch)
             return
         dialect = self.dialect
         if message.id in self.exchanges:
             detail = f"the id {_short(message.id)} belongs to a request that is under way"
-            self._refused(FaultKind.REUSED_ID, message, InvalidRequest(detail), batch)
+            self._refused(FaultKind.REUSED_ID, message, InvalidRequest(detail), seen, batch)
             return
         excess = self._excess(name, now)
         if excess is not None:
-            self._refused(FaultKind.TOO_MANY, message, RequestError(excess, code=-32000), batch)
+            self._refused(
+                FaultKind.TOO_MANY, message, RequestError(excess, code=-32000), seen, batch
+            )
             return
         raw = message.params
         try:
             params = dialect.lift(method.params, _NO_PARAMS if raw is ABSENT else raw)
         except (msgspec.ValidationError, ValueError) as fault:
             error = InvalidParams(f"{name}: {_plain(str(fault))}")
-            self._refused(FaultKind.BAD_PARAMS, message, error, batch)
+            self._refused(FaultKind.BAD_PARAMS, message, error, seen, batch)
             return
         meta = params.meta  # type: ignore[attr-defined]
         token = None
@@ -572,11 +594,13 @@ class Engine:
                     "the progress token must be an integer, or a string of at most "
                     f"{codec.MAX_ID_CHARS} characters"
                 )
-                self._refused(FaultKind.BAD_PARAMS, message, error, batch)
+                self._refused(FaultKind.BAD_PARAMS, message, error, seen, batch)
                 return
         deadline = now + self.limits.exchange_timeout_s
         exchange = Exchange(message.id, method, dialect, token, seen, deadline, batch)
         self.exchanges[message.id] = exchange
+        if seen.delivery is not None:
+            seen.delivery.open += 1
         if name in self._at_once:
             self._at_once[name] += 1
         if batch is not None:
@@ -609,34 +633,39 @@ class Engine:
             return f"{name} is limited to {rate.per_s:g} a second; slow down"
         return None
 
-    def _refuse_request(self, message: Request, batch: BatchReply | None) -> None:
+    def _refuse_request(self, message: Request, seen: Seen, batch: BatchReply | None) -> None:
         """Say why a request cannot be taken: no such method, or not now."""
         name = message.method
         known = self.dialect.method(name, self.side.other)
         if known is None:
             detail = f"unknown method {name[:128]!r}"
-            self._refused(FaultKind.UNKNOWN_METHOD, message, MethodNotFound(detail), batch)
+            self._refused(FaultKind.UNKNOWN_METHOD, message, MethodNotFound(detail), seen, batch)
         elif not known.is_request:
             detail = f"{name} is a notification and takes no id"
-            self._refused(FaultKind.UNKNOWN_METHOD, message, MethodNotFound(detail), batch)
+            self._refused(FaultKind.UNKNOWN_METHOD, message, MethodNotFound(detail), seen, batch)
         elif name in self._receives:
             detail = f"{name} was not negotiated: no such capability is declared here"
-            self._refused(FaultKind.NOT_NEGOTIATED, message, MethodNotFound(detail), batch)
+            self._refused(FaultKind.NOT_NEGOTIATED, message, MethodNotFound(detail), seen, batch)
         else:
             if name == "initialize":
                 detail = "the connection is open already; initialize comes once"
             else:
                 detail = f"{name} came before the connection was initialized; only ping may"
-            self._refused(FaultKind.WRONG_TIME, message, InvalidRequest(detail), batch)
+            self._refused(FaultKind.WRONG_TIME, message, InvalidRequest(detail), seen, batch)
 
     def _refused(
-        self, kind: FaultKind, message: Request, error: RequestError, batch: BatchReply | None
+        self,
+        kind: FaultKind,
+        message: Request,
+        error: RequestError,
+        seen: Seen,
+        batch: BatchReply | None,
     ) -> None:
         self._events.append(Fault(kind, error.message))
         self.answers += 1
         frame = codec.failure(message.id, self.dialect.error(error))
         if batch is None:
-            self._outbox.append((frame, message.id))
+            self._outbox.append((frame, seen.delivery, True))
         else:
             batch.frames.append(frame)
 
@@ -646,6 +675,7 @@ class Engine:
             return
         self._move(Move.HELLO)
         self.dialect = negotiate(params.protocol_version, self.dialects)
+        self.has_agreed = True
         exchange.dialect = self.dialect
         self.peer = params.client_info
         self.peer_capabilities = params.capabilities
@@ -690,10 +720,11 @@ class Engine:
             self._lose(call, PeerError(text))
             return
         self.dialect = chosen
+        self.has_agreed = True
         self.peer = result.server_info
         self.peer_capabilities = result.capabilities
         self.instructions = result.instructions
-        self._outbox.append((codec.notification("notifications/initialized", b""), None))
+        self._outbox.append((codec.notification("notifications/initialized", b""), None, False))
         self._move(Move.WELCOME)
         self._set_vocabulary()
         self._events.append(
@@ -802,12 +833,21 @@ class Engine:
         self._forget(exchange)
         if exchange.batch is not None:
             exchange.batch.pending -= 1
-            self._flush_batch(exchange.batch, exchange.id)
+            self._flush_batch(exchange.batch)
         self._events.append(CancelArrived(exchange, params.reason))
+
+    def lose(self, ident: RequestId, error: LinkError) -> list[Event]:
+        """The link could not carry one request of ours; the connection goes on without it."""
+        call = self.calls.pop(ident, None)
+        if call is not None:
+            self._abandon(call)
+            self._lose(call, error)
+        events, self._events = self._events, []
+        return events
 
     # faults
 
-    def _unreadable(self, bad: BadMessage, batch: BatchReply | None) -> None:
+    def _unreadable(self, bad: BadMessage, seen: Seen, batch: BatchReply | None) -> None:
         self._events.append(Fault(FaultKind.UNREADABLE, bad.reason, bad.sample))
         if bad.is_answer:
             call = None if bad.id is None else self.calls.pop(bad.id, None)
@@ -816,10 +856,10 @@ class Engine:
                 self._lose(call, PeerError(detail))
             return
         error = ParseError(bad.reason) if bad.kind == "parse" else InvalidRequest(bad.reason)
-        self._reply_unreadable(bad.id, error, batch)
+        self._reply_unreadable(bad.id, error, seen, batch)
 
     def _reply_unreadable(
-        self, ident: RequestId | None, error: RequestError, batch: BatchReply | None
+        self, ident: RequestId | None, error: RequestError, seen: Seen, batch: BatchReply | None
     ) -> None:
         if self.side is Side.CLIENT and ident is None and batch is None:
             # What a child prints by mistake is no request and wants no answer.
@@ -828,7 +868,7 @@ class Engine:
         body = ErrorBody(error.code, error.message)
         frame = codec.failure(ident, body, null_id=self.dialect.facts.sends_null_id)
         if batch is None:
-            self._outbox.append((frame, ident))
+            self._outbox.append((frame, seen.delivery, True))
         else:
             batch.frames.append(frame)
 

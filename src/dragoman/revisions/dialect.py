@@ -9,7 +9,6 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,28 +18,15 @@ from dragoman.jsonrpc.codec import encode_value
 from dragoman.jsonrpc.message import ErrorBody
 from dragoman.model.base import Record
 from dragoman.model.methods import CATALOGUE, Method, Side
+from dragoman.revisions.facts import Facts
 
-__all__ = ["Ask", "Dialect", "Facts", "Loss", "Opening", "Substitute"]
+__all__ = ["Dialect", "Loss", "Substitute"]
 
 R = TypeVar("R", bound=Record)
 
 Report = Callable[["Loss"], None]
 Substitute = Callable[[Any, "Dialect", Report], Any]
 """Turns a record that this revision lacks into one it has; raises CannotLower if there is none."""
-
-
-class Opening(Enum):
-    """How a connection begins."""
-
-    HANDSHAKE = "initialize, then notifications/initialized"
-    NONE = "each request carries who asks and in which revision"
-
-
-class Ask(Enum):
-    """How a server asks its client for something."""
-
-    DIRECT = "a request of its own"
-    ROUNDS = "a result that names the input it needs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,38 +42,6 @@ class Loss:
 
     def __str__(self) -> str:
         return f"{self.record}.{self.member}: {self.instead}"
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """Named answers about a revision, for the few readers outside of this folder."""
-
-    opening: Opening = Opening.HANDSHAKE
-    ask: Ask = Ask.DIRECT
-    takes_batches: bool = True
-    """A JSON array of messages is understood."""
-    sends_null_id: bool = True
-    """An error answer to an unreadable request has `id: null`; else it has no id."""
-    resource_not_found: int = -32002
-    """The number of the error for a resource that does not exist."""
-    completion_is_declared: bool = False
-    """completion/complete needs the `completions` capability."""
-    log_level_per_request: bool = False
-    """The log level comes with each request instead of logging/setLevel."""
-    has_structured_output: bool = False
-    """Tool results have `structuredContent`."""
-    has_elicitation: bool = False
-    """Servers can ask the user a form."""
-    has_url_elicitation: bool = False
-    """Servers can send the user to a URL."""
-    has_sampling_tools: bool = False
-    """Sampling requests can carry tools, and messages several blocks."""
-    has_rich_enums: bool = False
-    """Forms know titled and multiple choice."""
-    argument_faults_are_results: bool = False
-    """Arguments that miss a tool's schema are a result with isError, for the model to read."""
-    progress_has_message: bool = False
-    """Progress notifications carry a text."""
 
 
 _DEFAULT_FACTS = Facts()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dragoman.errors import Misconfigured
-from dragoman.revisions.dialect import Dialect, Opening
+from dragoman.revisions.dialect import Dialect
+from dragoman.revisions.facts import Opening
 from dragoman.revisions.v2024_11_05 import V2024_11_05
 from dragoman.revisions.v2025_03_26 import V2025_03_26
 from dragoman.revisions.v2025_06_18 import V2025_06_18

@@ -20,7 +20,8 @@ from dragoman.revisions.degrade import (
     schemas_as_objects,
     structured_as_text,
 )
-from dragoman.revisions.dialect import Dialect, Facts
+from dragoman.revisions.dialect import Dialect
+from dragoman.revisions.facts import Facts
 from dragoman.revisions.fields import MEMBERS
 
 __all__ = ["V2024_11_05", "members_at"]

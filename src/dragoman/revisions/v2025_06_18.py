@@ -31,6 +31,8 @@ V2025_06_18 = V2025_03_26.evolve(
         # changelog: "Add support for structured tool output"
         "has_structured_output": True,
         "has_elicitation": True,
+        # basic/transports#protocol-version-header
+        "has_version_header": True,
     },
     substitutes={
         # changelog: "Add support for resource links in tool call results"

@@ -32,6 +32,8 @@ V2025_11_25 = V2025_06_18.evolve(
         "has_rich_enums": True,
         # changelog: input validation errors are tool execution errors
         "argument_faults_are_results": True,
+        # changelog: "Support polling SSE streams", basic/transports#sending-messages-to-the-server
+        "primes_streams": True,
     },
     substitutes={
         # changelog: "Support for URL mode elicitation requests", and a capability for each mode

@@ -19,7 +19,7 @@ from dragoman.model.resources import (
     ReadResourceResult,
 )
 from dragoman.model.tools import CallToolResult, ListToolsResult, Tool
-from dragoman.revisions.dialect import Ask, Opening
+from dragoman.revisions.facts import Ask, Opening
 from dragoman.revisions.v2024_11_05 import members_at
 from dragoman.revisions.v2025_11_25 import V2025_11_25
 
@@ -63,6 +63,8 @@ V2026_07_28 = V2025_11_25.evolve(
         # server/resources#error-handling
         "resource_not_found": -32602,
         "log_level_per_request": True,
+        # changelog: streams can no longer be resumed
+        "primes_streams": False,
     },
     substitutes={
         # server/tools: structured content and output schemas may be any JSON

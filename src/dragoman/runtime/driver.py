@@ -28,7 +28,7 @@ from dragoman.errors import (
     RequestError,
     WrongState,
 )
-from dragoman.jsonrpc.frame import Noise, Seen
+from dragoman.jsonrpc.frame import Delivery, Noise, Seen
 from dragoman.model.base import NoParams, Record
 from dragoman.model.methods import Side
 from dragoman.model.progress import ProgressParams
@@ -135,6 +135,7 @@ class _Waiter:
 class Driver:
     """Runs one connection until its link closes.
 
+    `on_trouble` hears when the link cannot reach its peer (an error) and when it can again (None).
     `closed` is a future that ends with the link: None, or the LinkError that ended it. `faults` is
     where the handler has the peer's faults written down.
     """
@@ -153,6 +154,7 @@ class Driver:
         self.handler = handler
         self.clock: Clock = clock or LoopClock()
         self.tap = tap
+        self.on_trouble: Callable[[LinkError | None], None] | None = None
         self.faults = FaultLog(engine.side, self.clock)
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[LinkError | None] = self._loop.create_future()
@@ -172,6 +174,8 @@ class Driver:
         self._lost: LinkError | None = None
         self._finishing: asyncio.Task[None] | None = None
         self._is_closing = False
+        # Until the link was told the revision.
+        self._is_new = True
 
     def start(self) -> None:
         """Begin to receive."""
@@ -189,6 +193,10 @@ class Driver:
             events = receive(frame, now=now, seen=seen)
             if events:
                 self._dispatch(events)
+        if self._is_new and self.engine.has_agreed:
+            self._is_new = False
+            dialect = self.engine.dialect
+            self.link.agreed(dialect.wire, dialect.facts)
         if self._queue and not self._checking and not self._is_clogged:
             self._lend_hand()
         self.flush()
@@ -210,6 +218,25 @@ class Driver:
             self._finishing = self._loop.create_task(self._finish())
         else:
             self._end(error)
+
+    def is_awaited(self, ident: int | str) -> bool:
+        """Whether our request with this id still waits for its outcome."""
+        return ident in self.engine.calls
+
+    def request_lost(self, ident: int | str, error: LinkError) -> None:
+        """The link could not carry one of our requests."""
+        self._dispatch(self.engine.lose(ident, error))
+        self.flush()
+
+    def link_troubled(self, error: LinkError | None) -> None:
+        """The link lost its peer, or found it again: told to whoever asked by `on_trouble`."""
+        if error is not None:
+            log.info("the peer cannot be reached: %s", error)
+        if self.on_trouble is not None:
+            try:
+                self.on_trouble(error)
+            except Exception:
+                log.exception("whoever minds the connection failed")
 
     async def _finish(self) -> None:
         """Let the handlers end. What they ask of the client now fails at once."""
@@ -272,10 +299,10 @@ class Driver:
         out = engine.take()
         if out:
             try:
-                for frame, about in out:
+                for frame, about, is_answer in out:
                     if self.tap is not None:
                         self._show("sent", frame)
-                    link.send(frame, about)
+                    link.send(frame, about, is_answer)
             except LinkClosed:
                 # `link_closed` follows, or has come; what is under way fails there.
                 return
@@ -323,8 +350,11 @@ class Driver:
         timeout_s: float | None = None,
         total_s: float | None = None,
         on_progress: Callable[[ProgressParams], None] | None = None,
+        about: Delivery | None = None,
     ) -> Record:
         """Ask the peer and wait for the answer. Cancelling the wait cancels the request.
+
+        `about` is the delivery of the peer whose handling makes us ask.
 
         Raises:
             RemoteFailure: the peer answered with an error.
@@ -341,6 +371,7 @@ class Driver:
             timeout_s=timeout_s,
             total_s=total_s,
             wants_progress=on_progress is not None,
+            about=about,
         )
         return await self._wait(call, on_progress)
 
@@ -369,7 +400,7 @@ class Driver:
                 self.flush()
             raise
 
-    def notify(self, method: str, params: Record, *, about: int | str | None = None) -> None:
+    def notify(self, method: str, params: Record, *, about: Delivery | None = None) -> None:
         """Tell the peer. Raises as `Engine.notify` does."""
         self.engine.notify(method, params, about=about)
         self.flush()
@@ -492,6 +523,11 @@ class Driver:
         task = self._running.get(exchange)
         if task is not None:
             task.cancel()
+        delivery = exchange.seen.delivery
+        if delivery is not None and not delivery.open and isinstance(event, CancelArrived):
+            # First what is on its way for it already.
+            self.flush()
+            self.link.settle(delivery)
 
     def _note(self, events: Sequence[Event]) -> None:
         for event in events:

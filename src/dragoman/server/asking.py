@@ -49,7 +49,10 @@ class DirectAsk:
     ) -> R:
         """Ask, and wait for the answer."""
         try:
-            return cast(R, await self._driver.request(method, params, timeout_s=timeout_s))
+            about = self._exchange.seen.delivery
+            return cast(
+                R, await self._driver.request(method, params, timeout_s=timeout_s, about=about)
+            )
         except RemoteFailure as failure:
             raise AskRefused(
                 failure.code, failure.message, failure.data, method=failure.method

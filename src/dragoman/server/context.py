@@ -156,7 +156,7 @@ class Context:
         params = LogMessageParams(level=level, data=data, logger=logger or self.server.name)
         filtered = self.server.filter_log(params)
         if filtered is not None:
-            driver.engine.log(filtered, now=driver.clock.now(), about=self._exchange.id)
+            driver.engine.log(filtered, now=driver.clock.now(), about=self._exchange.seen.delivery)
             await self._sent()
 
     async def debug(self, data: Any, *, logger: str | None = None) -> None:

@@ -41,7 +41,7 @@ class LinkedEngines:
     def collect(self) -> None:
         """Put what both sides want to send on its way, and note the events they caused."""
         for side, engine in self.engines.items():
-            for frame, _ in engine.take():
+            for frame, _, _ in engine.take():
                 self.sent[side].append(frame)
                 self.inbox[side.other].append(frame)
             self.events[side].extend(engine.drain_events())

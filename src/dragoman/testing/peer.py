@@ -32,7 +32,8 @@ class ScriptedPeer:
     """The far end of a link, as a script: it checks nothing and knows no protocol.
 
     Messages are plain JSON objects. What comes in waits, in order, until `receive` takes it;
-    `closed` is set when the link ends, and `error` then says how.
+    `closed` is set when the link ends, and `error` then says how. `lost` holds the requests that
+    the link could not carry, `troubles` what it said about the way to its peer.
 
         peer = ScriptedPeer(link)
         await peer.welcome({"tools": {}})
@@ -45,6 +46,8 @@ class ScriptedPeer:
         self.closed = asyncio.Event()
         self.error: LinkError | None = None
         self.noises: list[Noise] = []
+        self.lost: dict[int | str, LinkError] = {}
+        self.troubles: list[LinkError | None] = []
         self._waiting: deque[Any] = deque()
         self._news = asyncio.Event()
         link.start(self)
@@ -64,6 +67,20 @@ class ScriptedPeer:
         """Note the end."""
         self.error = error
         self.closed.set()
+        self._news.set()
+
+    def is_awaited(self, ident: int | str) -> bool:
+        """A script waits for whatever comes."""
+        return ident not in self.lost
+
+    def request_lost(self, ident: int | str, error: LinkError) -> None:
+        """Keep it in `lost`."""
+        self.lost[ident] = error
+        self._news.set()
+
+    def link_troubled(self, error: LinkError | None) -> None:
+        """Keep it in `troubles`."""
+        self.troubles.append(error)
         self._news.set()
 
     # --- listening ----------------------------------------------------------------------------------

@@ -10,9 +10,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from dragoman.errors import LinkError
-from dragoman.jsonrpc.frame import Noise, Seen
+from dragoman.jsonrpc.frame import Delivery, Noise, Seen
+from dragoman.revisions.facts import Facts
 
-__all__ = ["Connector", "Link", "Receiver"]
+__all__ = ["About", "Connector", "Link", "Receiver"]
+
+About = Delivery | int | str | None
+"""What a frame is about: on a server the delivery that it answers or belongs to, on a client the
+id of the request that it is, or that it cancels. None for what belongs to no request."""
 
 
 class Receiver(Protocol):
@@ -27,6 +32,17 @@ class Receiver(Protocol):
     def link_closed(self, error: LinkError | None) -> None:
         """The link is over; called exactly once, last. `error` is None after an orderly end."""
 
+    # Only links that carry each request by itself have a use for the rest.
+
+    def is_awaited(self, ident: int | str) -> bool:
+        """Whether our request with this id still waits for its outcome."""
+
+    def request_lost(self, ident: int | str, error: LinkError) -> None:
+        """This one request failed; `error.sent` says whether it may have run. The link goes on."""
+
+    def link_troubled(self, error: LinkError | None) -> None:
+        """The peer cannot be reached now, and the link goes on trying; None once it can again."""
+
 
 class Link(Protocol):
     """One open connection that moves whole frames both ways."""
@@ -34,11 +50,12 @@ class Link(Protocol):
     def start(self, receiver: Receiver) -> None:
         """Begin to deliver; frames that came earlier are delivered first. Called once."""
 
-    def send(self, frame: bytes, about: int | str | None = None) -> None:
+    def send(self, frame: bytes, about: About = None, is_answer: bool = False) -> None:
         """Queue one frame; returns at once.
 
-        `about` is the id of the request this frame answers or belongs to, for transports that
-        must choose a stream. Frames queued in one turn of the loop leave in one write.
+        `about` and `is_answer` are for links that must choose a stream: what the frame is about,
+        and whether it is a response or a batch of them. Frames queued in one turn of the loop
+        leave in one write.
 
         Raises:
             LinkClosed: the link is over (`sent` is False).
@@ -56,6 +73,12 @@ class Link(Protocol):
 
     def resume_reading(self) -> None:
         """Deliver again."""
+
+    def agreed(self, wire: str, facts: Facts) -> None:
+        """The two sides have agreed on a revision; told once, before the next frame is sent."""
+
+    def settle(self, delivery: Delivery) -> None:
+        """No answer will come for a delivery: all that it asked was cancelled."""
 
     async def aclose(self) -> None:
         """End the link and everything it owns; may be called again and may be cancelled."""

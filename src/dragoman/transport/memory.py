@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 
 from dragoman.errors import LinkClosed, WrongState
-from dragoman.jsonrpc.frame import LOCAL, Noise
-from dragoman.transport.base import Receiver
+from dragoman.jsonrpc.frame import LOCAL, Delivery, Noise
+from dragoman.revisions.facts import Facts
+from dragoman.transport.base import About, Receiver
 
 # The same figures as for pipes, so that what holds in memory holds there.
 from dragoman.transport.stdio.limits import (
@@ -86,7 +87,7 @@ class MemoryLink:
         self._receiver = receiver
         self._schedule()
 
-    def send(self, frame: bytes, about: int | str | None = None) -> None:
+    def send(self, frame: bytes, about: About = None, is_answer: bool = False) -> None:
         """Queue one frame for the other end.
 
         Raises:
@@ -130,6 +131,12 @@ class MemoryLink:
         if self._paused:
             self._paused = False
             self._schedule()
+
+    def agreed(self, wire: str, facts: Facts) -> None:
+        """Nothing here depends on the revision."""
+
+    def settle(self, delivery: Delivery) -> None:
+        """Nothing is kept for an answer here."""
 
     async def aclose(self) -> None:
         """End the link: the other end gets what was sent before, then its `link_closed`."""

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 from dragoman.errors import LinkClosed, LinkError, WrongState
-from dragoman.jsonrpc.frame import LOCAL
-from dragoman.transport.base import Receiver
+from dragoman.jsonrpc.frame import LOCAL, Delivery
+from dragoman.revisions.facts import Facts
+from dragoman.transport.base import About, Receiver
 from dragoman.transport.stdio.framing import FrameSplitter
 from dragoman.transport.stdio.limits import END_WAIT_S, FLUSH_WAIT_S, MAX_FRAME_BYTES
 from dragoman.transport.stdio.pipes import open_reader, open_writer
@@ -47,7 +48,7 @@ class PipeLink:
         if not self._is_paused:
             self._reader.resume()
 
-    def send(self, frame: bytes, about: int | str | None = None) -> None:
+    def send(self, frame: bytes, about: About = None, is_answer: bool = False) -> None:
         """Queue one frame; see `Link.send`.
 
         Raises:
@@ -77,6 +78,12 @@ class PipeLink:
             self._is_paused = False
             if self._receiver is not None:
                 self._reader.resume()
+
+    def agreed(self, wire: str, facts: Facts) -> None:
+        """Nothing here depends on the revision."""
+
+    def settle(self, delivery: Delivery) -> None:
+        """Nothing is kept for an answer here."""
 
     async def aclose(self) -> None:
         """Write what is queued, for at most `FLUSH_WAIT_S`, and close both descriptors."""
