@@ -23,7 +23,9 @@ The first split is by whose fault it is, because that decides what the caller do
     │   ├── LinkClosed
     │   ├── ClientLost            the client went before it answered what a handler asked
     │   ├── CannotStart           a child that could not be started at all
-    │   └── ChildExited           a child that ended; exit code and the end of its stderr
+    │   ├── ChildExited           a child that ended; exit code and the end of its stderr
+    │   ├── HttpError             an exchange over HTTP failed; status, Retry-After, body
+    │   └── SessionLost           the server no longer knows our session -> a new handshake
     ├── DeadlineExceeded        no answer in time (also a TimeoutError)
     ├── Refused                 policy or a person said no -> tell the model
     └── LimitExceeded           a stated ceiling was met -> tell whoever met it
@@ -48,6 +50,7 @@ __all__ = [
     "ClientLost",
     "DeadlineExceeded",
     "DragomanError",
+    "HttpError",
     "InternalError",
     "InvalidArguments",
     "InvalidParams",
@@ -66,6 +69,7 @@ __all__ = [
     "RemoteFailure",
     "RequestError",
     "ResourceNotFound",
+    "SessionLost",
     "ToolError",
     "UrlElicitationRequired",
     "WrongState",
@@ -389,6 +393,42 @@ class ChildExited(LinkError):
         tail = stderr_tail.strip()
         text += f"; its stderr ends:\n{tail}" if tail else "; it wrote nothing to stderr"
         super().__init__(text, sent=sent)
+
+
+class HttpError(LinkError):
+    """An exchange over HTTP failed.
+
+    `.status` is the status code, or None when no response came; `.retry_after_s` how long the
+    other side asked us to wait; `.url` the address, without credentials and without its query;
+    `.body` the first 1 KiB of what came, as printable text.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        sent: bool | None,
+        url: str,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        body: str = "",
+        hint: str | None = None,
+    ) -> None:
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.url = url
+        self.body = body
+        super().__init__(message, sent=sent, hint=hint)
+
+
+class SessionLost(LinkError):
+    """The server no longer knows the session: it ended it, or was started anew.
+
+    What was asked did not run; a new handshake opens a new session.
+    """
+
+    def __init__(self, message: str = "the server no longer knows our session") -> None:
+        super().__init__(message, sent=False)
 
 
 class DeadlineExceeded(DragomanError, TimeoutError):
