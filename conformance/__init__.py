@@ -1,0 +1,1 @@
+"""dragoman held against the official conformance suite; see conformance/README.md."""
