@@ -1,8 +1,8 @@
 """The everything client in FastMCP 4; see interop/README.md.
 
-    python fastmcp_client.py [--mode auto|legacy] COMMAND ARGUMENT...
+    python fastmcp_client.py [--mode auto|legacy] COMMAND ARGUMENT... | sse URL | streamable URL
 
-Starts the server, uses every shared feature and prints one JSON document of what it saw. The modes are
+Starts the server or goes to it, uses every shared feature and prints one JSON document of what it saw. The modes are
 those of mcp2_client.py.
 """
 
@@ -14,7 +14,7 @@ from importlib.metadata import version
 import mcp_types as types
 from fastmcp import Client
 from fastmcp.client.messages import MessageHandler
-from fastmcp.client.transports import StdioTransport
+from fastmcp.client.transports import SSETransport, StdioTransport, StreamableHttpTransport
 from mcp2_client import (
     SAMPLING,
     cancel,
@@ -93,12 +93,21 @@ async def settle(client, condition):
         await asyncio.sleep(0.01)
 
 
+def opened(command):
+    """The link to the server."""
+    if command[0] == "sse":
+        return SSETransport(command[1])
+    if command[0] == "streamable":
+        return StreamableHttpTransport(command[1])
+    return StdioTransport(command[0], command[1:], keep_alive=False)
+
+
 async def main(command):
     mode = "auto"
     if command[0] == "--mode":
         mode, command = command[1], command[2:]
     client = Client(
-        StdioTransport(command[0], command[1:], keep_alive=False),
+        opened(command),
         mode=mode,
         sampling_handler=on_sampling,
         sampling_capabilities=SAMPLING,
@@ -137,7 +146,8 @@ async def main(command):
             seen["many"].append([number, text_of(await call("add", a=number, b=number))])
 
         await asyncio.gather(*map(add, range(32)))
-        large = "é" * 500_000
+        # Over HTTP the client takes no event of more than 1 MiB, and has no setting for it.
+        large = "é" * (80_000 if command[0] in ("sse", "streamable") else 500_000)
         seen["large"] = text_of(await call("echo", text=large)) == large
         seen["media"] = await call("media")
         seen["show_meta"] = tool_result(
@@ -199,6 +209,8 @@ async def main(command):
         grown = await client.list_resources()
         seen["resourcesAfterGrow"] = sorted(str(entry.uri) for entry in grown)
         seen["promptsAfterGrow"] = sorted(prompt.name for prompt in await client.list_prompts())
+        if "cut" in seen["tools"]:
+            seen["cut"] = await call("cut")
         seen["cancel"] = await cancel(raw)
         await settle(client, lambda: len(seen["logs"]) >= 5 and len(seen["progress"]) >= 3)
     json.dump(seen, sys.stdout, ensure_ascii=True, indent=1)

@@ -1,14 +1,19 @@
-"""The everything server in FastMCP 4; see interop/README.md."""
+"""The everything server in FastMCP 4; see interop/README.md.
+
+python fastmcp_server.py [sse|streamable PORT]
+"""
 
 import json
 import logging
 
 import anyio
 import mcp_types as types
+import uvicorn
 from fastmcp import Context, FastMCP
 from fastmcp.exceptions import ToolError
 from fastmcp.utilities.types import Image
 from pydantic import BaseModel
+from remote import HOST, RETRY_MS, event_store, wanted
 
 logging.disable(logging.WARNING)
 
@@ -251,5 +256,19 @@ low = app._mcp_server
 low.add_request_handler("resources/subscribe", types.SubscribeRequestParams, subscribe)
 low.add_request_handler("resources/unsubscribe", types.UnsubscribeRequestParams, unsubscribe)
 
+if wanted() and wanted()[0] == "streamable":
+
+    @app.tool(description="Close the stream of this request, then answer.")
+    async def cut(ctx: Context) -> str:
+        await ctx.close_sse_stream()
+        return "resumed"
+
+
 if __name__ == "__main__":
-    app.run(transport="stdio", show_banner=False)
+    if wanted() is None:
+        app.run(transport="stdio", show_banner=False)
+    elif wanted()[0] == "sse":
+        app.run(transport="sse", host=HOST, port=wanted()[1], path="/sse", show_banner=False)
+    else:
+        web = app.http_app("/mcp", event_store=event_store(), retry_interval=RETRY_MS)
+        uvicorn.run(web, host=HOST, port=wanted()[1], log_level="warning")

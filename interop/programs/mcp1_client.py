@@ -1,8 +1,8 @@
 """The everything client in the first line of the Python SDK (mcp 1.x); see interop/README.md.
 
-    python mcp1_client.py [--skip-cancel] COMMAND ARGUMENT...
+    python mcp1_client.py [--skip-cancel] COMMAND ARGUMENT... | sse URL | streamable URL
 
-Starts the server, uses every shared feature and prints one JSON document of what it saw.
+Starts the server or goes to it, uses every shared feature and prints one JSON document of what it saw.
 ``--skip-cancel`` is for servers of mcp 1.6 and 1.9, which crash after a request is cancelled.
 """
 
@@ -14,6 +14,7 @@ from importlib.metadata import version
 import anyio
 import mcp.types as types
 from mcp import ClientSession, StdioServerParameters
+from mcp.client.sse import sse_client
 from mcp.client.stdio import stdio_client
 from mcp.shared.exceptions import McpError
 from pydantic import AnyUrl
@@ -211,6 +212,19 @@ async def settle(session, condition):
         await anyio.sleep(0.01)
 
 
+def opened(command):
+    """The link to the server: its streams, and over Streamable HTTP what knows the session's id."""
+    if command[0] == "sse":
+        return sse_client(command[1])
+    if command[0] == "streamable":
+        # 1.6 has no such module.
+        from mcp.client import streamable_http
+
+        connect = getattr(streamable_http, "streamable_http_client", None)
+        return (connect or streamable_http.streamablehttp_client)(command[1])
+    return stdio_client(StdioServerParameters(command=command[0], args=command[1:]))
+
+
 async def main(command):
     skip_cancel = command[0] == "--skip-cancel"
     command = command[skip_cancel:]
@@ -225,13 +239,18 @@ async def main(command):
     if "sampling_capabilities" in inspect.signature(ClientSession).parameters:
         tools = types.SamplingToolsCapability()
         options["sampling_capabilities"] = types.SamplingCapability(tools=tools)
-    server = StdioServerParameters(command=command[0], args=command[1:])
-    async with stdio_client(server) as streams, ClientSession(*streams, **options) as session:
-        opened = await session.initialize()
-        seen["protocolVersion"] = str(opened.protocolVersion)
-        seen["serverInfo"] = plain(opened.serverInfo)
-        seen["capabilities"] = plain(opened.capabilities)
-        seen["instructions"] = opened.instructions
+    async with (
+        opened(command) as (reader, writer, *more),
+        ClientSession(reader, writer, **options) as session,
+    ):
+        server = await session.initialize()
+        seen["protocolVersion"] = str(server.protocolVersion)
+        seen["serverInfo"] = plain(server.serverInfo)
+        seen["capabilities"] = plain(server.capabilities)
+        seen["instructions"] = server.instructions
+        if more:
+            (get_session_id,) = more
+            seen["sessionId"] = get_session_id()
         tools = await every_page(session, "tools")
         seen["tools"] = {tool.name: plain(tool) for tool in tools}
 
@@ -321,6 +340,8 @@ async def main(command):
         seen["resourcesAfterGrow"] = sorted(str(entry.uri) for entry in grown)
         grown = await every_page(session, "prompts")
         seen["promptsAfterGrow"] = sorted(prompt.name for prompt in grown)
+        if "cut" in seen["tools"]:
+            seen["cut"] = await call("cut")
         if not skip_cancel:
             seen["cancel"] = await cancel(session)
         await settle(session, lambda: len(seen["logs"]) >= 5 and len(seen["progress"]) >= 3)

@@ -1,8 +1,11 @@
 """The everything server in the first line of the Python SDK (mcp 1.x); see interop/README.md.
 
 One file serves 1.6 to 1.29: what a version lacks (elicitation, output schemas) is left out.
+
+    python mcp1_server.py [sse|streamable PORT]
 """
 
+import inspect
 import json
 
 import anyio
@@ -13,6 +16,7 @@ from mcp.server.fastmcp.resources import TextResource
 from mcp.server.lowlevel import NotificationOptions
 from mcp.server.stdio import stdio_server
 from pydantic import BaseModel
+from remote import HOST, RETRY_MS, event_store, wanted
 
 LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
 PNG = bytes.fromhex(
@@ -27,6 +31,13 @@ app = FastMCP("mcp1-everything", instructions="Use the tools.", log_level="WARNI
 low = app._mcp_server
 state = {"level": "debug", "hanging": 0, "cancelled": 0}
 subscribed: set[str] = set()
+
+
+def about(ctx, method):
+    """What puts a message on the stream of the request it belongs to, where the version can."""
+    if "related_request_id" in inspect.signature(method).parameters:
+        return {"related_request_id": ctx.request_id}
+    return {}
 
 
 class Person(BaseModel):
@@ -60,7 +71,8 @@ async def slow(steps: int, ctx: Context) -> str:
     for step in range(1, steps + 1):
         if token is not None:
             # Sent on the session: 1.6 has no message in its helper, and none in its revision.
-            await ctx.session.send_progress_notification(token, step, steps)
+            send = ctx.session.send_progress_notification
+            await send(token, step, steps, **about(ctx, send))
     return f"done {steps}"
 
 
@@ -123,6 +135,7 @@ async def ask_model(prompt: str, ctx: Context) -> str:
         model_preferences=types.ModelPreferences(
             hints=[types.ModelHint(name="small")], speedPriority=0.9
         ),
+        **about(ctx, ctx.session.create_message),
     )
     return f"{answer.role}|{answer.model}|{answer.content.text}"
 
@@ -136,7 +149,8 @@ async def list_my_roots(ctx: Context) -> str:
 @app.tool(description="Log once at each level.")
 async def log_all_levels(ctx: Context) -> str:
     for level in LEVELS[LEVELS.index(state["level"]) :]:
-        await ctx.session.send_log_message(level, f"message at {level}", logger="interop")
+        send = ctx.session.send_log_message
+        await send(level, f"message at {level}", logger="interop", **about(ctx, send))
     return "logged"
 
 
@@ -200,7 +214,9 @@ if hasattr(Context, "elicit_url"):
     @app.tool(description="Send the client's user to a page.")
     async def elicit_url(url: str, ctx: Context) -> str:
         answer = await ctx.elicit_url("please sign in", url, "visit-1")
-        await ctx.session.send_elicit_complete("visit-1")
+        await ctx.session.send_elicit_complete(
+            "visit-1", **about(ctx, ctx.session.send_elicit_complete)
+        )
         return answer.action
 
     @app.tool(description="Ask the client's model to use a tool.")
@@ -213,6 +229,7 @@ if hasattr(Context, "elicit_url"):
             max_tokens=50,
             tools=[types.Tool(name="lookup", inputSchema={"type": "object"})],
             tool_choice=types.ToolChoice(mode="required"),
+            **about(ctx, ctx.session.create_message),
         )
         (block,) = answer.content_as_list
         return json.dumps([answer.stopReason, block.type, block.name, block.input])
@@ -263,7 +280,15 @@ async def unsubscribe(uri) -> None:
     subscribed.discard(str(uri))
 
 
-async def main() -> None:
+if hasattr(Context, "close_sse_stream") and wanted() and wanted()[0] == "streamable":
+
+    @app.tool(description="Close the stream of this request, then answer.")
+    async def cut(ctx: Context) -> str:
+        await ctx.close_sse_stream()
+        return "resumed"
+
+
+def main() -> None:
     options = low.create_initialization_options(NotificationOptions(True, True, True))
     # The SDK serves subscriptions but always declares that it does not.
     options.capabilities.resources.subscribe = True
@@ -274,9 +299,24 @@ async def main() -> None:
         # 1.9 completes but cannot say so; the capability came with its revision.
         declared = options.capabilities.model_dump(exclude_none=True)
         options.capabilities = types.ServerCapabilities(**declared, completions={})
+    if wanted() is None:
+        anyio.run(over_stdio, options)
+        return
+    transport, app.settings.port = wanted()
+    app.settings.host = HOST
+    # Both transports ask the server for the options of each session.
+    low.create_initialization_options = lambda *_, **__: options
+    if transport == "sse":
+        app.run("sse")
+    else:
+        app._event_store, app._retry_interval = event_store(), RETRY_MS
+        app.run("streamable-http")
+
+
+async def over_stdio(options) -> None:
     async with stdio_server() as (reader, writer):
         await low.run(reader, writer, options)
 
 
 if __name__ == "__main__":
-    anyio.run(main)
+    main()

@@ -1,8 +1,8 @@
 """The everything client in the second line of the Python SDK (mcp 2.x); see interop/README.md.
 
-    python mcp2_client.py [--mode auto|legacy] COMMAND ARGUMENT...
+    python mcp2_client.py [--mode auto|legacy] COMMAND ARGUMENT... | sse URL | streamable URL
 
-Starts the server, uses every shared feature and prints one JSON document of what it saw. ``auto`` is the
+Starts the server or goes to it, uses every shared feature and prints one JSON document of what it saw. ``auto`` is the
 default of the SDK: it asks ``server/discover`` first and shakes hands when that fails; ``legacy`` shakes
 hands at once.
 """
@@ -15,6 +15,8 @@ from importlib.metadata import version
 import anyio
 import mcp.types as types
 from mcp import Client, StdioServerParameters
+from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
 
 # What the newest revision dropped is what the handshake revisions are tested for.
@@ -160,13 +162,22 @@ async def settle(client, condition):
         await anyio.sleep(0.01)
 
 
+def opened(command):
+    """The link to the server."""
+    if command[0] == "sse":
+        return sse_client(command[1])
+    if command[0] == "streamable":
+        # The large text is over the default limit of an event.
+        return streamable_http_client(command[1], max_sse_event_size=None)
+    return StdioServerParameters(command=command[0], args=command[1:])
+
+
 async def main(command):
     mode = "auto"
     if command[0] == "--mode":
         mode, command = command[1], command[2:]
-    server = StdioServerParameters(command=command[0], args=command[1:])
     async with Client(
-        server,
+        opened(command),
         mode=mode,
         sampling_callback=on_sampling,
         sampling_capabilities=SAMPLING,
@@ -202,7 +213,8 @@ async def main(command):
         async with anyio.create_task_group() as tasks:
             for number in range(32):
                 tasks.start_soon(add, number)
-        large = "é" * 500_000
+        # Over SSE the client takes no event of more than 1 MiB, and has no setting for it.
+        large = "é" * (80_000 if command[0] == "sse" else 500_000)
         seen["large"] = text_of(await call("echo", text=large)) == large
         seen["media"] = await call("media")
         seen["show_meta"] = tool_result(
@@ -269,6 +281,8 @@ async def main(command):
         seen["resourcesAfterGrow"] = sorted(str(entry.uri) for entry in grown)
         grown = await every_page(client.list_prompts, "prompts")
         seen["promptsAfterGrow"] = sorted(prompt.name for prompt in grown)
+        if "cut" in seen["tools"]:
+            seen["cut"] = await call("cut")
         seen["cancel"] = await cancel(client)
         await settle(client, lambda: len(seen["logs"]) >= 5 and len(seen["progress"]) >= 3)
     json.dump(seen, sys.stdout, ensure_ascii=True, indent=1)

@@ -1,4 +1,7 @@
-"""The everything server in the second line of the Python SDK (mcp 2.x); see interop/README.md."""
+"""The everything server in the second line of the Python SDK (mcp 2.x); see interop/README.md.
+
+python mcp2_server.py [sse|streamable PORT]
+"""
 
 import json
 import warnings
@@ -13,6 +16,7 @@ from mcp.server.mcpserver.resources import TextResource
 from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPDeprecationWarning
 from pydantic import BaseModel
+from remote import HOST, RETRY_MS, event_store, wanted
 
 # What the newest revision dropped is what the handshake revisions are tested for.
 warnings.simplefilter("ignore", MCPDeprecationWarning)
@@ -259,11 +263,38 @@ low.add_request_handler("resources/subscribe", types.SubscribeRequestParams, sub
 low.add_request_handler("resources/unsubscribe", types.UnsubscribeRequestParams, unsubscribe)
 
 
-async def main() -> None:
+if wanted() and wanted()[0] == "streamable":
+
+    @app.tool(description="Close the stream of this request, then answer.")
+    async def cut(ctx: Context) -> str:
+        await ctx.close_sse_stream()
+        return "resumed"
+
+
+def main() -> None:
     options = low.create_initialization_options(NotificationOptions(True, True, True))
+    if wanted() is None:
+        anyio.run(over_stdio, options)
+        return
+    transport, port = wanted()
+    # Both transports ask the server for the options of each session.
+    low.create_initialization_options = lambda *_, **__: options
+    if transport == "sse":
+        app.run("sse", host=HOST, port=port)
+    else:
+        app.run(
+            "streamable-http",
+            host=HOST,
+            port=port,
+            event_store=event_store(),
+            retry_interval=RETRY_MS,
+        )
+
+
+async def over_stdio(options) -> None:
     async with stdio_server() as (reader, writer):
         await low.run(reader, writer, options)
 
 
 if __name__ == "__main__":
-    anyio.run(main)
+    main()

@@ -1,9 +1,11 @@
 // The everything client in the first line of the TypeScript SDK; see ts_client.mjs.
 //
-//     node ts1_client.mjs COMMAND ARGUMENT...
+//     node ts1_client.mjs COMMAND ARGUMENT... | sse URL | streamable URL
 
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { SSEClientTransport } from "@modelcontextprotocol/sdk/client/sse.js";
 import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import * as types from "@modelcontextprotocol/sdk/types.js";
 
 import { CAPABILITIES, options, run } from "./ts_client.mjs";
@@ -22,11 +24,13 @@ const SCHEMAS = {
 
 const { command } = options(process.argv.slice(2));
 const client = new Client({ name: "ts1-client", version: "1.32" }, { capabilities: CAPABILITIES });
-const transport = new StdioClientTransport({ command: command[0], args: command.slice(1) });
+const transport = linkTo(command);
 // The SDK tells the negotiated revision to the transport alone.
 let version;
+const tell = transport.setProtocolVersion?.bind(transport);
 transport.setProtocolVersion = (agreed) => {
   version = agreed;
+  tell?.(agreed);
 };
 
 await run({
@@ -34,7 +38,14 @@ await run({
   client,
   connect: () => client.connect(transport),
   version: () => version,
+  transport: () => transport,
   on: (method, handler) => client.setRequestHandler(SCHEMAS[method], handler),
   note: (method, handler) => client.setNotificationHandler(SCHEMAS[method], handler),
   call: (params, more) => client.callTool(params, types.CallToolResultSchema, more),
 });
+
+function linkTo([first, ...rest]) {
+  if (first === "sse") return new SSEClientTransport(new URL(rest[0]));
+  if (first === "streamable") return new StreamableHTTPClientTransport(new URL(rest[0]));
+  return new StdioClientTransport({ command: first, args: rest });
+}

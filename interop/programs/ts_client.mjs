@@ -20,7 +20,8 @@ export function options(argv) {
 /**
  * Use every shared feature and print one JSON document of what was seen.
  *
- * `line` holds: sdk; client, not yet connected; connect(); version(); on(method, handler) for requests;
+ * `line` holds: sdk; client, not yet connected; connect(); version(); transport(), once connected;
+ * on(method, handler) for requests;
  * note(method, handler) for notifications; call(params, options).
  */
 export async function run(line) {
@@ -87,6 +88,7 @@ export async function run(line) {
 
   await line.connect();
   seen.protocolVersion = line.version();
+  if (line.transport().sessionId) seen.sessionId = line.transport().sessionId;
   seen.serverInfo = client.getServerVersion();
   seen.capabilities = client.getServerCapabilities();
   seen.instructions = client.getInstructions();
@@ -201,6 +203,7 @@ export async function run(line) {
   const prompts = await pages((params) => client.listPrompts(params), "prompts");
   seen.promptsAfterGrow = prompts.map((prompt) => prompt.name).sort();
 
+  if ("cut" in seen.tools) seen.cut = await call("cut");
   const stop = new AbortController();
   const hanging = failure(call("hang", {}, { signal: stop.signal }));
   const state = async () => JSON.parse((await call("hang_state")).content[0].text);
@@ -213,6 +216,8 @@ export async function run(line) {
   seen.cancel = { state: now };
 
   await settle(() => seen.logs.length >= 5 && seen.progress.length >= 3);
+  // The session of Streamable HTTP ends by a request of its own; its server forgets it.
+  await line.transport().terminateSession?.();
   await client.close();
   console.log(JSON.stringify(seen, null, 1));
 }

@@ -21,7 +21,7 @@ const text = (value) => ({ content: [{ type: "text", text: value }] });
  *
  * `line` holds: z, ResourceTemplate; shape(fields), the form of a schema; optional(complete), an optional
  * string with completion; asks(app, extra), which gives { token, meta, signal, notify, sample,
- * elicit, roots, ping, log }; handle(server, method, handler) for requests the high-level server lacks.
+ * elicit, roots, ping, log, closeStream }; handle(server, method, handler) for requests the high-level server lacks.
  */
 export function register(app, line) {
   const { z, ResourceTemplate } = line;
@@ -170,6 +170,13 @@ export function register(app, line) {
     const [block] = [answer.content].flat();
     return text(JSON.stringify([answer.stopReason, block.type, block.name, block.input]));
   });
+
+  if (line.cuts) {
+    tool("cut", "Close the stream of this request, then answer.", {}, (_, ask) => {
+      ask.closeStream?.();
+      return text("resumed");
+    });
+  }
 
   app.registerResource(
     "greeting",
