@@ -1,0 +1,1 @@
+"""HTTP as the client links need it: one small protocol, two libraries behind it."""

@@ -1,0 +1,78 @@
+"""Every ceiling of the client's HTTP links: value, unit, reason."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ANSWER_COST_BYTES",
+    "ENDPOINT_WAIT_S",
+    "ERROR_BODY_BYTES",
+    "ERROR_SAMPLE_CHARS",
+    "ERROR_WAIT_S",
+    "FAREWELL_WAIT_S",
+    "FIRST_DELAY_S",
+    "GATE_WAIT_S",
+    "LINGER_S",
+    "MAX_DELAY_S",
+    "MAX_FAILURES",
+    "MAX_REPEATS",
+    "MAX_RETRY_MS",
+    "MAX_SESSION_CHARS",
+    "MAX_URL_CHARS",
+    "MESSAGE_WAIT_S",
+    "SESSION_WAIT_S",
+    "SETTLED_S",
+]
+
+# 0.5 s before the first new try and at most 10 s before a later one: a process that is started anew
+# takes seconds, and ten more are the most a person should wait once it is there.
+FIRST_DELAY_S = 0.5
+MAX_DELAY_S = 10.0
+
+# 8 failures in a row, about 45 s, before the stream of an answer is given up for lost.
+MAX_FAILURES = 8
+
+# 10 s open: such a stream was in order, and its end is no reason to wait longer for the next.
+SETTLED_S = 10.0
+
+# A day: what a server may ask us to wait at most. Longer is a slip of units.
+MAX_RETRY_MS = 86_400_000
+
+# A notification or an answer of ours is sent again at most 3 times: two seconds of trouble.
+MAX_REPEATS = 3
+
+# 30 s for the acknowledgement of a notification or an answer: it asks for no work.
+MESSAGE_WAIT_S = 30.0
+
+# 5 s: how long a notification that is not acknowledged may hold up what was sent after it. Order
+# matters less than a server that acknowledges late.
+GATE_WAIT_S = 5.0
+
+# 5 s for the rest of a stream once its answer is here: a stream that ends in order leaves its
+# connection to others.
+LINGER_S = 5.0
+
+# 1 s after the first sign that a session is gone: every other request learns by itself, within a
+# round trip, whether it was taken.
+SESSION_WAIT_S = 1.0
+
+# 2 s to say goodbye when a link closes, as for a pipe.
+FAREWELL_WAIT_S = 2.0
+
+# 30 s for the first event of an HTTP+SSE stream, as for an opening.
+ENDPOINT_WAIT_S = 30.0
+
+# 64 KiB of an error's body are read, for at most 2 s, since it may hold a JSON-RPC error; the
+# first 1 KiB are kept for people.
+ERROR_BODY_BYTES = 64 * 1024
+ERROR_WAIT_S = 2.0
+ERROR_SAMPLE_CHARS = 1024
+
+# Each answer under way costs a task and a connection, whatever its size: 256 of the smallest reach
+# the high-water mark.
+ANSWER_COST_BYTES = 1024
+
+# 1 KiB: a signed token of a few claims fits; it is sent with every request.
+MAX_SESSION_CHARS = 1024
+
+# 8 KiB: what servers and proxies take as a request line.
+MAX_URL_CHARS = 8 * 1024

@@ -1,0 +1,98 @@
+"""An answer that says no, as an error that says what a caller may do about it."""
+
+from __future__ import annotations
+
+import time
+from email.utils import parsedate_to_datetime
+
+from dragoman.errors import HttpError
+from dragoman.transport.http.client import HttpResponse
+from dragoman.transport.http.urls import without_secrets
+
+__all__ = ["printable", "refusal", "retry_after_s", "sent_by_status"]
+
+# 1 KiB of the body: a sentence or the beginning of a page, enough to see who speaks.
+BODY_BYTES = 1024
+
+# A day: whoever asks for longer has made a mistake, or wants to be left alone.
+MOST_RETRY_AFTER_S = 86_400.0
+
+# The server, or something before it, answered instead of doing the work...
+_NOT_TAKEN = frozenset({301, 302, 307, 308, 421, 426, 431, 503, 511, *range(400, 500)})
+# ... but whether these were taken, nobody can tell: 408 comes when the request did not come whole
+# or when the work took too long, 499 when a proxy gave up.
+_UNKNOWN = frozenset({408, 425, 499})
+
+_HINTS = {
+    401: "The server wants credentials; pass token= or headers=",
+    403: "The server refuses these credentials, this origin or this host name",
+    404: "Is the path right?",
+    407: "The proxy wants credentials",
+}
+
+
+def sent_by_status(status: int) -> bool | None:
+    """What a status says about whether the request was carried out: False or None."""
+    return False if status in _NOT_TAKEN and status not in _UNKNOWN else None
+
+
+async def refusal(response: HttpResponse, what: str = "the server") -> HttpError:
+    """The error for an answer with a status that is no success; closes the response."""
+    body = await _beginning(response)
+    status = response.status
+    shown = without_secrets(response.url)
+    text = printable(body)
+    wait_s = retry_after_s(response)
+    message = f"{what} at {shown} answered with status {status}"
+    if wait_s is not None:
+        message += f" and asks to wait {wait_s:g} s"
+    if text:
+        message += f": {' '.join(text.split())[:200]}"
+    return HttpError(
+        message,
+        sent=sent_by_status(status),
+        url=shown,
+        status=status,
+        retry_after_s=wait_s,
+        body=text,
+        hint=_HINTS.get(status),
+    )
+
+
+def retry_after_s(response: HttpResponse) -> float | None:
+    """How long the answer asks to wait, 0 to a day; None when it does not say."""
+    value = response.headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    if value.isascii() and value.isdigit():
+        return min(float(value[:20]), MOST_RETRY_AFTER_S)
+    try:
+        until = parsedate_to_datetime(value).timestamp()
+    except ValueError:
+        return None
+    try:
+        # The other side's own clock, where it tells: ours may be wrong.
+        now = parsedate_to_datetime(response.headers.get("date", "")).timestamp()
+    except ValueError:
+        now = time.time()
+    return min(max(until - now, 0.0), MOST_RETRY_AFTER_S)
+
+
+def printable(body: bytes) -> str:
+    """Bytes as text without anything that could steer a terminal."""
+    text = body.decode("utf-8", "replace")
+    return "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in text).strip()
+
+
+async def _beginning(response: HttpResponse) -> bytes:
+    held = bytearray()
+    try:
+        async for chunk in response.chunks():
+            held += chunk[: BODY_BYTES - len(held)]
+            if len(held) >= BODY_BYTES:
+                break
+    except HttpError:
+        pass  # what the status says stands, even when its explanation is cut off
+    finally:
+        await response.aclose()
+    return bytes(held)
