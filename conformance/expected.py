@@ -40,7 +40,7 @@ _PLAIN = (
     "prompts-get-with-image",
 )
 
-_SESSION = {
+_SESSION: dict[str, tuple[str, ...]] = {
     "server-session-lifecycle": (
         "server-session-initialized-accepted",
         "server-session-delete-accepted",
@@ -99,7 +99,7 @@ _SERVER_2025_11_25: dict[str, tuple[str, ...]] = {
     ),
 }
 
-_SERVER = {
+_SERVER: dict[str, dict[str, tuple[str, ...]]] = {
     "2025-03-26": _SESSION,
     "2025-06-18": _SERVER_2025_06_18,
     "2025-11-25": _SERVER_2025_11_25,
@@ -110,8 +110,8 @@ _CLIENT_2025_06_18: dict[str, tuple[str, ...]] = {
     "tools_call": ("tool-add-numbers", WIRE),
 }
 
-_CLIENT = {
-    "2025-03-26": dict[str, tuple[str, ...]](),
+_CLIENT: dict[str, dict[str, tuple[str, ...]]] = {
+    "2025-03-26": {},
     "2025-06-18": _CLIENT_2025_06_18,
     "2025-11-25": {
         **_CLIENT_2025_06_18,

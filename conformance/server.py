@@ -31,8 +31,7 @@ PNG = bytes.fromhex(
 )
 # The header of a WAV file of 16-bit mono at 8 kHz, without samples.
 WAV = bytes.fromhex(
-    "524946462400000057415645666d742010000000010001"
-    "00401f0000803e0000020010006461746100000000"
+    "524946462400000057415645666d74201000000001000100401f0000803e0000020010006461746100000000"
 )
 
 # The suite looks at order, not at time; the official fixtures wait as long between their steps.

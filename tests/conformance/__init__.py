@@ -1,0 +1,1 @@
+"""How the results of the official suite are judged."""
