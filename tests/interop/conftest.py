@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
+
+# The mark that `tests.interop.documents.grouped` leaves in the name of a test.
+GROUP = re.compile(r"\(([^()]+)\)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # Known to pytest-xdist; a run without it would otherwise refuse the marker.
     config.addinivalue_line("markers", "xdist_group(name): run these tests in one process")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of one visit in one process, so that it is made once.
+
+    pytest-xdist 3.8 has `xdist_group` for that, which pytest 9.2 does not let it see.
+    """
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path, _, name = nodeid.partition("::")
+            group = GROUP.search(name)
+            return f"{path}::{group[1]}" if group else nodeid
+
+    return ByGroup(config, log)

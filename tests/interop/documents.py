@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
+
+import pytest
 
 Document = dict[str, Any]
 
@@ -36,7 +38,7 @@ TOOLS = {
     "weather",
 }
 # Tools of the servers whose SDK has what they ask of the client.
-OPTIONAL_TOOLS = {"ask_with_tools", "elicit", "elicit_url"}
+OPTIONAL_TOOLS = {"ask_with_tools", "cut", "elicit", "elicit_url"}
 WAV = "UklGRgAAAABXQVZF"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -49,7 +51,8 @@ class Pair:
     """Which programs met, what they must agree on and what one of them cannot do.
 
     `icons`: its tools have icons. `messages`: progress carries a message. `elicits`: the client answers elicitation. `cancels`: the
-    server survives a cancelled request. `codes`: the server's error numbers, where a request is answered
+    server survives a cancelled request. `cuts`: the server closes the stream of a request before it answers,
+    and the client has to come back for the answer. `codes`: the server's error numbers, where a request is answered
     with an error; a name that is missing is answered with a tool result that is an error. `media`: the
     kinds of content it can return at this revision.
     """
@@ -62,10 +65,16 @@ class Pair:
     messages: bool = True
     elicits: bool = True
     cancels: bool = True
+    cuts: bool = False
 
     def has(self, revision: str) -> bool:
         """Whether the agreed revision is `revision` or newer."""
         return REVISIONS.index(self.revision) >= REVISIONS.index(revision)
+
+
+def grouped(names: Iterable[str]) -> list[Any]:
+    """A parameter for each name; tests that share one run in one process (tests/interop/conftest.py)."""
+    return [pytest.param(name, id=f"({name})") for name in names]
 
 
 def run(command: list[str]) -> Document:
@@ -317,6 +326,13 @@ def cancelled(document: Document, pair: Pair) -> None:
         assert "cancel" not in document
 
 
+def resumed(document: Document, pair: Pair) -> None:
+    if pair.cuts:
+        assert text_of(document["cut"]) == "resumed"
+    else:
+        assert "cut" not in document
+
+
 def faultless(document: Document, pair: Pair) -> None:
     """Nothing came that the client could not read."""
     assert "faults" not in document
@@ -351,5 +367,6 @@ CHECKS: tuple[Callable[[Document, Pair], None], ...] = (
     refused,
     grown,
     cancelled,
+    resumed,
     faultless,
 )
