@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from conformance.judge import complaint_of
 from conformance.legs import LEGS, LegOutcome, Targets, run_leg
 from conformance.report import as_json, show
 from conformance.suite import SuiteError, make
@@ -46,7 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 place = results / leg.name
                 if place.exists() and any(place.iterdir()):
                     parser.error(f"{place} is not empty")
-                outcomes.append(run_leg(leg, suite, place, targets, options.scenario))
+                try:
+                    outcomes.append(run_leg(leg, suite, place, targets, options.scenario))
+                except SuiteError as fault:
+                    # The other legs may still say something.
+                    outcomes.append(LegOutcome(leg, complaints=[complaint_of(str(fault))]))
     except (SuiteError, OSError) as fault:
         print(fault, file=sys.stderr)
         return 2

@@ -16,7 +16,7 @@ from typing import Any
 
 from conformance.expected import IS_INFO, is_not_yet
 
-__all__ = ["Check", "Complaint", "Outcome", "Verdict", "judge", "read_checks"]
+__all__ = ["Check", "Complaint", "Outcome", "Verdict", "complaint_of", "judge", "read_checks"]
 
 # What a person reads of a failure's details; requests and answers of the suite fit.
 MAX_DETAILS = 2_000
@@ -131,7 +131,14 @@ def _complaint(check: Check) -> Complaint | None:
     why = {"FAILURE": "failed", "WARNING": "warned", "SKIPPED": "was skipped"}.get(
         check.status, f"has the unknown status {check.status}"
     )
-    return Complaint(check.id, f"{why}: {check.message}" if check.message else why, check.details)
+    said = f"{why}: {check.message}" if check.message else why
+    return complaint_of(said, check=check.id, details=check.details)
+
+
+def complaint_of(said: str, *, check: str = "", details: str = "") -> Complaint:
+    """A complaint whose first line is the reason; the others go before the details."""
+    why, *rest = said.splitlines() or [""]
+    return Complaint(check, why, "\n".join([*rest, details] if details else rest))
 
 
 def _ids(checks: Iterable[Check], status: str) -> set[str]:
