@@ -32,7 +32,8 @@ async def scripted_server(
 ) -> AsyncIterator[tuple[Client, ScriptedPeer]]:
     """A connected client, and the script that serves it."""
     connector = ScriptedConnector()
-    client = Client(connector, **options)
+    # The script is played once.
+    client = Client(connector, **{"reconnect": False, **options})
     opening = asyncio.ensure_future(client.connect())
     peer = await connector.peer
     try:

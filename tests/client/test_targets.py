@@ -277,7 +277,7 @@ def test_a_server_that_is_told_to_stop_ends_its_life_in_order(tmp_path: Path) ->
     )
 
     async def main() -> None:
-        async with Client(script) as client:
+        async with Client(script, reconnect=False) as client:
             pid = int((await client.call_tool("pid")).text)
             os.kill(pid, 15)
             with pytest.raises(LinkError):

@@ -7,22 +7,31 @@ async with Client("server.py") as client:
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from dragoman.client.callbacks import Callbacks
 from dragoman.client.outputs import Output, Outputs
+from dragoman.client.repeats import HARMLESS, Ask, ask_again
 from dragoman.client.results import ToolResult
 from dragoman.client.roots import RootLike, as_roots
+from dragoman.client.supervisor import (
+    ConnectionEvent,
+    ConnectionState,
+    Reconnect,
+    Supervisor,
+)
 from dragoman.client.targets import Target, connector_for
 from dragoman.errors import (
-    DeadlineExceeded,
+    DragomanError,
     InvalidParams,
     LinkError,
     Misconfigured,
@@ -78,7 +87,6 @@ from dragoman.protocol.events import Degraded, Event, Fault, FaultKind, Notifica
 from dragoman.protocol.limits import Limits
 from dragoman.revisions.registry import supported
 from dragoman.runtime.driver import Driver, Tap, report_failure
-from dragoman.transport.base import Link
 
 __all__ = ["Client", "OnProgress"]
 
@@ -106,21 +114,31 @@ MAX_PAGES = 1_000
 # client/sampling#error-handling
 USER_REJECTED = -1
 
+# 32 at once: restoring a thousand subscriptions over a slow line should not take a thousand turns,
+# nor look like an attack.
+RESTORED_AT_ONCE = 32
+
 
 class Client:
     """Talks to one server.
 
     `target` is a script ("server.py"), a command line as a list, a `Server` object or a connector.
     `revision` pins one revision of the protocol. `timeout_s` is the default deadline of a request,
-    counted from its last sign of life (60 s unless `limits` say otherwise); `connect_timeout_s` that
-    of the opening.
+    counted from its last sign of life (60 s unless `limits` say otherwise), `total_s` that of a
+    request as a whole; `connect_timeout_s` that of the opening.
+
+    A connection that breaks is restored by itself, as `reconnect` says (False: it is not); see
+    `Reconnect`. `on_connection` hears of it, as ConnectionEvents. A request that met the break is
+    repeated if it certainly did not run, or may run twice: the method only reads, or the caller
+    said so (`call_tool(..., idempotent=True)`), or, with `trusts_annotations`, the server did, of
+    a tool that was listed. Otherwise it ends with a LinkError; `.sent` says whether it may have run.
 
     Callbacks may be sync or async: `on_log` (a LogMessageParams), `on_progress` (the default for
-    every call), `on_tools_changed`, `on_resources_changed`, `on_prompts_changed` (no argument),
-    `on_resource_updated` (the URI), `on_elicitation_complete` (the id), `on_fault` (a protocol
-    fault of the server), `on_junk` (a line of the server that is no message), `on_stderr` (a line),
-    `on_wire` ("sent" or "received", the frame; sync, must not block; one that raises is logged and
-    not called again).
+    every call), `on_tools_changed`, `on_resources_changed`, `on_prompts_changed` (no argument; also
+    called after a new session was opened), `on_resource_updated` (the URI),
+    `on_elicitation_complete` (the id), `on_fault` (a protocol fault of the server), `on_junk` (a
+    line of the server that is no message), `on_stderr` (a line), `on_wire` ("sent" or "received",
+    the frame; sync, must not block; one that raises is logged and not called again).
 
     Handlers make the client offer a feature: `sampling_handler` gets a CreateMessageParams and
     returns a CreateMessageResult or a text; `elicitation_handler` gets an ElicitParams and returns
@@ -128,7 +146,7 @@ class Client:
     function that returns them. A handler that raises `Refused` says that the user said no.
 
     `keep_alive_s` pings after that much silence; a ping without an answer within
-    `keep_alive_timeout_s` (the same, unless given) ends the connection. `check_output` holds the
+    `keep_alive_timeout_s` (the same, unless given) breaks the connection. `check_output` holds the
     structured results of tools against their output schemas.
 
     Raises:
@@ -144,7 +162,10 @@ class Client:
         title: str | None = None,
         revision: str | None = None,
         timeout_s: float | None = None,
+        total_s: float | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        reconnect: Reconnect | bool = True,
+        trusts_annotations: bool = False,
         limits: Limits | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
@@ -164,21 +185,27 @@ class Client:
         on_junk: Callable[[bytes], Any] | None = None,
         on_stderr: Callable[[str], Any] | None = None,
         on_wire: Tap | None = None,
+        on_connection: Callable[[ConnectionEvent], Any] | None = None,
         keep_alive_s: float | None = None,
         keep_alive_timeout_s: float | None = None,
         check_output: bool = True,
         experimental: dict[str, Any] | None = None,
     ) -> None:
-        self._connector = connector_for(target, env=env, cwd=cwd, on_stderr=on_stderr)
         self._dialects = supported(revision)
         self._info = Implementation(name=name, version=version, title=title)
-        self._limits = limits or Limits()
-        if timeout_s is not None:
-            total_s = max(timeout_s, self._limits.call_total_s)
-            self._limits = replace(self._limits, call_timeout_s=timeout_s, call_total_s=total_s)
-        self._connect_timeout_s = connect_timeout_s
-        self._keep_alive_s = keep_alive_s
-        self._keep_alive_timeout_s = keep_alive_timeout_s
+        self._limits = _limits(limits or Limits(), timeout_s, total_s)
+        policy = Reconnect() if reconnect is True else reconnect or None
+        self._supervisor = Supervisor(
+            connector_for(target, env=env, cwd=cwd, on_stderr=on_stderr),
+            self,
+            policy=policy,
+            connect_timeout_s=connect_timeout_s,
+            keep_alive_s=keep_alive_s,
+            keep_alive_timeout_s=keep_alive_timeout_s,
+            tap=on_wire,
+        )
+        self._on_connection = on_connection
+        self._trusts_annotations = trusts_annotations
         self._check_output = check_output
         self._roots: RootsSource | None = None
         if callable(roots):
@@ -199,7 +226,6 @@ class Client:
         self._on_elicitation_complete = on_elicitation_complete
         self._on_fault = on_fault
         self._on_junk = on_junk
-        self._tap = on_wire
         self._capabilities = ClientCapabilities(
             roots=RootsCapability(list_changed=True) if roots is not None else None,
             sampling=SamplingCapability(tools={} if sampling_tools else None)
@@ -210,12 +236,16 @@ class Client:
             else None,
             experimental=experimental,
         )
-        self._driver: Driver | None = None
-        self._is_connecting = False
-        self._link: Link | None = None
         self._callbacks = Callbacks()
         self._outputs = Outputs()
         self._elicitations: OrderedDict[str, None] = OrderedDict()
+        # Tools that the server says may be called twice, as far as they were listed.
+        self._repeatable: set[str] = set()
+        # What a new session has to be told.
+        self._log_level: LoggingLevel | None = None
+        self._subscribed: dict[str, None] = {}
+        # Which lists may differ in the new session.
+        self._stale: tuple[str, ...] = ()
 
     # --- connecting -------------------------------------------------------------------------------
 
@@ -230,58 +260,32 @@ class Client:
             WrongState: the client is connected already, or about to be.
             ValueError: what the client says of itself is no JSON.
         """
-        if self._driver is not None:
-            raise WrongState("open", "close it before connecting again")
-        if self._is_connecting:
-            raise WrongState("being opened", "one connect at a time")
-        self._is_connecting = True
         try:
-            return await self._connect()
-        finally:
-            self._is_connecting = False
-
-    async def _connect(self) -> Client:
-        # First, since it refuses what cannot be written: no server is started for nothing.
-        engine = Engine(
-            Side.CLIENT,
-            Introduction(self._info, self._capabilities),
-            dialects=self._dialects,
-            limits=self._limits,
-        )
-        link = await self._connector.connect()
-        driver = Driver(engine, link, self, tap=self._tap)
-        try:
-            driver.start()
-            await driver.open(timeout_s=self._connect_timeout_s)
-        except BaseException as error:
-            tail = getattr(link, "stderr_tail", "")
-            await driver.aclose()
-            await self._callbacks.aclose()
-            failure = getattr(link, "failure", None)
-            if failure is not None and isinstance(error, LinkError):
-                raise LinkError(f"the server failed to start: {failure}", sent=False) from failure
-            if isinstance(error, DeadlineExceeded) and tail.strip():
-                raise DeadlineExceeded(
-                    error.method, error.timeout_s, f"the server's stderr ends:\n{tail.strip()}"
-                ) from None
+            await self._supervisor.connect()
+        except BaseException:
+            if self._supervisor.state is ConnectionState.CLOSED:
+                await self._callbacks.aclose()
             raise
-        self._driver, self._link = driver, link
-        if self._keep_alive_s is not None:
-            driver.watch(self._keep_alive_s, self._keep_alive_timeout_s or self._keep_alive_s)
         return self
 
     async def aclose(self) -> None:
         """Close the connection and everything behind it; may be called again, from any task."""
-        driver, self._driver = self._driver, None
-        if driver is None:
+        state = self._supervisor.state
+        if state is ConnectionState.CLOSED or state is ConnectionState.CONNECTING:
             return
         # Nothing outlives its session: no schema, no id.
-        self._outputs.forget()
-        self._elicitations.clear()
+        self._forget_session()
+        self._log_level = None
+        self._subscribed.clear()
         try:
-            await driver.aclose()
+            await self._supervisor.aclose()
         finally:
             await self._callbacks.aclose()
+
+    def _forget_session(self) -> None:
+        self._outputs.forget()
+        self._elicitations.clear()
+        self._repeatable.clear()
 
     async def __aenter__(self) -> Client:
         return await self.connect()
@@ -294,48 +298,66 @@ class Client:
     ) -> None:
         await self.aclose()
 
-    def _open(self) -> Driver:
-        if self._driver is None:
-            raise WrongState("closed", "use `async with Client(...)`, or `await client.connect()`")
-        return self._driver
+    def _known(self) -> Engine:
+        """What is known of the server, also while it cannot be reached."""
+        known = self._supervisor.known
+        if known is None:
+            raise self._not_open()
+        return known.engine
+
+    def _not_open(self) -> WrongState:
+        return WrongState("closed", "use `async with Client(...)`, or `await client.connect()`")
 
     def __repr__(self) -> str:
+        state: str = "not connected"
         if self.is_connected:
             state = f"connected in {self.protocol_version}"
-        else:
-            state = "not connected"
-        return f"<Client of {self._connector.description!r}: {state}>"
+        elif self.connection_state != "closed":
+            state = self.connection_state
+        return f"<Client of {self._supervisor.connector.description!r}: {state}>"
 
     # --- who is there -----------------------------------------------------------------------------
 
     @property
     def is_connected(self) -> bool:
-        """Whether calls can be made now."""
-        return self._driver is not None and not self._driver.closed.done()
+        """Whether the server can be reached now, as far as is known."""
+        driver = self._supervisor.driver
+        return driver is not None and not driver.closed.done()
+
+    @property
+    def connection_state(self) -> str:
+        """How things stand, for people.
+
+        "closed", "connecting", "connected", "reconnecting" or "lost": given up.
+        """
+        supervisor = self._supervisor
+        if supervisor.state is ConnectionState.CONNECTED and not self.is_connected:
+            return ConnectionState.RECONNECTING.value
+        return supervisor.state.value
 
     @property
     def server_info(self) -> Implementation:
         """The server's own words about itself: for display, never to trust."""
-        peer = self._open().engine.peer
+        peer = self._known().peer
         assert peer is not None
         return peer
 
     @property
     def server_capabilities(self) -> ServerCapabilities:
         """What the server declared."""
-        capabilities = self._open().engine.peer_capabilities
+        capabilities = self._known().peer_capabilities
         assert isinstance(capabilities, ServerCapabilities)
         return capabilities
 
     @property
     def protocol_version(self) -> str:
         """The revision that was agreed on."""
-        return self._open().engine.dialect.wire
+        return self._known().dialect.wire
 
     @property
     def instructions(self) -> str | None:
         """How the server wants to be used; text for a model, from a stranger."""
-        return self._open().engine.instructions
+        return self._known().instructions
 
     # --- asking -----------------------------------------------------------------------------------
 
@@ -346,35 +368,55 @@ class Client:
         result: type[R],
         *,
         timeout_s: float | None = None,
+        total_s: float | None = None,
         on_progress: OnProgress | None = None,
+        is_harmless: bool = False,
     ) -> R:
-        driver = self._open()
-        # Whoever waits longer than any request may take in all means it.
-        total_s = timeout_s if timeout_s and timeout_s > self._limits.call_total_s else None
+        """Ask, and ask again where that is right; `is_harmless` says that twice is as good as once.
+
+        Raises as `call_tool`.
+        """
+        driver = self._supervisor.driver
+        limits = self._limits
+        if total_s is None and timeout_s is not None and timeout_s > limits.call_total_s:
+            # Whoever waits longer than any request may take in all means it.
+            total_s = timeout_s
         hear = on_progress or self._on_progress
+        heard = None if hear is None else partial(self._callbacks.call, hear)
+        began = None
+        failure: LinkError | None = None
         try:
-            if hear is None:
-                return cast(
-                    R, await driver.request(method, params, timeout_s=timeout_s, total_s=total_s)
+            if driver is not None:
+                began = driver.clock.now()
+                try:
+                    answer = await driver.request(
+                        method, params, timeout_s=timeout_s, total_s=total_s, on_progress=heard
+                    )
+                except LinkError as error:
+                    failure = error
+            if driver is None or failure is not None:
+                supervisor = self._supervisor
+                ask = Ask(
+                    method=method,
+                    params=params,
+                    timeout_s=limits.call_timeout_s if timeout_s is None else timeout_s,
+                    total_s=limits.call_total_s if total_s is None else total_s,
+                    began=supervisor.clock.now() if began is None else began,
+                    on_progress=heard,
+                    is_harmless=is_harmless or method in HARMLESS,
                 )
-            callback = hear
-            answer = await driver.request(
-                method,
-                params,
-                timeout_s=timeout_s,
-                total_s=total_s,
-                on_progress=lambda update: self._callbacks.call(callback, update),
-            )
-        except RemoteFailure as failure:
-            if failure.code == UrlElicitationRequired.code:
-                self._expect_required(failure.data)
+                answer = await ask_again(supervisor, ask, driver, failure)
+        except RemoteFailure as refused:
+            if refused.code == UrlElicitationRequired.code:
+                self._expect_required(refused.data)
             await self._callbacks.settle()
             raise
-        await self._callbacks.settle()
+        if hear is not None:
+            await self._callbacks.settle()
         return cast(R, answer)
 
     async def _all(self, page: Callable[[str | None], Awaitable[Any]], member: str) -> list[Any]:
-        """Every page of a list.
+        """Every page of a list, all of one session.
 
         Raises:
             PeerError: the server gives the same cursor again, or never ends.
@@ -382,8 +424,22 @@ class Client:
         found: list[Any] = []
         cursor: str | None = None
         seen: set[str] = set()
+        session = self._supervisor.sessions
         for _ in range(MAX_PAGES):
-            result = await page(cursor)
+            try:
+                result = await page(cursor)
+            except RemoteFailure:
+                if cursor is None or session == self._supervisor.sessions:
+                    raise
+                # Cursors end with the session that gave them.
+                result = None
+            if cursor is None:
+                session = self._supervisor.sessions
+            elif session != self._supervisor.sessions:
+                found, cursor = [], None
+                seen.clear()
+                continue
+            assert result is not None
             found += getattr(result, member)
             cursor = result.next_cursor
             if cursor is None:
@@ -399,6 +455,8 @@ class Client:
         """Every tool, all pages. Raises as `call_tool`, and PeerError for an endless list."""
         tools: list[Tool] = await self._all(self.list_tools_page, "tools")
         self._outputs.replace(tools)
+        if self._trusts_annotations:
+            self._repeatable = {tool.name for tool in tools if _may_repeat(tool)}
         return tools
 
     async def list_tools_page(self, cursor: str | None = None) -> ListToolsResult:
@@ -412,13 +470,17 @@ class Client:
         *,
         on_progress: OnProgress | None = None,
         timeout_s: float | None = None,
+        total_s: float | None = None,
+        idempotent: bool = False,
         raise_on_error: bool = True,
         meta: Meta | None = None,
     ) -> ToolResult:
         """Call a tool.
 
         Cancelling the task that awaits this cancels the call. `timeout_s` counts from the last
-        sign of life.
+        sign of life, such as progress or a connection that was restored; `total_s` bounds the
+        whole. `idempotent` says that the call may run twice: then it is repeated when the
+        connection breaks.
 
         Raises:
             ToolError: the tool failed (unless `raise_on_error` is False); `.result` has it all.
@@ -426,14 +488,21 @@ class Client:
             RemoteFailure: the server refused: an unknown tool (-32602), wrong arguments.
             NotNegotiated: the server has no tools.
             DeadlineExceeded: no answer in time.
-            LinkError: the connection ended; `.sent` says whether the call may have run.
+            LinkError: the connection broke; `.sent` says whether the call may have run.
+            WrongState: the client is not open.
             ValueError: the arguments are no JSON.
 
         Spec: server/tools#calling-tools
         """
         params = CallToolParams.of(name, None if arguments is None else dict(arguments), meta)
         result = await self._ask(
-            "tools/call", params, CallToolResult, timeout_s=timeout_s, on_progress=on_progress
+            "tools/call",
+            params,
+            CallToolResult,
+            timeout_s=timeout_s,
+            total_s=total_s,
+            on_progress=on_progress,
+            is_harmless=idempotent or name in self._repeatable,
         )
         if result.is_error:
             outcome = ToolResult(result)
@@ -492,6 +561,7 @@ class Client:
         *,
         on_progress: OnProgress | None = None,
         timeout_s: float | None = None,
+        total_s: float | None = None,
         meta: Meta | None = None,
     ) -> ReadResourceResult:
         """The contents of a resource: `.contents`, or `.text` for its text.
@@ -506,16 +576,19 @@ class Client:
             UriParams(uri=uri, meta=meta),
             ReadResourceResult,
             timeout_s=timeout_s,
+            total_s=total_s,
             on_progress=on_progress,
         )
 
     async def subscribe_resource(self, uri: str) -> None:
-        """Hear of changes of a resource, through `on_resource_updated`."""
+        """Hear of changes of a resource, through `on_resource_updated`; new sessions included."""
         await self._ask("resources/subscribe", UriParams(uri=uri), EmptyResult)
+        self._subscribed[uri] = None
 
     async def unsubscribe_resource(self, uri: str) -> None:
         """Hear no more of a resource."""
         await self._ask("resources/unsubscribe", UriParams(uri=uri), EmptyResult)
+        self._subscribed.pop(uri, None)
 
     # --- prompts ----------------------------------------------------------------------------------
 
@@ -579,12 +652,13 @@ class Client:
     # --- utilities --------------------------------------------------------------------------------
 
     async def set_logging_level(self, level: LoggingLevel) -> None:
-        """Hear log messages of this level and above."""
+        """Hear log messages of this level and above; of new sessions, too."""
         await self._ask("logging/setLevel", SetLevelParams(level=level), EmptyResult)
+        self._log_level = level
 
     async def ping(self, *, timeout_s: float | None = None) -> None:
         """Ask for a sign of life."""
-        await self._open().request("ping", NoParams(), timeout_s=timeout_s)
+        await self._ask("ping", NoParams(), EmptyResult, timeout_s=timeout_s)
 
     def set_roots(self, roots: Iterable[RootLike]) -> None:
         """Replace the roots and tell the server.
@@ -597,16 +671,69 @@ class Client:
         if self._capabilities.roots is None:
             raise NotNegotiated("roots", "the client was made without roots=")
         self._roots = lambda: fixed
-        if self._driver is not None:
+        if self._supervisor.known is not None:
             self.notify_roots_changed()
 
     def notify_roots_changed(self) -> None:
         """Tell the server that the roots have changed; it will ask for them.
 
+        While there is no connection nothing is sent: a new session asks for them by itself.
+
         Raises:
             NotNegotiated: the client was made without roots.
+            WrongState: the client is not open.
         """
-        self._open().notify("notifications/roots/list_changed", NoParams())
+        self._known()
+        if self._capabilities.roots is None:
+            raise NotNegotiated("roots", "the client was made without roots=")
+        driver = self._supervisor.known
+        if driver is not None and not driver.closed.done():
+            driver.notify("notifications/roots/list_changed", NoParams())
+
+    # --- what the supervisor calls ----------------------------------------------------------------
+
+    def introduce(self) -> Engine:
+        """A new engine, which has not said hello."""
+        return Engine(
+            Side.CLIENT,
+            Introduction(self._info, self._capabilities),
+            dialects=self._dialects,
+            limits=self._limits,
+        )
+
+    async def restore(self, driver: Driver, before: Engine) -> tuple[DragomanError, ...]:
+        """Tell a new session the log level and the subscriptions; forget the old one's lists."""
+        self._forget_session()
+        offers = (before.peer_capabilities, driver.engine.peer_capabilities)
+        self._stale = tuple(
+            name
+            for name in self._on_changed
+            if any(getattr(one, name.split("/")[1], None) is not None for one in offers)
+        )
+        wanted: list[tuple[str, Record]] = []
+        if self._log_level is not None:
+            wanted.append(("logging/setLevel", SetLevelParams(level=self._log_level)))
+        wanted += [("resources/subscribe", UriParams(uri=uri)) for uri in self._subscribed]
+        problems: list[DragomanError] = []
+        for start in range(0, len(wanted), RESTORED_AT_ONCE):
+            part = wanted[start : start + RESTORED_AT_ONCE]
+            outcomes = await asyncio.gather(
+                *(driver.request(method, params) for method, params in part),
+                return_exceptions=True,
+            )
+            for outcome in outcomes:
+                if isinstance(outcome, DragomanError) and not isinstance(outcome, LinkError):
+                    problems.append(outcome)
+                elif isinstance(outcome, BaseException):
+                    raise outcome
+        return tuple(problems)
+
+    def connection_changed(self, event: ConnectionEvent) -> None:
+        """Tell the user, and after a new session what may be different now."""
+        self._callbacks.call(self._on_connection, event)
+        if event.is_new_session:
+            for name in self._stale:
+                self._callbacks.call(self._on_changed[name])
 
     # --- what the driver calls --------------------------------------------------------------------
 
@@ -754,6 +881,24 @@ def _as_asked(params: ElicitParams, answer: ElicitResult) -> ElicitResult:
         said = "; ".join(f"{fault.path}: expected {fault.expected}" for fault in faults)
         raise Misconfigured(f"the elicitation handler's answer does not fit the form: {said}")
     return answer
+
+
+def _limits(limits: Limits, timeout_s: float | None, total_s: float | None) -> Limits:
+    """The limits with the deadlines that were given apart from them."""
+    if timeout_s is not None:
+        limits = replace(limits, call_timeout_s=timeout_s)
+        if total_s is None:
+            total_s = max(timeout_s, limits.call_total_s)
+    return limits if total_s is None else replace(limits, call_total_s=total_s)
+
+
+def _may_repeat(tool: Tool) -> bool:
+    """Whether the server says that a tool may run twice.
+
+    Spec: server/tools#tool (annotations)
+    """
+    said = tool.annotations
+    return said is not None and (said.read_only_hint is True or said.idempotent_hint is True)
 
 
 _SPOKEN = {"sampling/createMessage": "sampling request", "elicitation/create": "the question"}

@@ -1,0 +1,164 @@
+"""Asking again: what becomes of a request that met a broken connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dragoman.client.supervisor import ConnectionState, Reconnect, Supervisor, backoff
+from dragoman.errors import DeadlineExceeded, LinkError, WrongState
+from dragoman.model.base import Record
+from dragoman.model.progress import ProgressParams
+from dragoman.runtime.driver import Driver
+
+__all__ = ["HARMLESS", "Ask", "ask_again"]
+
+HARMLESS = frozenset(
+    {
+        "ping",
+        "tools/list",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+        "resources/subscribe",
+        "resources/unsubscribe",
+        "prompts/list",
+        "prompts/get",
+        "completion/complete",
+        "logging/setLevel",
+    }
+)
+"""Methods that only look something up, or set what is set to the same again."""
+
+# 2: a request that broke the connection three times may well be what breaks it.
+MAX_REPEATS = 2
+
+# What goes away by itself, by HTTP status; None: there was no answer at all.
+PASSING = frozenset({None, 408, 425, 429, 502, 503, 504})
+
+# Of those, what says that nobody is there, and not only that we are too many.
+ABSENT = frozenset({None, 502, 503, 504})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ask:
+    """One request, however often it is sent: what is asked, and how long that may take.
+
+    `timeout_s` counts from the last sign of life, `total_s` from `began` on. `is_harmless` says
+    that twice is as good as once.
+    """
+
+    method: str
+    params: Record
+    timeout_s: float
+    total_s: float
+    began: float
+    on_progress: Callable[[ProgressParams], None] | None
+    is_harmless: bool
+
+
+async def ask_again(
+    supervisor: Supervisor, ask: Ask, driver: Driver | None, error: LinkError | None
+) -> Record:
+    """Repeat a request as often as that is right and may help, and wait for a connection.
+
+    `driver` and `error` are those of the first attempt, None when there was no connection to try.
+
+    Raises:
+        LinkError: it is not repeated, or no more; `sent` speaks for all attempts together.
+        DeadlineExceeded: there was no connection in time.
+        WrongState: the client was never opened, or is closed.
+        Otherwise as `Driver.request`.
+    """
+    clock = supervisor.clock
+    limit = ask.began + ask.total_s
+    sent: bool | None = False
+    attempts = repeats = 0
+    if error is None:
+        _check_open(supervisor)
+    while True:
+        if error is not None:
+            sent = _worse(sent, error.sent)
+            attempts += 1
+            repeats += error.sent is not False
+            policy = supervisor.policy
+            if (
+                policy is None
+                or supervisor.state is ConnectionState.CLOSED
+                or not (ask.is_harmless or sent is False)
+                or repeats > MAX_REPEATS
+                or attempts > policy.max_tries
+            ):
+                raise _for_all(error, sent)
+            if driver is not None and driver is supervisor.known and not driver.closed.done():
+                # Only this request was lost; the link goes on.
+                patience = min(clock.now() + ask.timeout_s, limit)
+                await _hold_off(supervisor, driver, policy, error, attempts, sent, patience)
+        deadline = min(clock.now() + ask.timeout_s, limit)
+        try:
+            driver = await supervisor.ready(clock, deadline)
+        except LinkError as lost:
+            raise _for_all(lost, sent) from error
+        left_s = limit - clock.now()
+        if driver is None or left_s <= 0:
+            waited_s = ask.timeout_s if left_s > 0 else ask.total_s
+            detail = f"there is no connection: {supervisor.error}"
+            raise DeadlineExceeded(ask.method, waited_s, detail) from error
+        try:
+            answer = await driver.request(
+                ask.method,
+                ask.params,
+                timeout_s=ask.timeout_s,
+                total_s=left_s,
+                on_progress=ask.on_progress,
+            )
+        except LinkError as another:
+            error = another
+        else:
+            supervisor.troubled(driver, None)
+            return answer
+
+
+async def _hold_off(
+    supervisor: Supervisor,
+    driver: Driver,
+    policy: Reconnect,
+    error: LinkError,
+    attempts: int,
+    sent: bool | None,
+    patience: float,
+) -> None:
+    """Wait before a request is sent again over the same link.
+
+    Raises:
+        LinkError: the same, where waiting would not help or take too long.
+    """
+    clock = supervisor.clock
+    status = getattr(error, "status", None)
+    asked_s = getattr(error, "retry_after_s", None) or 0.0
+    until = clock.now() + max(backoff(policy, attempts), asked_s)
+    if status not in PASSING or until >= patience:
+        raise _for_all(error, sent)
+    if status in ABSENT and error.sent is not True:
+        supervisor.troubled(driver, error)
+    while clock.now() < until and not driver.closed.done():
+        await supervisor.pause(clock, until)
+
+
+def _check_open(supervisor: Supervisor) -> None:
+    if supervisor.state is ConnectionState.CLOSED:
+        raise WrongState("closed", "use `async with Client(...)`, or `await client.connect()`")
+    if supervisor.state is ConnectionState.CONNECTING:
+        raise WrongState("being opened", "wait until `connect` has returned")
+
+
+def _worse(one: bool | None, other: bool | None) -> bool | None:
+    """Whether any of two attempts may have run."""
+    if one is True or other is True:
+        return True
+    return None if one is None or other is None else False
+
+
+def _for_all(error: LinkError, sent: bool | None) -> LinkError:
+    """The error of the last attempt, as what it says of all of them."""
+    return error if error.sent is sent else error.again(sent=sent)
