@@ -6,7 +6,6 @@ aiohttp where it is installed, else httpx2. They are imported when a client is o
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 from typing import Any
 
 from dragoman.errors import Misconfigured, MissingExtra

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from email.utils import parsedate_to_datetime
 
@@ -17,11 +18,12 @@ BODY_BYTES = 1024
 # A day: whoever asks for longer has made a mistake, or wants to be left alone.
 MOST_RETRY_AFTER_S = 86_400.0
 
-# The server, or something before it, answered instead of doing the work...
-_NOT_TAKEN = frozenset({301, 302, 307, 308, 421, 426, 431, 503, 511, *range(400, 500)})
-# ... but whether these were taken, nobody can tell: 408 comes when the request did not come whole
-# or when the work took too long, 499 when a proxy gave up.
-_UNKNOWN = frozenset({408, 425, 499})
+# 5 s for that explanation: the status is known, and whoever waits for it should hear of it.
+BODY_WAIT_S = 5.0
+
+# The server, or something before it, answered instead of doing the work. With 408 and 499 nobody
+# can tell: they come when the request was not whole, and when its work took too long.
+_NOT_TAKEN = frozenset({307, 308, 503, 511, *range(400, 500)} - {408, 499})
 
 _HINTS = {
     401: "The server wants credentials; pass token= or headers=",
@@ -33,7 +35,7 @@ _HINTS = {
 
 def sent_by_status(status: int) -> bool | None:
     """What a status says about whether the request was carried out: False or None."""
-    return False if status in _NOT_TAKEN and status not in _UNKNOWN else None
+    return False if status in _NOT_TAKEN else None
 
 
 async def refusal(response: HttpResponse, what: str = "the server") -> HttpError:
@@ -87,11 +89,12 @@ def printable(body: bytes) -> str:
 async def _beginning(response: HttpResponse) -> bytes:
     held = bytearray()
     try:
-        async for chunk in response.chunks():
-            held += chunk[: BODY_BYTES - len(held)]
-            if len(held) >= BODY_BYTES:
-                break
-    except HttpError:
+        async with asyncio.timeout(BODY_WAIT_S):
+            async for chunk in response.chunks():
+                held += chunk[: BODY_BYTES - len(held)]
+                if len(held) >= BODY_BYTES:
+                    break
+    except (HttpError, TimeoutError):
         pass  # what the status says stands, even when its explanation is cut off
     finally:
         await response.aclose()
