@@ -1,9 +1,15 @@
-"""The everything server in dragoman; see interop/README.md."""
+"""The everything server in dragoman; see interop/README.md.
+
+    python dragoman_server.py [sse|streamable PORT]
+
+Either word starts the same server: it has both transports.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from dataclasses import dataclass
 
 from dragoman import (
@@ -250,5 +256,17 @@ async def complete_id(argument: str, value: str, context: dict[str, str]) -> lis
     return [item for item in ITEMS if item.startswith(value)]
 
 
+def serve_http(port: int) -> None:
+    @server.tool(description="Close the stream of this request, then answer.")
+    async def cut(ctx: Context) -> str:
+        await ctx.close_stream(retry_s=0.02)
+        return "resumed"
+
+    server.run("http", host="127.0.0.1", port=port)
+
+
 if __name__ == "__main__":
-    server.run()
+    if len(sys.argv) == 1:
+        server.run()
+    else:
+        serve_http(int(sys.argv[2]))

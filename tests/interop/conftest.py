@@ -11,11 +11,6 @@ import pytest
 GROUP = re.compile(r"\(([^()]+)\)")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # Known to pytest-xdist; a run without it would otherwise refuse the marker.
-    config.addinivalue_line("markers", "xdist_group(name): run these tests in one process")
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep the tests of one visit in one process, so that it is made once.

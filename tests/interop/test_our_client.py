@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,11 +30,20 @@ from dragoman.model.roots import Root
 from dragoman.model.sampling import CreateMessageParams, CreateMessageResult
 from dragoman.protocol.events import Fault, FaultKind
 from interop import peers
-from tests.interop.documents import ECHOED, OPTIONAL_TOOLS, PNG_SIGNATURE, REVISIONS, TOOLS, WAV
+from tests.interop.documents import (
+    ECHOED,
+    OPTIONAL_TOOLS,
+    PNG_SIGNATURE,
+    REVISIONS,
+    TOOLS,
+    WAV,
+    grouped,
+)
+from tests.interop.serving import address, children
 from tests.interop.wire import complaints
 from tests.revisions.official import needs_spec
 
-pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("our-client")]
+pytestmark = pytest.mark.interop
 
 # 1 MB as UTF-8: past every pipe buffer and every buffer of a reader.
 LARGE = "é" * 500_000
@@ -124,13 +132,27 @@ SERVERS: dict[str, Server] = {
     ),
 }
 
-# The visits: each server as it negotiates by itself, and those that take every revision, pinned to each.
-VISITS: dict[str, tuple[str, str | None]] = {
-    **{name: (name, None) for name in SERVERS},
+# The visits: each server as it negotiates by itself, over every transport that it has, and those that
+# take every revision, pinned to each.
+NO_STREAMABLE = {"mcp-1.6"}
+NO_SSE = {"ts-2"}
+VISITS: dict[str, tuple[str, str | None, str]] = {
+    **{name: (name, None, "stdio") for name in SERVERS},
     **{
-        f"{name}-at-{revision}": (name, revision)
+        f"{name}-at-{revision}": (name, revision, "stdio")
         for name in ("mcp-2.3", "ts-1", "ts-2", "dragoman")
         for revision in REVISIONS[:-1]
+    },
+    **{
+        f"{name}-over-streamable": (name, None, "streamable")
+        for name in SERVERS
+        if name not in NO_STREAMABLE
+    },
+    **{f"{name}-over-sse": (name, None, "sse") for name in SERVERS if name not in NO_SSE},
+    **{
+        f"{name}-over-streamable-at-{revision}": (name, revision, "streamable")
+        for name in ("mcp-2.3", "ts-1", "ts-2", "dragoman")
+        for revision in REVISIONS[1:-1]
     },
 }
 
@@ -141,6 +163,7 @@ class Visit:
 
     server: Server
     revision: str
+    transport: str
     found: dict[str, Any] = field(default_factory=dict)
     faults: dict[str, BaseException] = field(default_factory=dict)
     logs: list[tuple[str, str | None, Any]] = field(default_factory=list)
@@ -247,16 +270,6 @@ async def many(client: Client) -> list[str]:
     return [result.text for result in await asyncio.gather(*calls)]
 
 
-def children() -> list[int]:
-    """The processes this one has started and not seen the end of; none where the system keeps silent."""
-    tasks = Path("/proc/self/task")
-    if not tasks.is_dir():
-        return []
-    return [
-        int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()
-    ]
-
-
 async def grow(client: Client, visit: Visit) -> set[str]:
     """The entries that came: tools and prompts by name, resources by URI."""
     before = await everything(client)
@@ -304,10 +317,18 @@ async def pages(client: Client) -> list[list[str]]:
             return found
 
 
-async def visit_server(server: Server, pinned: str | None) -> Visit:
-    visit = Visit(server, pinned or server.newest)
+async def visit_server(server: Server, pinned: str | None, transport: str) -> Visit:
+    visit = Visit(server, pinned or server.newest, transport)
+    with address(f"for-our-client-{server.peer}", server.peer, server.program, transport) as target:
+        await use_everything(visit, pinned, target if transport == "stdio" else target[1])
+    visit.children = children()
+    return visit
+
+
+async def use_everything(visit: Visit, pinned: str | None, target: str | list[str]) -> None:
+    server = visit.server
     async with Client(
-        server.command(),
+        target,
         name="dragoman-client",
         version="1",
         revision=pinned,
@@ -377,17 +398,17 @@ async def visit_server(server: Server, pinned: str | None) -> Visit:
             await visit.step("cancel", cancel(client))
             await visit.step("deadline", deadline(client))
             await visit.step("alive", call("add", {"a": 20, "b": 22}))
-    visit.children = children()
-    return visit
+        if "cut" in {tool.name for tool in visit.found.get("tools", ())}:
+            await visit.step("cut", call("cut"))
 
 
 @functools.cache
 def visit_of(name: str) -> Visit:
-    server, pinned = VISITS[name]
-    return asyncio.run(visit_server(SERVERS[server], pinned))
+    server, pinned, transport = VISITS[name]
+    return asyncio.run(visit_server(SERVERS[server], pinned, transport))
 
 
-@pytest.fixture(params=VISITS)
+@pytest.fixture(params=grouped(VISITS))
 def visit(request: pytest.FixtureRequest) -> Visit:
     return visit_of(request.param)
 
@@ -665,6 +686,12 @@ def test_the_server_may_send_our_user_to_a_page(visit: Visit) -> None:
     assert (asked.mode, asked.message) == ("url", "please sign in")
     assert (asked.url, asked.elicitation_id) == ("https://example.test/sign-in", "visit-1")
     assert visit.completed == ["visit-1"]
+
+
+def test_an_answer_that_comes_after_its_stream_closed_is_fetched(visit: Visit) -> None:
+    if "cut" not in {tool.name for tool in visit["tools"]}:
+        pytest.skip("this server closes no streams")
+    assert visit["cut"].text == "resumed"
 
 
 def test_what_is_new_is_announced(visit: Visit) -> None:

@@ -22,12 +22,14 @@ from tests.interop.documents import (
     TOOLS,
     Document,
     Pair,
+    grouped,
     run,
 )
+from tests.interop.serving import address
 from tests.interop.wire import complaints
 from tests.revisions.official import needs_spec
 
-pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("our-server")]
+pytestmark = pytest.mark.interop
 
 OURS = [sys.executable, str(peers.PROGRAMS / "dragoman_server.py")]
 CODES = {
@@ -45,7 +47,7 @@ MEDIA = {
     "2025-11-25": ("text", "audio", "resource", "resource_link"),
 }
 
-# Name of the run: the peer, its client, its options, the revision both must agree on.
+# Name of the client: the peer, its program, its options, the revision both must agree on.
 CLIENTS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "mcp-1.6": ("mcp-1.6", "mcp1_client.py", (), "2024-11-05"),
     "mcp-1.9": ("mcp-1.9", "mcp1_client.py", (), "2025-03-26"),
@@ -64,8 +66,19 @@ CLIENTS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
 }
 
 
+# Name of the run: the client and how it reaches our server. One process of ours serves both HTTP transports.
+RUNS: dict[str, tuple[str, str]] = {
+    **{name: (name, "stdio") for name in CLIENTS},
+    # mcp 1.6 is older than Streamable HTTP.
+    **{f"{name}-over-streamable": (name, "streamable") for name in CLIENTS if name != "mcp-1.6"},
+    # HTTP+SSE is one transport at every revision; the probes of a newer one go the way of the others.
+    **{f"{name}-over-sse": (name, "sse") for name in CLIENTS if "probing" not in name},
+}
+
+
 def pair(name: str) -> Pair:
-    peer, _, _, revision = CLIENTS[name]
+    client, transport = RUNS[name]
+    peer, _, _, revision = CLIENTS[client]
     codes = dict(CODES)
     if revision != "2025-11-25":
         # From 2025-11-25 on, arguments that miss the schema are the model's to read.
@@ -79,16 +92,19 @@ def pair(name: str) -> Pair:
         codes,
         media=MEDIA[revision],
         messages=revision != "2024-11-05",
+        cuts=transport == "streamable",
     )
 
 
 @functools.cache
 def document(name: str) -> Document:
-    peer, script, options, _ = CLIENTS[name]
-    return run(peers.program(peer, script, *options, *OURS))
+    client, transport = RUNS[name]
+    peer, script, options, _ = CLIENTS[client]
+    with address(f"ours-for-{name}", "dragoman", "dragoman_server.py", transport) as server:
+        return run(peers.program(peer, script, *options, *server))
 
 
-@pytest.mark.parametrize("name", CLIENTS)
+@pytest.mark.parametrize("name", grouped(RUNS))
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_a_peer_client_sees_all_of_our_server(
     check: Callable[[Document, Pair], None], name: str

@@ -18,7 +18,7 @@ from dragoman.model.sampling import CreateMessageParams, CreateMessageResult
 from interop import peers
 from tests.interop.documents import PNG_SIGNATURE, REVISIONS
 
-pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("reference")]
+pytestmark = pytest.mark.interop
 
 EVERYTHING = "@modelcontextprotocol/server-everything"
 FILESYSTEM = "@modelcontextprotocol/server-filesystem"
