@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ParamSpec
 
 from dragoman.errors import LinkError
-from dragoman.jsonrpc.frame import Noise, Seen
+from dragoman.jsonrpc.frame import Delivery, Noise, Seen
 
 CHILDREN = Path(__file__).parent / "children"
 
@@ -61,6 +61,9 @@ class Recorder:
 
     def request_lost(self, ident: int | str, error: LinkError) -> None:
         raise AssertionError("these links carry no single requests")
+
+    def delivery_lost(self, delivery: Delivery, reason: str) -> None:
+        raise AssertionError("these links have no deliveries")
 
     def link_troubled(self, error: LinkError | None) -> None:
         raise AssertionError("these links have no troubles of their own")

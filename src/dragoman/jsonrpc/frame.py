@@ -24,13 +24,22 @@ class Principal:
 class Delivery:
     """What came in one piece, on links where an answer has to find its way back.
 
-    `open` is how many of its requests have no answer yet; the engine counts.
+    `open` is how many of its requests have no answer yet; the engine counts. `is_unreadable` when
+    all or part of it was no message that could be taken.
     """
 
-    __slots__ = ("open",)
+    __slots__ = ("is_unreadable", "open")
 
     def __init__(self) -> None:
         self.open = 0
+        self.is_unreadable = False
+
+    def let_go(self, retry_s: float) -> bool:
+        """Close the connection that waits for the answer; whoever waits comes back for it.
+
+        False where nobody could come back, and nothing was closed.
+        """
+        return False
 
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})

@@ -385,6 +385,15 @@ class Engine:
         raw = self._write(exchange.method.name, result, exchange.dialect)
         self._finish(exchange, codec.success(exchange.id, raw))
 
+    def drop(self, delivery: Delivery, reason: str) -> list[Event]:
+        """Whoever sent a delivery cannot have its answers any more: its requests are over."""
+        for exchange in [one for one in self.exchanges.values() if one.seen.delivery is delivery]:
+            exchange.is_over = True
+            self._forget(exchange)
+            self._events.append(CancelArrived(exchange, reason))
+        events, self._events = self._events, []
+        return events
+
     def answer_raw(self, exchange: Exchange, raw: bytes) -> None:
         """Answer with a result that was lowered and written before, for this very dialect."""
         if not exchange.is_over:
@@ -865,6 +874,8 @@ class Engine:
             # What a child prints by mistake is no request and wants no answer.
             return
         self.answers += 1
+        if seen.delivery is not None:
+            seen.delivery.is_unreadable = True
         body = ErrorBody(error.code, error.message)
         frame = codec.failure(ident, body, null_id=self.dialect.facts.sends_null_id)
         if batch is None:

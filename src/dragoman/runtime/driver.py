@@ -228,6 +228,11 @@ class Driver:
         self._dispatch(self.engine.lose(ident, error))
         self.flush()
 
+    def delivery_lost(self, delivery: Delivery, reason: str) -> None:
+        """Nobody can take the answers to a delivery any more."""
+        self._dispatch(self.engine.drop(delivery, reason))
+        self.flush()
+
     def link_troubled(self, error: LinkError | None) -> None:
         """The link lost its peer, or found it again: told to whoever asked by `on_trouble`."""
         if error is not None:

@@ -13,10 +13,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
+from urllib.parse import quote
 
 from dragoman.errors import Misconfigured
 from dragoman.model.base import Annotations, Icon, Implementation, Meta, Record
@@ -43,6 +46,7 @@ from dragoman.revisions.registry import supported
 from dragoman.runtime.driver import Driver, Encoded, Tap
 from dragoman.runtime.pool import MAX_THREADS, ThreadPool
 from dragoman.server.answers import Answers, CallNext, Middleware
+from dragoman.server.asgi import AsgiApp, Identify
 from dragoman.server.audience import Audience
 from dragoman.server.binding import bind, bind_prompt, bind_resource
 from dragoman.server.callback import Callback
@@ -61,6 +65,8 @@ from dragoman.server.lifespan import Lifespan
 from dragoman.server.limits import OFFERS
 from dragoman.server.registry import PAGE_SIZE, Registry
 from dragoman.transport.base import Link
+from dragoman.transport.streamable.limits import HttpLimits
+from dragoman.transport.streamable.replay import EventLog
 
 __all__ = ["CallNext", "Middleware", "Server"]
 
@@ -563,11 +569,17 @@ class Server:
 
     # --- serving ----------------------------------------------------------------------------------
 
-    def run(self, transport: str = "stdio") -> None:
-        """Serve until the client leaves, or until SIGINT or SIGTERM. Blocks.
+    def run(
+        self, transport: Literal["stdio", "http", "sse", "unix"] = "stdio", **options: Any
+    ) -> None:
+        """Serve until the client leaves ("stdio"), or until SIGINT or SIGTERM. Blocks.
+
+        `options` are those of `serve_http`, with "http", "sse" and "unix".
 
         Raises:
-            Misconfigured: no such transport, or an event loop is running here already.
+            Misconfigured: no such transport or option, an address that cannot be used, or an event
+                loop is running here already.
+            MissingExtra: HTTP needs the extra `http`.
         """
         try:
             asyncio.get_running_loop()
@@ -578,14 +590,84 @@ class Server:
                 "run() starts an event loop of its own, and one is running here; "
                 "await server.run_async() instead"
             )
-        with suppress(KeyboardInterrupt):
-            asyncio.run(self.run_async(transport))
+        with (
+            suppress(KeyboardInterrupt),
+            asyncio.Runner(loop_factory=_fast_loop(transport)) as loop,
+        ):
+            loop.run(self.run_async(transport, **options))
 
-    async def run_async(self, transport: str = "stdio") -> None:
-        """As `run`, within a running event loop. Raises Misconfigured for no such transport."""
-        if transport != "stdio":
-            raise Misconfigured(f"the transport {transport!r} is not one of: stdio")
-        await self.serve_stdio()
+    async def run_async(
+        self, transport: Literal["stdio", "http", "sse", "unix"] = "stdio", **options: Any
+    ) -> None:
+        """As `run`, within a running event loop. Raises as `run` does."""
+        if transport == "stdio":
+            if options:
+                raise Misconfigured(f"stdio takes no {', '.join(sorted(options))}")
+            await self.serve_stdio()
+        elif transport in ("http", "sse"):
+            await self.serve_http(**options)
+        elif transport == "unix":
+            if options.get("socket") is None:
+                raise Misconfigured('a Unix socket needs its path: run("unix", socket="my.sock")')
+            await self.serve_http(**options)
+        else:
+            raise Misconfigured(
+                f"the transport {transport!r} is not one of: stdio, http, sse, unix"
+            )
+
+    async def serve_http(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        socket: str | Path | None = None,
+        allow_hosts: Iterable[str] = (),
+        identify: Identify | None = None,
+        on_ready: Callable[[str], None] | None = None,
+        **settings: Any,
+    ) -> None:
+        """Serve over HTTP, both transports at once, until SIGINT or SIGTERM.
+
+        `port` 0 takes a free one; `socket` is the path of a Unix socket in place of both. The other
+        settings are those of `asgi`. `on_ready` gets the URL once connections are accepted; without
+        it a line on stderr names it.
+
+        Raises:
+            Misconfigured: an address that cannot be used, or one that others can reach without
+                `allow_hosts`.
+            MissingExtra: HTTP needs the extra `http`.
+        """
+        from dragoman.server import serving
+
+        hosts = list(allow_hosts)
+        if socket is None and not serving.is_loopback(host):
+            if not hosts:
+                raise Misconfigured(
+                    f"others can reach {host}: name what they call this server by, for example "
+                    "allow_hosts=['api.example.com']"
+                )
+            if identify is None:
+                log.warning(
+                    "whoever can reach %s port %d may use this server: identify= is not set",
+                    host,
+                    port,
+                )
+        app = self.asgi(allow_hosts=hosts, identify=identify, **settings)
+        if socket is not None:
+            sock = serving.bind_unix(socket)
+            url = f"http+unix://{quote(str(socket), safe='')}{app.path}"
+        else:
+            sock = serving.bind_tcp(host, port)
+            shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
+            url = f"http://{shown}:{sock.getsockname()[1]}{app.path}"
+
+        def ready() -> None:
+            if on_ready is not None:
+                on_ready(url)
+            else:
+                sys.stderr.write(f"{self.name} is at {url}\n")
+
+        await serving.serve(app, sock, on_ready=ready)
 
     async def serve_stdio(self) -> None:
         """Serve whoever started this process, over its stdin and stdout."""
@@ -610,6 +692,46 @@ class Server:
                 await serving
             undo()
 
+    def asgi(
+        self,
+        *,
+        path: str = "/mcp",
+        sse_path: str | None = "/sse",
+        message_path: str = "/messages",
+        allow_hosts: Iterable[str] = (),
+        allow_origins: Iterable[str] = (),
+        identify: Identify | None = None,
+        events: EventLog | None = None,
+        limits: HttpLimits | None = None,
+    ) -> AsgiApp:
+        """This server as an ASGI application, for any ASGI server, or mounted in another app.
+
+        Streamable HTTP is at `path`; HTTP+SSE, for older clients, at `sse_path` (None turns it off)
+        and `message_path`. Below a prefix all three stand behind it.
+
+        Only requests to this machine's own names are served, and pages of these: `allow_hosts`
+        names others ("api.example.com"; "*" for any), `allow_origins` other pages
+        ("https://app.example.com"). `identify` gets the ASGI scope and returns a `Principal`, or
+        None to refuse with 401; a session belongs to whoever began it. `events` keeps what clients
+        come back for, `limits` has the ceilings.
+
+        Raises:
+            Misconfigured: a path, host or origin that cannot work.
+
+        Spec: basic/transports
+        """
+        return AsgiApp(
+            self,
+            path=path,
+            sse_path=sse_path,
+            message_path=message_path,
+            allow_hosts=allow_hosts,
+            allow_origins=allow_origins,
+            identify=identify,
+            events=events,
+            limits=limits,
+        )
+
     async def serve_link(self, link: Link, *, tap: Tap | None = None) -> None:
         """Serve one client until its link closes. `tap` sees every frame."""
         try:
@@ -618,29 +740,47 @@ class Server:
             await link.aclose()
             raise
         try:
-            driver = Driver(self._engine(), link, self, tap=tap)
-            self._connections.add(driver)
-            self.audience.join(driver)
+            driver = self.attach(link, tap=tap)
             try:
-                driver.start()
-                if self._keep_alive_s is not None:
-                    driver.watch(
-                        self._keep_alive_s, self._keep_alive_timeout_s or self._keep_alive_s
-                    )
                 error = await asyncio.shield(driver.closed)
                 if error is not None:
                     log.info("a connection ended: %s", error)
             finally:
-                self.audience.leave(driver)
-                try:
-                    await driver.aclose()
-                finally:
-                    self._connections.discard(driver)
-                    if not self._connections:
-                        # A server that nobody uses keeps no thread.
-                        self._pool.rest()
+                await self.detach(driver)
         finally:
             await self._lifespan.leave()
+
+    @asynccontextmanager
+    async def living(self) -> AsyncIterator[None]:
+        """The server's lifespan, for whoever attaches links: entered with the first, left with the
+        last user of this event loop.
+        """
+        await self._lifespan.enter()
+        try:
+            yield
+        finally:
+            await self._lifespan.leave()
+
+    def attach(self, link: Link, *, tap: Tap | None = None) -> Driver:
+        """Begin to serve one client, within `living`; ended by `detach`. See also `serve_link`."""
+        driver = Driver(self._engine(), link, self, tap=tap)
+        self._connections.add(driver)
+        self.audience.join(driver)
+        driver.start()
+        if self._keep_alive_s is not None:
+            driver.watch(self._keep_alive_s, self._keep_alive_timeout_s or self._keep_alive_s)
+        return driver
+
+    async def detach(self, driver: Driver) -> None:
+        """End what `attach` began: the link, its handlers and what was kept for the client."""
+        self.audience.leave(driver)
+        try:
+            await driver.aclose()
+        finally:
+            self._connections.discard(driver)
+            if not self._connections:
+                # A server that nobody uses keeps no thread.
+                self._pool.rest()
 
     def _engine(self) -> Engine:
         introduction = Introduction(self.info, self.capabilities, self.instructions)
@@ -717,6 +857,17 @@ class Server:
     async def read_resource(self, uri: str, context: Context) -> ReadResourceResult:
         """Read a resource of this server. Raises ResourceNotFound."""
         return await self._answers.read_resource(uri, context)
+
+
+def _fast_loop(transport: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop for serving many, where it is installed; a pipe gains little from it."""
+    if transport == "stdio":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 def _warn_of_repairs(tool: str, repairs: Sequence[Repair]) -> None:

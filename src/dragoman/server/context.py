@@ -210,6 +210,21 @@ class Context:
         if driver.link.is_congested:
             await driver.drain()
 
+    async def close_stream(self, *, retry_s: float = 1.0) -> bool:
+        """Close the connection that waits for this answer; the client comes back for it.
+
+        For work that takes minutes: nothing in between has to hold a connection that long. The
+        client returns after `retry_s` and gets what was sent meanwhile. False, and nothing is
+        closed, where it could not come back: over stdio, or in a revision without it.
+
+        Spec: basic/transports#sending-messages-to-the-server
+        """
+        delivery = self._exchange.seen.delivery
+        if delivery is None or self._exchange.is_over:
+            return False
+        self._driver.flush()
+        return delivery.let_go(retry_s)
+
     # --- asking the client ------------------------------------------------------------------------
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from dragoman.errors import LinkError
-from dragoman.jsonrpc.frame import Noise, Seen
+from dragoman.jsonrpc.frame import Delivery, Noise, Seen
 from dragoman.revisions.registry import HANDSHAKE
 from dragoman.transport.base import Link
 
@@ -77,6 +77,9 @@ class ScriptedPeer:
         """Keep it in `lost`."""
         self.lost[ident] = error
         self._news.set()
+
+    def delivery_lost(self, delivery: Delivery, reason: str) -> None:
+        """A script answers nobody by itself."""
 
     def link_troubled(self, error: LinkError | None) -> None:
         """Keep it in `troubles`."""

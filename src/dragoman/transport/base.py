@@ -40,6 +40,9 @@ class Receiver(Protocol):
     def request_lost(self, ident: int | str, error: LinkError) -> None:
         """This one request failed; `error.sent` says whether it may have run. The link goes on."""
 
+    def delivery_lost(self, delivery: Delivery, reason: str) -> None:
+        """Nobody can take the answers to a delivery any more: its requests are cancelled."""
+
     def link_troubled(self, error: LinkError | None) -> None:
         """The peer cannot be reached now, and the link goes on trying; None once it can again."""
 

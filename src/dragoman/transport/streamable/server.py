@@ -1,0 +1,396 @@
+"""One session of the Streamable HTTP transport, as its server sees it: a link of many streams.
+
+Each POST is a `Reply`. Its answer leaves as one JSON body, unless something else has to be said
+first or it takes long: then a `Stream` is opened for it. What belongs to no request waits on the
+session's own stream, which the client gets with a GET.
+Spec: basic/transports#streamable-http
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+
+from dragoman.errors import LinkClosed, LinkError, WrongState
+from dragoman.jsonrpc.frame import Delivery, Principal, Seen
+from dragoman.revisions.facts import Facts
+from dragoman.transport.base import About, Receiver
+from dragoman.transport.stdio.limits import HIGH_WATER_BYTES
+from dragoman.transport.streamable.limits import HttpLimits
+from dragoman.transport.streamable.replay import EventLog
+
+__all__ = ["Reply", "Stream", "StreamableLink", "encode_event"]
+
+
+def encode_event(number: str, frame: bytes) -> bytes:
+    """One message as an event; a frame has no line ends, so one data line holds it."""
+    return b"event: message\nid: %s\ndata: %s\n\n" % (number.encode(), frame)
+
+
+class Stream:
+    """One stream of events: numbered, kept for replay, read by at most one connection at a time.
+
+    `name` is unique for good; `reader` the connection that reads it now. Events that nobody reads
+    are only kept.
+    """
+
+    __slots__ = (
+        "is_leaving",
+        "is_over",
+        "link",
+        "name",
+        "number",
+        "pending",
+        "pending_bytes",
+        "reader",
+        "reply",
+    )
+
+    def __init__(self, link: StreamableLink, name: str, reply: Reply | None) -> None:
+        self.link = link
+        self.name = name
+        self.reply = reply
+        # The number of the newest event.
+        self.number = -1
+        self.is_over = False
+        # The connection shall close once all is written; the stream goes on.
+        self.is_leaving = False
+        self.pending: deque[bytes] = deque()
+        self.pending_bytes = 0
+        self.reader: asyncio.Future[None] | None = None
+
+    def put(self, frame: bytes) -> None:
+        """Say something; an empty frame primes the client to come back."""
+        self.number = number = self.number + 1
+        link = self.link
+        link.events.append(link.session, self.name, number, frame)
+        reader = self.reader
+        if reader is None:
+            return
+        if frame:
+            event = encode_event(f"{self.name}-{number}", frame)
+        else:
+            event = b"id: %s-%d\nretry: %d\ndata:\n\n" % (
+                self.name.encode(),
+                number,
+                int(link.limits.retry_s * 1000),
+            )
+        if self.pending_bytes > link.limits.max_unread_bytes:
+            # It reads too slowly to hold its place; everything it missed is kept.
+            self.leave()
+        else:
+            self.say(event)
+
+    def say(self, event: bytes) -> None:
+        """Hand an encoded event to the connection that reads."""
+        self.pending.append(event)
+        size = len(event)
+        self.pending_bytes += size
+        self.link.unread_bytes += size
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the connection look at what has changed."""
+        reader = self.reader
+        if reader is not None and not reader.done():
+            reader.set_result(None)
+
+    def take(self) -> bytes:
+        """What is to be written now; empties it."""
+        pending = self.pending
+        if not pending:
+            return b""
+        chunk = pending[0] if len(pending) == 1 else b"".join(pending)
+        pending.clear()
+        if self.reply is None:
+            self.link.read_up_to = self.number
+        self.link.unread_bytes -= self.pending_bytes
+        self.pending_bytes = 0
+        self.link.wake_waiters()
+        return chunk
+
+    def join(self) -> asyncio.Future[None]:
+        """A connection reads from now on; the one that did before ends."""
+        if self.reader is None:
+            self.link.connected += 1
+        else:
+            self._release()
+        self.reader = reader = self.link.loop.create_future()
+        return reader
+
+    def leave(self) -> None:
+        """Nobody reads any more, for now; what was not written is read from what is kept."""
+        if self.reader is not None:
+            self.link.connected -= 1
+            self._release()
+
+    def _release(self) -> None:
+        reader, self.reader = self.reader, None
+        self.is_leaving = False
+        self.pending.clear()
+        self.link.unread_bytes -= self.pending_bytes
+        self.pending_bytes = 0
+        self.link.wake_waiters()
+        if reader is not None and not reader.done():
+            reader.set_result(None)
+
+    def finish(self) -> None:
+        """The last was said."""
+        self.is_over = True
+        self.link.streams.pop(self.name, None)
+        self.wake()
+
+
+class Reply(Delivery):
+    """The answer to one POST: a frame, or a stream once there is more to say than that.
+
+    `waiter` is done when there is one or the other, or when nothing will come.
+    """
+
+    __slots__ = ("frame", "is_over", "link", "stream", "waiter")
+
+    def __init__(self, link: StreamableLink) -> None:
+        super().__init__()
+        self.link = link
+        self.frame: bytes | None = None
+        self.stream: Stream | None = None
+        self.is_over = False
+        self.waiter: asyncio.Future[None] | None = None
+
+    def end(self, frame: bytes | None) -> None:
+        """Answered, or never to be."""
+        self.frame = frame
+        self.is_over = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the POST look at what has changed."""
+        waiter = self.waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def let_go(self, retry_s: float) -> bool:
+        """Close the connection; the client comes back after `retry_s`."""
+        link = self.link
+        if self.is_over or not link.primes_streams:
+            return False
+        stream = self.stream or link.open_stream(self)
+        stream.say(b"retry: %d\n\n" % int(retry_s * 1000))
+        link.hang_up(stream)
+        return True
+
+
+class StreamableLink:
+    """A server's end of one session.
+
+    `session` is its id, `owner` who may use it. `streams` are those that are not over, by name;
+    `connected` counts those of them with a connection.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_gate",
+        "_has_ended",
+        "_next_stream",
+        "_waiters",
+        "connected",
+        "events",
+        "general",
+        "limits",
+        "loop",
+        "owner",
+        "prefix",
+        "primes_streams",
+        "read_up_to",
+        "receiver",
+        "replies",
+        "session",
+        "streams",
+        "unread_bytes",
+        "wire",
+    )
+
+    def __init__(
+        self, session: str, owner: Principal, events: EventLog, limits: HttpLimits
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.session = session
+        self.owner = owner
+        self.events = events
+        self.limits = limits
+        self.receiver: Receiver | None = None
+        self.wire = ""
+        self.primes_streams = False
+        self.streams: dict[str, Stream] = {}
+        self.connected = 0
+        self.replies: set[Reply] = set()
+        self.unread_bytes = 0
+        # Names are unique for good, also after a restart that keeps the session.
+        self.prefix = os.urandom(4).hex()
+        self._next_stream = 0
+        # The newest event of the session's own stream that was written to somebody.
+        self.read_up_to = -1
+        self._gate: asyncio.Future[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._has_ended = False
+        self._closing = False
+        self.general: Stream | None = None
+
+    # --- as a link ----------------------------------------------------------------------------------
+
+    def start(self, receiver: Receiver) -> None:
+        """Deliver to this receiver."""
+        if self.receiver is not None:
+            raise WrongState("started", "a link is started once")
+        self.receiver = receiver
+
+    def receive(self, body: bytes, seen: Seen) -> None:
+        """Hand in what a POST brought."""
+        assert self.receiver is not None
+        if not self._has_ended:
+            self.receiver.frames_received((body,), seen)
+
+    def send(self, frame: bytes, about: About = None, is_answer: bool = False) -> None:
+        """Send on the stream of the POST it is about, else on the session's own.
+
+        Raises:
+            LinkClosed: the session is over.
+        """
+        if self._has_ended:
+            raise LinkClosed("the session is over", sent=False)
+        if isinstance(about, Reply):
+            stream = about.stream
+            if is_answer:
+                if stream is None:
+                    about.end(frame)
+                else:
+                    stream.put(frame)
+                    about.is_over = True
+                    stream.finish()
+                return
+            if not about.is_over:
+                if stream is None:
+                    stream = self.open_stream(about)
+                stream.put(frame)
+                return
+            # What a handler says after its request was cancelled belongs to nothing any more.
+        self.own_stream().put(frame)
+
+    def open_stream(self, reply: Reply) -> Stream:
+        """Answer a POST with a stream from now on."""
+        self._next_stream += 1
+        name = f"{self.prefix}{self._next_stream:x}"
+        stream = self.streams[name] = reply.stream = Stream(self, name, reply)
+        stream.join()
+        if self.primes_streams:
+            stream.put(b"")
+        reply.wake()
+        return stream
+
+    def own_stream(self) -> Stream:
+        """The stream for what belongs to no request."""
+        general = self.general
+        if general is None:
+            name = f"{self.prefix}0"
+            general = self.general = self.streams[name] = Stream(self, name, None)
+        return general
+
+    def hang_up(self, stream: Stream) -> None:
+        """Close the connection of a stream once what waits is written; the stream goes on."""
+        if stream.reader is not None:
+            stream.is_leaving = True
+            stream.wake()
+
+    @property
+    def is_congested(self) -> bool:
+        """True while more waits for readers than the high-water mark."""
+        return self.unread_bytes > HIGH_WATER_BYTES
+
+    async def drain(self) -> None:
+        """Wait until readers have taken enough, or have gone."""
+        if not self.is_congested or self._has_ended:
+            return
+        waiter = self.loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def wake_waiters(self) -> None:
+        """Some of what waited was taken."""
+        if self._waiters and (self._has_ended or not self.is_congested):
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def pause_reading(self) -> None:
+        """Let POSTs wait until `resume_reading`."""
+        if self._gate is None:
+            self._gate = self.loop.create_future()
+
+    def resume_reading(self) -> None:
+        """Take POSTs again."""
+        gate, self._gate = self._gate, None
+        if gate is not None and not gate.done():
+            gate.set_result(None)
+
+    async def until_readable(self) -> None:
+        """Wait while reading is paused."""
+        while self._gate is not None:
+            await asyncio.shield(self._gate)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether POSTs have to wait."""
+        return self._gate is not None
+
+    def agreed(self, wire: str, facts: Facts) -> None:
+        """The revision decides whether streams begin with an event to come back by."""
+        self.wire = wire
+        self.primes_streams = facts.primes_streams
+
+    def settle(self, delivery: Delivery) -> None:
+        """Everything a POST asked was cancelled."""
+        if isinstance(delivery, Reply) and not delivery.is_over:
+            delivery.is_over = True
+            if delivery.stream is None:
+                delivery.wake()
+            else:
+                delivery.stream.finish()
+
+    def lose(self, reply: Reply, reason: str) -> None:
+        """Nobody can take the answer to a POST any more."""
+        if not reply.is_over and self.receiver is not None and not self._has_ended:
+            self.receiver.delivery_lost(reply, reason)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no connection is open and no answer is owed."""
+        return not self.connected and not self.replies
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the session has ended."""
+        return self._has_ended
+
+    async def aclose(self) -> None:
+        """End the session: every stream, and every POST that still waits."""
+        self._end(None)
+
+    def _end(self, error: LinkError | None) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
+        self.resume_reading()
+        for reply in list(self.replies):
+            if not reply.is_over:
+                reply.end(None)
+        for stream in list(self.streams.values()):
+            stream.finish()
+        self.wake_waiters()
+        if self.receiver is not None:
+            self.receiver.link_closed(error)
