@@ -14,7 +14,7 @@ from typing import Any
 
 from dragoman import Client, ElicitParams
 
-# The runner wants to see it: a client that crashed after its checks would look well otherwise.
+# What the runner waits for (DONE in legs.py).
 DONE = "scenario done"
 
 NEWEST = "2025-11-25"

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from conformance import client, legs
 from conformance.expected import IS_INFO, client_checks, server_checks
 from conformance.judge import Check, Complaint, Outcome, Verdict, judge, read_checks
 from conformance.legs import LEGS, LegOutcome
@@ -101,6 +102,10 @@ def test_the_suites_result_is_read_with_its_reasons() -> None:
 def test_the_number_of_scenarios_is_the_suites() -> None:
     # `list --spec-version`, without those about authorization.
     assert [len(leg.expected) for leg in LEGS] == [1, 27, 33, 33, 0, 2, 5]
+
+
+def test_the_runner_waits_for_the_words_that_our_client_says() -> None:
+    assert legs.DONE == client.DONE
 
 
 def test_each_scenario_expects_a_check() -> None:
