@@ -93,10 +93,11 @@ class HttpOptions:
     HTTP_PROXY, ALL_PROXY and NO_PROXY decide, except for this machine itself. No other variable
     and no file (such as .netrc) is looked at. `uds` is the path of a Unix socket to connect to
     whatever the URL says. `backend` chooses the library; None takes aiohttp when it is installed
-    and can do what is asked (HTTP/2 it cannot), else httpx2.
+    and can do what is asked (HTTP/2 it cannot), else httpx2. `allow_plain_secrets` lets tokens and
+    cookies travel over http:// to another machine, where everybody on the way can read them.
     """
 
-    headers: Mapping[str, str] = field(default=_NO_HEADERS, repr=False)
+    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS, repr=False)
     verify: bool | str | ssl.SSLContext = True
     cert: str | tuple[str, ...] | None = field(default=None, repr=False)
     proxy: str | None = field(default=None, repr=False)
@@ -107,3 +108,4 @@ class HttpOptions:
     connect_timeout_s: float = CONNECT_TIMEOUT_S
     max_connections: int = MAX_CONNECTIONS
     idle_s: float = IDLE_S
+    allow_plain_secrets: bool = False
