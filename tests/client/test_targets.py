@@ -67,7 +67,7 @@ def test_a_server_object_is_described_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("https://example.com/mcp", "URL"),
+        ("ws://example.com/mcp", "URL"),
         (3, "int"),
         (None, "NoneType"),
         ([], "empty|command"),

@@ -10,12 +10,21 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from dragoman.errors import Misconfigured
 from dragoman.transport.base import Connector, Link
+from dragoman.transport.http.choices import HttpLike, Mode, Token
 from dragoman.transport.memory import MemoryLink
 from dragoman.transport.stdio.child import StdioConnector
 from dragoman.transport.stdio.command import command_for
 from dragoman.transport.stdio.limits import HIGH_WATER_BYTES, MAX_FRAME_BYTES
 
-__all__ = ["Servable", "ServedLink", "Target", "connector_for"]
+__all__ = [
+    "HttpLike",
+    "Mode",
+    "Servable",
+    "ServedLink",
+    "Target",
+    "Token",
+    "connector_for",
+]
 
 log = logging.getLogger("dragoman.client")
 
@@ -31,7 +40,9 @@ class Servable(Protocol):
 
 
 Target: TypeAlias = str | Path | Sequence[str] | Servable | Connector
-"""A script, a command line as a list, a server object, or a connector."""
+"""A URL, a script, a command line as a list, a server object, or a connector."""
+
+_URL_SCHEMES = frozenset({"http", "https", "http+unix"})
 
 
 def connector_for(
@@ -40,27 +51,42 @@ def connector_for(
     env: Mapping[str, str] | None = None,
     cwd: str | Path | None = None,
     on_stderr: Callable[[str], Any] | None = None,
+    http: HttpLike | None = None,
+    headers: Mapping[str, str] | None = None,
+    token: Token | None = None,
+    mode: Mode = "auto",
 ) -> Connector:
     """How to reach a target.
+
+    `env`, `cwd` and `on_stderr` are for what is started as a child; `http` (HttpOptions or a client
+    of your own), `headers`, `token` (a bearer token, or a function that gives one) and `mode` for
+    a URL: http://, https://, or http+unix://SOCKET/path.
 
     Raises:
         Misconfigured: it is nothing we can connect to; the text says what would be.
     """
+    if isinstance(target, str) and "://" in target:
+        scheme = target.partition("://")[0].lower()
+        if scheme not in _URL_SCHEMES:
+            raise Misconfigured(
+                f"a URL of a server begins with http://, https:// or http+unix://, not {scheme!r}"
+            )
+        # Only now: a client of a script has no use for all that stands behind it.
+        from dragoman.transport.http.connector import HttpConnector
+
+        return HttpConnector(target, http=http, headers=headers, token=token, mode=mode)
+    if http is not None or headers is not None or token is not None or mode != "auto":
+        raise Misconfigured("http, headers, token and mode are for a URL, which the target is not")
     if isinstance(target, Servable):
         return _MemoryConnector(target)
-    if isinstance(target, str) and "://" in target:
-        raise Misconfigured(
-            f"{target!r} is a URL; this version connects to scripts, command lines and servers "
-            "in the same process"
-        )
     if isinstance(target, str | Path | Sequence):
         command, args = command_for(target)
         return StdioConnector(command=command, args=args, env=env, cwd=cwd, stderr=on_stderr)
     if hasattr(target, "connect"):
         return target
     raise Misconfigured(
-        f"cannot connect to an object of type {type(target).__name__}; give a script, a command "
-        "line as a list, or a Server"
+        f"cannot connect to an object of type {type(target).__name__}; give a URL, a script, a "
+        "command line as a list, or a Server"
     )
 
 

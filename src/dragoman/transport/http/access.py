@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import ipaddress
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
+from collections.abc import Mapping
+from urllib.parse import urljoin
 
 from dragoman.errors import LinkError, Misconfigured, PeerError
-from dragoman.transport.http.limits import MAX_URL_CHARS
-from dragoman.transport.http.urls import without_secrets
+from dragoman.transport.http.choices import Token
+from dragoman.transport.http.urls import address, is_loopback
 
-__all__ = ["Access", "Token", "is_same_origin"]
-
-Token: TypeAlias = str | Callable[[], str | Awaitable[str]]
-"""A bearer token, or a function that gives one; it is asked again when the server refuses one."""
-
-_PORTS = {"http": 80, "https": 443}
+__all__ = ["Access", "carries_secret"]
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -47,31 +39,28 @@ class Access:
         *,
         headers: Mapping[str, str] | None = None,
         token: Token | None = None,
-        is_local: bool = False,
-        allows_plain_secrets: bool = False,
+        is_private: bool = False,
     ) -> None:
-        parts = _split(url)
-        self.url = _without_user(parts)
-        self.shown = without_secrets(self.url)
+        place = address(url)
+        self.url = place.url
+        self.shown = place.shown
         self.headers = dict(headers or {})
         self.round = 0
         self._token = token
         self._asking = asyncio.Lock()
         for name, value in self.headers.items():
             _check_header(name, value)
-        if parts.username is not None or parts.password is not None:
-            pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-            self._authorize("Basic " + base64.b64encode(pair.encode()).decode())
+        if place.authorization is not None:
+            self._authorize(place.authorization)
         if isinstance(token, str):
             self._authorize(_bearer(token))
         elif token is not None and not callable(token):
             raise Misconfigured("a token is a text, or a function that returns one")
-        has_secret = token is not None or any(_SECRET.search(name) for name in self.headers)
-        is_plain = parts.scheme == "http" and not is_local and not _is_loopback(parts.hostname)
-        if has_secret and is_plain and not allows_plain_secrets:
+        is_exposed = place.scheme == "http" and not is_private and not is_loopback(place.host)
+        if is_exposed and (token is not None or carries_secret(self.headers)):
             raise Misconfigured(
-                f"{self.shown} is not encrypted, and a token, password or cookie would be read on "
-                "the way; use https"
+                f"{self.shown} is not encrypted: a token, password or cookie would be read on the "
+                "way. Use https, or HttpOptions(allow_plain_secrets=True) on a network you trust"
             )
 
     def __repr__(self) -> str:
@@ -98,9 +87,10 @@ class Access:
             # Of many requests that are refused together one asks, for all.
             if self.round == used:
                 before = self.headers.get("Authorization")
-                self._authorize(await self._ask())
-                if self.headers["Authorization"] == before:
+                now = await self._ask()
+                if now == before:
                     return False
+                self._authorize(now)
                 self.round += 1
             return True
 
@@ -108,8 +98,7 @@ class Access:
         assert callable(self._token)
         try:
             given = self._token()
-            token = given if isinstance(given, str) else await given
-            return _bearer(token)
+            return _bearer(given if isinstance(given, str) else await given)
         except Exception as error:
             # Its text may hold a secret: it stays with the cause.
             kind = type(error).__name__
@@ -122,66 +111,32 @@ class Access:
             del self.headers[name]
         self.headers["Authorization"] = value
 
-    def resolve(self, reference: str) -> str:
-        """A URL that the server named, made absolute.
+    def is_at(self, url: str) -> bool:
+        """Whether a URL has our scheme, host and port."""
+        return address(url).origin == address(self.url).origin
+
+    def resolve(self, reference: str, base: str) -> str:
+        """A URL that the server named, made absolute from `base`, where it named it.
 
         Raises:
-            PeerError: it is no URL, or leads to another origin than ours.
+            PeerError: it is no URL, or leads to another origin than `base`.
         """
-        if len(reference) > MAX_URL_CHARS or not reference.isprintable():
-            raise PeerError(f"{self.shown} named an endpoint that is no URL")
         try:
-            found = urljoin(self.url, reference)
-            same = is_same_origin(self.url, found)
-        except ValueError:
+            found = address(urljoin(base, reference))
+            is_ours = found.origin == address(base).origin
+        except (ValueError, Misconfigured):
             raise PeerError(f"{self.shown} named an endpoint that is no URL") from None
-        if not same:
+        if not is_ours:
             raise PeerError(
-                f"{self.shown} named an endpoint at another origin, {without_secrets(found)}: messages "
-                "go only where the stream comes from"
+                f"{self.shown} named an endpoint at another origin, {found.shown}: messages go "
+                "only where the stream comes from"
             )
-        return _without_user(urlsplit(found))
+        return found.url
 
 
-def is_same_origin(one: str, other: str) -> bool:
-    """Whether two absolute URLs have the same scheme, host and port. Raises ValueError."""
-    return _origin(urlsplit(one)) == _origin(urlsplit(other))
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise Misconfigured(f"that is no URL to connect to: {error}") from None
-    if parts.scheme not in _PORTS:
-        raise Misconfigured(f"{without_secrets(url)} is neither http:// nor https://")
-    if not parts.hostname or port == 0:
-        raise Misconfigured(f"{without_secrets(url)} names no host to connect to")
-    if len(url) > MAX_URL_CHARS or not url.isprintable() or " " in url:
-        raise Misconfigured(f"{without_secrets(url)} has characters no URL has, or too many")
-    return parts
-
-
-def _without_user(parts: SplitResult) -> str:
-    """The URL without user, password and fragment."""
-    netloc = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, netloc, parts.path, parts.query, ""))
-
-
-def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
-    return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
-
-
-def _is_loopback(host: str | None) -> bool:
-    if host is None:
-        return False
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def carries_secret(headers: Mapping[str, str]) -> bool:
+    """Whether one of the headers is, by its name, a secret."""
+    return any(_SECRET.search(name) for name in headers)
 
 
 def _bearer(token: object) -> str:
@@ -191,7 +146,7 @@ def _bearer(token: object) -> str:
     return f"Bearer {token}"
 
 
-def _check_header(name: str, value: object) -> None:
+def _check_header(name: object, value: object) -> None:
     if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
         raise Misconfigured(f"{name!r} is no name of a header")
     if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):

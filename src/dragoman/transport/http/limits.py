@@ -6,7 +6,6 @@ __all__ = [
     "ANSWER_COST_BYTES",
     "ENDPOINT_WAIT_S",
     "ERROR_BODY_BYTES",
-    "ERROR_SAMPLE_CHARS",
     "ERROR_WAIT_S",
     "FAREWELL_WAIT_S",
     "FIRST_DELAY_S",
@@ -17,7 +16,6 @@ __all__ = [
     "MAX_REPEATS",
     "MAX_RETRY_MS",
     "MAX_SESSION_CHARS",
-    "MAX_URL_CHARS",
     "MESSAGE_WAIT_S",
     "SESSION_WAIT_S",
     "SETTLED_S",
@@ -61,11 +59,9 @@ FAREWELL_WAIT_S = 2.0
 # 30 s for the first event of an HTTP+SSE stream, as for an opening.
 ENDPOINT_WAIT_S = 30.0
 
-# 64 KiB of an error's body are read, for at most 2 s, since it may hold a JSON-RPC error; the
-# first 1 KiB are kept for people.
+# 64 KiB of an error's body are read, for at most 2 s, since it may hold a JSON-RPC error.
 ERROR_BODY_BYTES = 64 * 1024
 ERROR_WAIT_S = 2.0
-ERROR_SAMPLE_CHARS = 1024
 
 # Each answer under way costs a task and a connection, whatever its size: 256 of the smallest reach
 # the high-water mark.
@@ -73,6 +69,3 @@ ANSWER_COST_BYTES = 1024
 
 # 1 KiB: a signed token of a few claims fits; it is sent with every request.
 MAX_SESSION_CHARS = 1024
-
-# 8 KiB: what servers and proxies take as a request line.
-MAX_URL_CHARS = 8 * 1024

@@ -1,0 +1,1 @@
+"""HTTP+SSE: a stream for what the server says, and an endpoint of its own for what we say."""
