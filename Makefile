@@ -15,7 +15,7 @@ $(READY): pyproject.toml requirements-dev.txt constraints.txt
 	@echo "setting up $(VENV) ..."
 	@$(PYTHON) -c 'import sys; sys.exit("dragoman needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cli,schema,pydantic]' -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cli,schema,pydantic,http,fast]' -r requirements-dev.txt
 	@touch $(READY)
 
 .PHONY: setup
@@ -46,6 +46,10 @@ coverage: $(READY) ## the tests, with branch coverage
 interop: $(READY) ## against the other implementations, in real processes
 	@$(PYTHON) interop/peers.py
 	@$(BIN)/python -m pytest tests/interop -m interop -n 2 --dist loadgroup
+
+.PHONY: conformance
+conformance: $(READY) ## against the official suite, every revision with a handshake
+	@$(BIN)/python -m conformance
 
 .PHONY: bench
 bench: $(READY) ## speed, side by side with the peers
