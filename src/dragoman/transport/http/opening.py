@@ -6,6 +6,7 @@ aiohttp where it is installed, else httpx2. They are imported when a client is o
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 from dragoman.errors import Misconfigured, MissingExtra
@@ -48,4 +49,21 @@ def open_http(wish: HttpOptions | HttpClient | Any | None = None) -> HttpClient:
 
 
 def _open(options: HttpOptions) -> HttpClient:
-    raise MissingExtra("http", "HTTP")
+    has_aiohttp = find_spec("aiohttp") is not None
+    if options.http2 and options.backend == "aiohttp":
+        raise Misconfigured("aiohttp has no HTTP/2; leave backend= out, or take httpx2")
+    is_socks = (options.proxy or "").startswith("socks")
+    wants_httpx = options.backend == "httpx2" or options.http2 or is_socks
+    if has_aiohttp and not wants_httpx:
+        from dragoman.transport.http.with_aiohttp import open_session
+
+        return open_session(options)
+    if options.backend == "aiohttp":
+        raise MissingExtra("fast", "HTTP over aiohttp")
+    if find_spec("httpx2") is None:
+        raise MissingExtra("http", "HTTP/2" if options.http2 else "HTTP")
+    if options.http2 and find_spec("h2") is None:
+        raise MissingExtra("http2", "HTTP/2")
+    from dragoman.transport.http.with_httpx import open_pool
+
+    return open_pool(options)

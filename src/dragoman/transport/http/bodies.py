@@ -1,0 +1,91 @@
+"""How a body is read, whatever library it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Protocol
+
+from dragoman.errors import HttpError
+from dragoman.transport.http.inflate import Inflater
+
+__all__ = ["Inflated", "RawBody", "broken", "read_all", "too_large"]
+
+
+class RawBody(Protocol):
+    """The bytes of a body as they are on the wire, and what it takes to speak of them."""
+
+    @property
+    def shown(self) -> str:
+        """Where it comes from, for texts."""
+
+    def raw(self) -> AsyncIterator[bytes]:
+        """The pieces; raises HttpError when they end too early."""
+
+    async def aclose(self) -> None:
+        """Drop what is left."""
+
+
+class Inflated:
+    """The body without its encoding, in pieces of at most 64 KiB; HttpError when that is broken.
+
+    An object and not a generator: one that is left early needs no task to finish it.
+    """
+
+    __slots__ = ("_body", "_inflater", "_pieces", "_raw")
+
+    def __init__(self, body: RawBody, encoding: str) -> None:
+        self._body = body
+        self._raw = body.raw()
+        self._inflater = Inflater(encoding)
+        self._pieces: Iterator[bytes] = iter(())
+
+    def __aiter__(self) -> Inflated:
+        """Itself."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece."""
+        try:
+            while True:
+                for piece in self._pieces:
+                    return piece
+                try:
+                    chunk = await anext(self._raw)
+                except StopAsyncIteration:
+                    self._inflater.finish()
+                    raise
+                self._pieces = self._inflater.feed(chunk)
+        except ValueError as problem:
+            await self._body.aclose()
+            raise broken(self._body.shown, str(problem)) from None
+
+
+async def read_all(
+    chunks: AsyncIterator[bytes], body: RawBody, limit: int, first: bytes = b""
+) -> bytes:
+    """The whole body in one; `first` is what was read of it already.
+
+    Raises:
+        HttpError: it is over the limit, and was dropped.
+    """
+    held = [first]
+    size = len(first)
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > limit:
+            await body.aclose()
+            raise too_large(body.shown, limit)
+        held.append(chunk)
+    return b"".join(held)
+
+
+def broken(shown: str, how: str) -> HttpError:
+    """The error for an answer that began and did not come to its end."""
+    return HttpError(f"the answer from {shown} broke off: {how}", sent=True, url=shown)
+
+
+def too_large(shown: str, limit: int) -> HttpError:
+    """The error for an answer that nobody wants to hold."""
+    return HttpError(
+        f"the body from {shown} is over the limit of {limit} bytes", sent=True, url=shown
+    )
