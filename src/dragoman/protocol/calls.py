@@ -17,7 +17,8 @@ class Call:
 
     `deadline` moves on with each sign of life, up to `limit`; both in seconds of the engine's
     clock. `about` is what a link needs to send it: on a client its id, on a server the delivery
-    that made us ask. `context` is the caller's own and is handed back untouched.
+    that made us ask. `is_unsent` once it is known that the peer cannot have got it. `context` is
+    the caller's own and is handed back untouched.
     """
 
     __slots__ = (
@@ -25,6 +26,7 @@ class Call:
         "context",
         "deadline",
         "id",
+        "is_unsent",
         "last_progress",
         "limit",
         "method",
@@ -44,6 +46,7 @@ class Call:
         self.deadline = min(now + timeout_s, self.limit)
         self.last_progress: float | None = None
         self.wants_progress = False
+        self.is_unsent = False
         self.about: Delivery | RequestId | None = None
         self.context: object = None
 

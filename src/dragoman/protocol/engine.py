@@ -935,7 +935,7 @@ class Engine:
     def _drop_all(self, error: LinkError) -> None:
         """Fail every call and drop every request of the peer."""
         for call in self.calls.values():
-            self._events.append(Failed(call, error.again(sent=None)))
+            self._events.append(Failed(call, error.again(sent=False if call.is_unsent else None)))
         self.calls.clear()
         for exchange in self.exchanges.values():
             exchange.is_over = True

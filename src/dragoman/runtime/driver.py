@@ -48,7 +48,7 @@ from dragoman.protocol.events import (
 from dragoman.revisions.dialect import Loss
 from dragoman.runtime.clock import Clock, LoopClock, Timer
 from dragoman.runtime.fault_log import FaultLog
-from dragoman.transport.base import Link
+from dragoman.transport.base import About, Link
 
 __all__ = ["Driver", "Encoded", "Handler", "Tap", "report_failure"]
 
@@ -303,13 +303,17 @@ class Driver:
             self._note(events)
         out = engine.take()
         if out:
+            rest = iter(out)
             try:
-                for frame, about, is_answer in out:
+                for frame, about, is_answer in rest:
                     if self.tap is not None:
                         self._show("sent", frame)
                     link.send(frame, about, is_answer)
             except LinkClosed:
-                # `link_closed` follows, or has come; what is under way fails there.
+                # `link_closed` follows, or has come; what is under way fails there, and why.
+                self._note_unsent(about)
+                for _, about, _ in rest:
+                    self._note_unsent(about)
                 return
             if engine.answers != self._answers:
                 # Only what we answer grows with what we read; to stop for requests of our own
@@ -326,6 +330,15 @@ class Driver:
                 self._timer.cancel()
             self._timer_at = wake
             self._timer = self.clock.call_at(wake, self._expire)
+
+    def _note_unsent(self, about: About) -> None:
+        """The link took no frame about this any more: a request of ours certainly did not run.
+
+        Its cancellation has no call any more, and so hides nothing of one that was sent.
+        """
+        call = None if isinstance(about, Delivery | None) else self.engine.calls.get(about)
+        if call is not None:
+            call.is_unsent = True
 
     async def _unclog(self) -> None:
         """Read on once the peer has taken what we wrote, or after a while."""
