@@ -2,17 +2,20 @@
 
 The suite starts it once per scenario, with the address of a mock server as its last argument and the
 scenario's name in MCP_CONFORMANCE_SCENARIO. It does what the scenario asks for, prints `DONE` and ends.
+
+    python conformance/client.py [--http LIBRARY] URL
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dragoman import Client, ElicitParams
+from dragoman.transport.http.client import HttpOptions
 
 # What the runner waits for (DONE in legs.py).
 DONE = "scenario done"
@@ -70,7 +73,7 @@ SCENARIOS: dict[str, Callable[[Client], Awaitable[None]]] = {
 }
 
 
-async def run(scenario: str, url: str, revision: str | None) -> None:
+async def run(scenario: str, url: str, revision: str | None, http: HttpOptions) -> None:
     """Connect and do what the scenario asks for."""
     act = SCENARIOS.get(scenario, use_first_tool)
     async with Client(
@@ -78,6 +81,7 @@ async def run(scenario: str, url: str, revision: str | None) -> None:
         name="dragoman-conformance",
         version="1",
         revision=revision,
+        http=http,
         elicitation_handler=fill_in,
     ) as client:
         await act(client)
@@ -85,11 +89,16 @@ async def run(scenario: str, url: str, revision: str | None) -> None:
 
 def main() -> None:
     """Do the scenario that the suite names. Whatever goes wrong ends the process with a traceback."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--http", choices=["httpx2", "aiohttp"], help="make requests with this")
+    parser.add_argument("url")
+    options = parser.parse_args()
     scenario = os.environ["MCP_CONFORMANCE_SCENARIO"]
     wire = os.environ["MCP_CONFORMANCE_PROTOCOL_VERSION"]
     # Older ones are pinned, which proves more than the suite asks; at the newest the client takes
     # what it is given, since one of the mock servers answers in an older revision.
-    asyncio.run(run(scenario, sys.argv[-1], None if wire == NEWEST else wire))
+    revision = None if wire == NEWEST else wire
+    asyncio.run(run(scenario, options.url, revision, HttpOptions(backend=options.http)))
     print(DONE)
 
 

@@ -42,20 +42,25 @@ POLL_S = 0.05
 # 10 s: a server drains what is under way when it is told to stop, and nothing is.
 STOP_TIMEOUT_S = 10.0
 
-# What a person reads of a log; the last lines hold the reason.
-MAX_TAIL = 2_000
+# What a person reads of a log: the last lines hold the reason, and --keep has the rest.
+MAX_TAIL_LINES = 8
 
 _STAMP = re.compile(r"-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d-\d{3}Z$")
 
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One run of the suite. `is_frozen` runs the set of scenarios that the revision requires."""
+    """One run of the suite.
+
+    `is_frozen` runs the set of scenarios that the revision requires; `library` is what a client makes
+    its requests with.
+    """
 
     name: str
     side: Literal["server", "client"]
     wire: str
     is_frozen: bool = False
+    library: str | None = None
 
     @property
     def expected(self) -> dict[str, frozenset[str]]:
@@ -75,9 +80,11 @@ LEGS = (
     Leg("server-2025-06-18", "server", "2025-06-18"),
     Leg("server-2025-11-25", "server", "2025-11-25"),
     Leg("server-required-2025-11-25", "server", "2025-11-25", is_frozen=True),
-    Leg("client-2025-03-26", "client", "2025-03-26"),
-    Leg("client-2025-06-18", "client", "2025-06-18"),
-    Leg("client-2025-11-25", "client", "2025-11-25"),
+    *(
+        Leg(f"client-{wire}-{library}", "client", wire, library=library)
+        for library in ("httpx2", "aiohttp")
+        for wire in ("2025-03-26", "2025-06-18", "2025-11-25")
+    ),
 )
 
 
@@ -161,7 +168,7 @@ def _run_server(
         _run_suite(suite, ["server", "--url", url, *selection], results)
     said = log.read_text("utf-8", "replace")
     if "Traceback" in said:
-        complaints.append(Complaint("", "the server logged a traceback", said[-MAX_TAIL:]))
+        complaints.append(Complaint("", "the server logged a traceback", _tail(said)))
     return complaints
 
 
@@ -203,7 +210,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> 
         if process.poll() is None and time.monotonic() < deadline:
             time.sleep(POLL_S)
             continue
-        tail = log.read_text("utf-8", "replace")[-MAX_TAIL:].strip()
+        tail = _tail(log.read_text("utf-8", "replace"))
         how = "does not answer" if process.poll() is None else f"ended with {process.returncode}"
         raise SuiteError(f"the server {how}:\n{tail}")
 
@@ -242,7 +249,12 @@ def _run_client(
     leg: Leg, suite: Suite, results: Path, selection: Sequence[str], targets: Targets
 ) -> list[Complaint]:
     # The interpreter itself: on a timeout the suite kills what it started, and nothing below that.
-    command = targets.client or _shell_words([sys.executable, str(HERE / "client.py")])
+    ours = [
+        sys.executable,
+        str(HERE / "client.py"),
+        *(["--http", leg.library] if leg.library else []),
+    ]
+    command = targets.client or _shell_words(ours)
     _run_suite(suite, ["client", "--command", command, *selection, *_PATIENCE], results)
     return []
 
@@ -261,10 +273,14 @@ def _client_faults(place: Path) -> list[Complaint]:
     complained = _text(place / "stderr.txt").strip()
     faults: list[Complaint] = []
     if DONE not in said.splitlines():
-        faults.append(Complaint("", "the client did not get to its end", complained[-MAX_TAIL:]))
+        faults.append(Complaint("", "the client did not get to its end", _tail(complained)))
     elif complained:
-        faults.append(Complaint("", "the client wrote to stderr", complained[-MAX_TAIL:]))
+        faults.append(Complaint("", "the client wrote to stderr", _tail(complained)))
     return faults
+
+
+def _tail(said: str) -> str:
+    return "\n".join(said.strip().splitlines()[-MAX_TAIL_LINES:])
 
 
 def _text(path: Path) -> str:
@@ -305,7 +321,7 @@ def _run_suite(suite: Suite, arguments: Sequence[str], results: Path) -> None:
         raise SuiteError(f"the suite took more than {LEG_TIMEOUT_S:.0f} s") from late
     (results.parent / f"{results.name}.log").write_bytes(done.stdout)
     if not any(results.rglob("*Z")):
-        tail = done.stdout.decode("utf-8", "replace").strip()[-MAX_TAIL:]
+        tail = _tail(done.stdout.decode("utf-8", "replace"))
         raise SuiteError(f"the suite ran no scenario and ended with {done.returncode}:\n{tail}")
 
 

@@ -46,7 +46,8 @@ def show(legs: Sequence[LegOutcome], out: TextIO, *, is_verbose: bool = False) -
             f"{leg.leg.name:<{width}}  {f'{len(good)}/{len(judged)}':>9}  {checks:>6}  {dead:>8}"
             f"  {len(later):>7}  {leg.seconds:>5.1f}"
         )
-        say(f"{line}  {paint('good', 'ok') if leg.is_good else paint('bad', 'FAILED')}")
+        word = paint("good", "ok") if judged else paint("dim", "nothing to count")
+        say(f"{line}  {word if leg.is_good else paint('bad', 'FAILED')}")
     for leg in legs:
         _show_leg(leg, say, paint, is_verbose=is_verbose)
     say()
