@@ -257,14 +257,12 @@ async def complete_id(argument: str, value: str, context: dict[str, str]) -> lis
 
 
 def serve_http(port: int) -> None:
-    import uvicorn
-
     @server.tool(description="Close the stream of this request, then answer.")
     async def cut(ctx: Context) -> str:
         await ctx.close_stream(retry_s=0.02)
         return "resumed"
 
-    uvicorn.run(server.asgi(), host="127.0.0.1", port=port, log_level="warning")
+    server.run("http", host="127.0.0.1", port=port)
 
 
 if __name__ == "__main__":

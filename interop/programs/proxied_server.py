@@ -1,6 +1,6 @@
 """A dragoman server that shows what a proxy does to it; see tests/interop/test_nginx.py.
 
-    python proxied_server.py PORT PREFIX
+python proxied_server.py PORT PREFIX
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from dragoman import Client, DeadlineExceeded, RemoteFailure, ToolError
+from dragoman.client.supervisor import ConnectionEvent
 from dragoman.errors import ChildExited
 from dragoman.model.completion import PromptReference, ResourceTemplateReference
 from dragoman.model.content import (
@@ -458,26 +459,27 @@ def test_no_process_is_left(visit: Visit) -> None:
     assert visit.children == []
 
 
-async def ping_for_ever(client: Client) -> None:
-    while True:
-        await client.ping(timeout_s=1)
-
-
 @pytest.mark.parametrize("name", ["mcp-1.6", "mcp-1.9"])
-def test_a_server_that_crashes_after_a_cancel_says_why(name: str) -> None:
+def test_a_server_that_crashes_after_a_cancel_is_started_again_and_says_why(name: str) -> None:
     async def use() -> None:
+        events: list[ConnectionEvent] = []
         server = SERVERS[name]
-        async with Client(server.command()) as client:
+        async with Client(server.command(), on_connection=events.append) as client:
             call = asyncio.create_task(client.call_tool("hang"))
             while json.loads((await client.call_tool("hang_state")).text)["hanging"] != 1:
                 pass
             call.cancel()
             await asyncio.wait([call])
-            # They crash at the next message; their last words are in the error.
-            with pytest.raises(ChildExited) as caught:
-                await ping_for_ever(client)
-            assert "BrokenResourceError" in caught.value.stderr_tail
-            assert caught.value.exit_code == 1
+            # They crash at the next message; pings that meet that are sent again.
+            while not any(event.kind == "restored" for event in events):
+                await client.ping()
+            lost = events[0].error
+            assert isinstance(lost, ChildExited)
+            # Their last words.
+            assert "BrokenResourceError" in lost.stderr_tail
+            assert lost.exit_code == 1
+            assert events[-1].is_new_session
+            assert (await client.call_tool("add", {"a": 2, "b": 3})).text == "5"
 
     async def in_time() -> None:
         async with asyncio.timeout(30):

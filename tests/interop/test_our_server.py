@@ -6,7 +6,7 @@ import functools
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from tests.interop.documents import (
     grouped,
     run,
 )
-from tests.interop.serving import address
+from tests.interop.serving import PATHS, address, serve_peer
 from tests.interop.wire import complaints
 from tests.revisions.official import needs_spec
 
@@ -92,7 +92,7 @@ def pair(name: str) -> Pair:
         codes,
         media=MEDIA[revision],
         messages=revision != "2024-11-05",
-        cuts=transport == "streamable",
+        cuts=transport != "stdio",
     )
 
 
@@ -144,10 +144,10 @@ def test_a_probe_for_a_newer_revision_is_refused_and_is_no_cause_for_complaint()
 # --- the Inspector's command line -----------------------------------------------------------------
 
 
-def inspect(*arguments: str) -> Any:
+def inspect(*arguments: str, server: Sequence[str] = OURS) -> Any:
     """One call of the Inspector's --cli; the JSON it prints."""
     package = "@modelcontextprotocol/inspector"
-    command = peers.binary("inspector", package, "--cli", *OURS, *arguments)
+    command = peers.binary("inspector", package, "--cli", *server, *arguments)
     done = subprocess.run(command, capture_output=True, timeout=RUN_TIMEOUT_S)
     assert done.returncode == 0, done.stderr.decode("utf-8", "replace")[-2000:]
     return json.loads(done.stdout)
@@ -155,7 +155,7 @@ def inspect(*arguments: str) -> Any:
 
 def test_the_inspector_lists_every_tool() -> None:
     listed = inspect("--method", "tools/list")
-    assert {tool["name"] for tool in listed["tools"]} == TOOLS | OPTIONAL_TOOLS
+    assert {tool["name"] for tool in listed["tools"]} == TOOLS | OPTIONAL_TOOLS - {"cut"}
 
 
 def test_the_inspector_calls_a_tool_with_typed_arguments() -> None:
@@ -210,7 +210,7 @@ def test_the_inspector_that_probes_for_a_newer_revision_falls_back() -> None:
 def test_the_inspector_finds_no_fault_in_our_schemas() -> None:
     # --strict exits with 6 for a schema that some model provider would refuse.
     listed = inspect("--method", "tools/list", "--strict")
-    assert len(listed["tools"]) == len(TOOLS | OPTIONAL_TOOLS)
+    assert len(listed["tools"]) == len(TOOLS | OPTIONAL_TOOLS - {"cut"})
 
 
 def test_the_inspector_sends_metadata() -> None:
@@ -227,4 +227,49 @@ def test_the_inspector_loads_our_server_without_an_error() -> None:
     load = ("--load", "--load-requests", "500", "--load-concurrency", "32", "--format", "json")
     arguments = ("--tool-name", "add", "--tool-arg", "a=2", "b=3")
     summary = inspect("--method", "tools/call", *arguments, *load)["result"]
+    assert (summary["requests"], summary["ok"], summary["errors"]) == (500, 500, 0)
+
+
+@pytest.fixture(scope="module", params=["(inspector-over-sse)", "(inspector-over-streamable)"])
+def target(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """What the Inspector takes to reach our server over HTTP."""
+    transport = request.param.strip("()").removeprefix("inspector-over-")
+    with serve_peer("ours-for-inspector", "dragoman", "dragoman_server.py", transport) as program:
+        kind = {"sse": "sse", "streamable": "http"}[transport]
+        yield ["--transport", kind, "--server-url", program.url + PATHS[transport]]
+
+
+def test_the_inspector_is_introduced_over_http(target: list[str]) -> None:
+    seen = inspect("--method", "initialize", server=target)
+    assert seen["protocolVersion"] == "2025-11-25"
+    assert seen["serverInfo"] == {"name": "dragoman-everything", "version": "1"}
+
+
+def test_the_inspector_uses_our_server_over_http(target: list[str]) -> None:
+    listed = inspect("--method", "tools/list", "--strict", server=target)
+    assert {tool["name"] for tool in listed["tools"]} == TOOLS | OPTIONAL_TOOLS
+    arguments = ("--tool-name", "echo", "--tool-arg", f"text={ECHOED}")
+    result = inspect("--method", "tools/call", *arguments, server=target)
+    assert result["content"] == [{"type": "text", "text": ECHOED}]
+    (contents,) = inspect("--method", "resources/read", "--uri", "interop://item/2", server=target)[
+        "contents"
+    ]
+    assert contents["text"] == "item 2"
+    assert inspect("--method", "logging/setLevel", "--log-level", "warning", server=target) == {}
+
+
+def test_the_inspector_fetches_an_answer_whose_stream_closed(target: list[str]) -> None:
+    result = inspect("--method", "tools/call", "--tool-name", "cut", server=target)
+    assert result["content"] == [{"type": "text", "text": "resumed"}]
+
+
+def test_the_inspector_that_probes_over_http_falls_back(target: list[str]) -> None:
+    seen = inspect("--method", "initialize", "--protocol-era", "auto", server=target)
+    assert seen["protocolVersion"] == "2025-11-25"
+
+
+def test_the_inspector_loads_our_server_over_http_without_an_error(target: list[str]) -> None:
+    load = ("--load", "--load-requests", "500", "--load-concurrency", "32", "--format", "json")
+    arguments = ("--tool-name", "add", "--tool-arg", "a=2", "b=3")
+    summary = inspect("--method", "tools/call", *arguments, *load, server=target)["result"]
     assert (summary["requests"], summary["ok"], summary["errors"]) == (500, 500, 0)
