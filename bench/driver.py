@@ -36,6 +36,20 @@ class BenchError(Exception):
     """A server did not do what the measurement needs; the text has the tail of its stderr."""
 
 
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process, all its threads, to the nanosecond."""
+    # The kernel's own numbering of the CPU clock of another process (man clock_getcpuclockid).
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def memory_kb(pid: int, name: str) -> int:
+    """``VmRSS`` or ``VmHWM`` of a process, KiB. Raises `BenchError` if the kernel does not tell."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1])
+    raise BenchError(f"/proc has no {name} of process {pid}")
+
+
 class _Block(msgspec.Struct):
     type: str
     text: str = ""
@@ -56,6 +70,25 @@ class _Reply(msgspec.Struct):
 
 _decode_reply = msgspec.json.Decoder(_Reply).decode
 _decode_tool_result = msgspec.json.Decoder(_ToolResult).decode
+
+
+def tool_answer(reply: bytes) -> tuple[int, Any]:
+    """The id of a reply to ``tools/call``, and the value the tool gave: structured, or its text as JSON.
+
+    Raises `BenchError` for anything but a tool's success.
+    """
+    try:
+        message = _decode_reply(reply)
+        if message.error is not None:
+            raise BenchError(f"answered with an error: {reply[:300]!r}")
+        result = _decode_tool_result(message.result)
+        if result.is_error:
+            raise BenchError(f"a call failed: {reply[:300]!r}")
+        if result.structured is not None:
+            return message.id, result.structured
+        return message.id, msgspec.json.decode(result.content[0].text)
+    except msgspec.MsgspecError as fault:
+        raise BenchError(f"not a reply to a call ({fault}): {reply[:300]!r}") from fault
 
 
 @dataclass(slots=True)
@@ -273,15 +306,11 @@ class ServerProcess:
 
     def cpu_s(self) -> float:
         """CPU seconds of the child, all its threads, to the nanosecond."""
-        # The kernel's own numbering of the CPU clock of another process (man clock_getcpuclockid).
-        return time.clock_gettime((~self.pid << 3) | 2)
+        return cpu_s(self.pid)
 
     def memory_kb(self, name: str) -> int:
         """``VmRSS`` or ``VmHWM`` of the child, KiB."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith(name + ":"):
-                return int(line.split()[1])
-        raise self._fault(f"/proc has no {name}")
+        return memory_kb(self.pid, name)
 
     # -- lines -------------------------------------------------------------------------------------
 
