@@ -11,7 +11,6 @@ or a task. One engine serves one connection, on either side.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from math import isfinite
 from typing import NamedTuple, get_args
@@ -79,7 +78,7 @@ from dragoman.protocol.events import (
 )
 from dragoman.protocol.lifecycle import MOVES, RECEIVES, SENDS, Move, State
 from dragoman.protocol.limits import Bucket, Limits
-from dragoman.protocol.negotiation import Capabilities, check_params, vocabulary
+from dragoman.protocol.negotiation import Capabilities, check_params, shared_vocabulary
 from dragoman.protocol.subscriptions import Subscriptions
 from dragoman.revisions.dialect import Dialect, Loss
 from dragoman.revisions.registry import HANDSHAKE, negotiate
@@ -126,6 +125,44 @@ class Engine:
         ValueError: the introduction cannot be written as JSON.
     """
 
+    # A server has one of these for each session, and may have thousands of those.
+    __slots__ = (
+        "_abandoned",
+        "_at_once",
+        "_events",
+        "_granted_below",
+        "_logs",
+        "_logs_dropped",
+        "_losses",
+        "_may_ask",
+        "_may_be_asked",
+        "_may_be_told",
+        "_may_tell",
+        "_next_id",
+        "_outbox",
+        "_rates",
+        "_receives",
+        "_requests",
+        "_sends",
+        "_wake",
+        "answers",
+        "calls",
+        "dialect",
+        "dialects",
+        "exchanges",
+        "has_agreed",
+        "instructions",
+        "introduction",
+        "limits",
+        "log_level",
+        "peer",
+        "peer_capabilities",
+        "side",
+        "state",
+        "subscriptions",
+        "unsent_bytes",
+    )
+
     def __init__(
         self,
         side: Side,
@@ -153,32 +190,24 @@ class Engine:
         self.answers = 0
         self.unsent_bytes = 0
         self._granted_below = 0
-        self._abandoned: OrderedDict[RequestId, None] = OrderedDict()
+        self._abandoned: dict[RequestId, None] = {}
         self._next_id = 1
         self._outbox: list[tuple[bytes, About, bool]] = []
         self._losses: list[Loss] = []
         self._events: list[Event] = []
         self._wake: float | None = None
-        self._may_ask: dict[str, Method] = {}
-        self._may_tell: dict[str, Method] = {}
-        self._may_be_asked: dict[str, Method] = {}
-        self._may_be_told: dict[str, Method] = {}
         self._sends = SENDS[side, self.state]
         self._receives = RECEIVES[side, self.state]
-        self._rates = {
-            name: Bucket(rate.per_s, rate.burst)
-            for name, rate in self.limits.rates.items()
-            if side.other in CATALOGUE[name].senders
-        }
+        # Made when first needed, as are the other buckets: most connections are quiet.
+        self._rates: dict[str, Bucket] = {}
         # How many of each limited method are under way.
-        self._at_once = dict.fromkeys(self._rates, 0)
-        self._logs = Bucket(self.limits.logs_per_s, self.limits.logs_burst)
+        self._at_once: dict[str, int] = {}
+        self._logs: Bucket | None = None
         self._logs_dropped = 0
         per_s = self.limits.requests_per_s
         self._requests = None if per_s is None else Bucket(per_s, self.limits.requests_burst)
         self._set_vocabulary()
-        # Better to fail here than in the middle of a hello.
-        codec.encode_value(introduction)
+        _check(introduction)
 
     # --- what to send, and when to wake -----------------------------------------------------------
 
@@ -325,7 +354,7 @@ class Engine:
     def _abandon(self, call: Call) -> None:
         self._abandoned[call.id] = None
         if len(self._abandoned) > self.limits.max_abandoned:
-            self._abandoned.popitem(last=False)
+            del self._abandoned[next(iter(self._abandoned))]
 
     def _tell_cancelled(self, call: Call, reason: str | None) -> None:
         params = CancelledParams(request_id=call.id, reason=reason)
@@ -356,6 +385,8 @@ class Engine:
         """
         if not self.may_send("notifications/message") or LEVELS[params.level] < self.log_level:
             return False
+        if self._logs is None:
+            self._logs = Bucket(self.limits.logs_per_s, self.limits.logs_burst)
         if not self._logs.take(now):
             self._logs_dropped += 1
             return False
@@ -610,8 +641,8 @@ class Engine:
         self.exchanges[message.id] = exchange
         if seen.delivery is not None:
             seen.delivery.open += 1
-        if name in self._at_once:
-            self._at_once[name] += 1
+        if name in self.limits.rates:
+            self._at_once[name] = self._at_once.get(name, 0) + 1
         if batch is not None:
             batch.pending += 1
         if self._wake is None or deadline < self._wake:
@@ -632,11 +663,13 @@ class Engine:
             return f"{under_way} requests are under way; wait for some to end"
         if self._requests is not None and not self._requests.take(now):
             return f"more than {self._requests.per_s:g} requests a second; slow down"
+        rate = limits.rates.get(name)
+        if rate is None:
+            return None
         bucket = self._rates.get(name)
         if bucket is None:
-            return None
-        rate = limits.rates[name]
-        if self._at_once[name] >= rate.at_once:
+            bucket = self._rates[name] = Bucket(rate.per_s, rate.burst)
+        if self._at_once.get(name, 0) >= rate.at_once:
             return f"{name} is limited to {rate.at_once} at once; wait for some to end"
         if not bucket.take(now):
             return f"{name} is limited to {rate.per_s:g} a second; slow down"
@@ -941,7 +974,7 @@ class Engine:
             exchange.is_over = True
             self._events.append(CancelArrived(exchange, "the connection was closed"))
         self.exchanges.clear()
-        self._at_once = dict.fromkeys(self._rates, 0)
+        self._at_once.clear()
         self._wake = None
 
     # --- inside -----------------------------------------------------------------------------------------
@@ -1003,14 +1036,22 @@ class Engine:
             assert isinstance(theirs, ClientCapabilities)
             assert isinstance(ours, ServerCapabilities)
             client, server = theirs, ours
-        ours_now = vocabulary(self.dialect, self.side, client, server)
-        theirs_now = vocabulary(self.dialect, self.side.other, client, server)
-        for name in _OWN:
-            ours_now.pop(name, None)
-        self._may_ask = {n: method for n, method in ours_now.items() if method.is_request}
-        self._may_tell = {n: method for n, method in ours_now.items() if not method.is_request}
-        self._may_be_asked = {n: method for n, method in theirs_now.items() if method.is_request}
-        self._may_be_told = {n: method for n, method in theirs_now.items() if not method.is_request}
+        words = shared_vocabulary(self.dialect, self.side, client, server, _OWN)
+        self._may_ask, self._may_tell, self._may_be_asked, self._may_be_told = words
+
+
+_last_checked: Introduction | None = None
+
+
+def _check(introduction: Introduction) -> None:
+    """Better to fail before there is a connection than in the middle of a hello.
+
+    A server introduces itself to all of its clients in the same words, so looking once is enough.
+    """
+    global _last_checked
+    if introduction is not _last_checked:
+        codec.encode_value(introduction)
+        _last_checked = introduction
 
 
 def _plain(text: str) -> str:

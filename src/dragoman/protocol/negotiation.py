@@ -5,6 +5,9 @@ Spec: basic/lifecycle#capability-negotiation
 
 from __future__ import annotations
 
+from functools import cache
+from typing import NamedTuple
+
 from dragoman.errors import CannotLower, NotNegotiated
 from dragoman.model.base import Record
 from dragoman.model.capabilities import ClientCapabilities, ServerCapabilities
@@ -12,8 +15,16 @@ from dragoman.model.elicitation import ElicitParams
 from dragoman.model.methods import CATALOGUE, Method, Side
 from dragoman.model.sampling import CreateMessageParams
 from dragoman.revisions.dialect import Dialect
+from dragoman.revisions.registry import dialect_for
 
-__all__ = ["Capabilities", "check_params", "grants", "vocabulary"]
+__all__ = [
+    "Capabilities",
+    "Vocabulary",
+    "check_params",
+    "grants",
+    "shared_vocabulary",
+    "vocabulary",
+]
 
 Capabilities = ClientCapabilities | ServerCapabilities
 
@@ -44,6 +55,59 @@ def vocabulary(
                 continue
         allowed[name] = method
     return allowed
+
+
+class Vocabulary(NamedTuple):
+    """What the two sides of one connection may say: what we ask and tell, what they ask and tell."""
+
+    asks: dict[str, Method]
+    tells: dict[str, Method]
+    is_asked: dict[str, Method]
+    is_told: dict[str, Method]
+
+
+_shared: dict[tuple[str, Side, tuple[bool, ...]], Vocabulary] = {}
+
+
+def shared_vocabulary(
+    dialect: Dialect,
+    side: Side,
+    client: ClientCapabilities,
+    server: ServerCapabilities,
+    but: frozenset[str],
+) -> Vocabulary:
+    """The vocabulary of a side, without the methods in `but`, which it does not say by request.
+
+    There are few different ones, and thousands of connections share them: leave them as they are.
+    """
+    declared = tuple(
+        grants(client if of is Side.CLIENT else server, path) for of, path in _paths(dialect.wire)
+    )
+    key = (dialect.wire, side, declared)
+    found = _shared.get(key)
+    if found is None:
+        ours = vocabulary(dialect, side, client, server)
+        theirs = vocabulary(dialect, side.other, client, server)
+        found = _shared[key] = Vocabulary(
+            {n: method for n, method in ours.items() if method.is_request and n not in but},
+            {n: method for n, method in ours.items() if not method.is_request and n not in but},
+            {n: method for n, method in theirs.items() if method.is_request},
+            {n: method for n, method in theirs.items() if not method.is_request},
+        )
+    return found
+
+
+@cache
+def _paths(wire: str) -> tuple[tuple[Side | None, str], ...]:
+    """Every capability that a method needs in a revision, and whose it is."""
+    dialect = dialect_for(wire)
+    assert dialect is not None
+    found = {
+        (method.needs_of, path): None
+        for method in CATALOGUE.values()
+        if (path := dialect.needs(method)) is not None
+    }
+    return tuple(found)
 
 
 def check_params(params: Record, dialect: Dialect, peer: Capabilities) -> None:

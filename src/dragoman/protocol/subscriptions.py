@@ -5,6 +5,8 @@ Spec: server/resources#subscriptions
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from dragoman.errors import RequestError
 
 __all__ = ["Subscriptions"]
@@ -17,23 +19,29 @@ class Subscriptions:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._uris: set[str] = set()
+        # Most clients subscribe to nothing, and a set is larger than all the rest of this.
+        self._uris: set[str] | None = None
 
     def add(self, uri: str) -> None:
         """Subscribe; a second time changes nothing. RequestError -32000 over the limit."""
+        if self._uris is None:
+            self._uris = set()
         if uri not in self._uris and len(self._uris) >= self.limit:
             raise RequestError(f"more than {self.limit} subscriptions", code=-32000)
         self._uris.add(uri)
 
     def remove(self, uri: str) -> bool:
         """Unsubscribe; False when there was no subscription."""
-        if uri in self._uris:
+        if self._uris is not None and uri in self._uris:
             self._uris.remove(uri)
             return True
         return False
 
     def __contains__(self, uri: str) -> bool:
-        return uri in self._uris
+        return self._uris is not None and uri in self._uris
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._uris or ())
 
     def __len__(self) -> int:
-        return len(self._uris)
+        return len(self._uris or ())

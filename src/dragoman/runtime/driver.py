@@ -135,10 +135,42 @@ class _Waiter:
 class Driver:
     """Runs one connection until its link closes.
 
+    A server has one for each session: it holds little until there is something to hold.
+
     `on_trouble` hears when the link cannot reach its peer (an error) and when it can again (None).
     `closed` is a future that ends with the link: None, or the LinkError that ended it. `faults` is
     where the handler has the peer's faults written down.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_answers",
+        "_checking",
+        "_faults",
+        "_finishing",
+        "_hands",
+        "_heard_at",
+        "_held",
+        "_is_clogged",
+        "_is_closing",
+        "_is_new",
+        "_loop",
+        "_lost",
+        "_queue",
+        "_running",
+        "_telling",
+        "_timer",
+        "_timer_at",
+        "_unclogging",
+        "_watching",
+        "clock",
+        "closed",
+        "engine",
+        "handler",
+        "link",
+        "on_trouble",
+        "tap",
+    )
 
     def __init__(
         self,
@@ -155,20 +187,21 @@ class Driver:
         self.clock: Clock = clock or LoopClock()
         self.tap = tap
         self.on_trouble: Callable[[LinkError | None], None] | None = None
-        self.faults = FaultLog(engine.side, self.clock)
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[LinkError | None] = self._loop.create_future()
-        self._queue: deque[tuple[Exchange, Record]] = deque()
+        self._faults: FaultLog | None = None
+        # None while there is nothing in it: most connections are idle most of the time.
+        self._queue: deque[tuple[Exchange, Record]] | None = None
         self._checking = False
         self._is_clogged = False
-        self._hands: set[asyncio.Task[None]] = set()
+        self._hands: dict[asyncio.Task[None], None] = {}
         self._running: dict[Exchange, asyncio.Task[None]] = {}
         self._timer: Timer | None = None
         self._timer_at = 0.0
         self._answers = 0
         self._unclogging: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._held: OrderedDict[Hashable, Callable[[], None]] = OrderedDict()
+        self._held: OrderedDict[Hashable, Callable[[], None]] | None = None
         self._telling: asyncio.Task[None] | None = None
         self._heard_at = self.clock.now()
         self._lost: LinkError | None = None
@@ -176,6 +209,13 @@ class Driver:
         self._is_closing = False
         # Until the link was told the revision.
         self._is_new = True
+
+    @property
+    def faults(self) -> FaultLog:
+        """Where the peer's faults are written down."""
+        if self._faults is None:
+            self._faults = FaultLog(self.engine.side, self.clock)
+        return self._faults
 
     def start(self) -> None:
         """Begin to receive."""
@@ -275,9 +315,12 @@ class Driver:
         if self.closed.done():
             return
         self._dispatch(self.engine.close(error))
-        self._queue.clear()
-        self._held.clear()
-        self.faults.close()
+        if self._queue:
+            self._queue.clear()
+        if self._held:
+            self._held.clear()
+        if self._faults is not None:
+            self._faults.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -432,6 +475,8 @@ class Driver:
         if not self._held and not self.link.is_congested:
             tell()
         elif not self.closed.done():
+            if self._held is None:
+                self._held = OrderedDict()
             self._held.setdefault(key, tell)
             if self._telling is None:
                 telling = self._loop.create_task(self._tell_held())
@@ -441,6 +486,7 @@ class Driver:
 
     async def _tell_held(self) -> None:
         held = self._held
+        assert held is not None
         try:
             while held:
                 await self.link.drain()
@@ -521,7 +567,10 @@ class Driver:
             # By exact type: this runs for every message, and isinstance costs five times as much.
             kind = type(event)
             if kind is RequestArrived:
-                self._queue.append(event)  # type: ignore[arg-type]
+                queue = self._queue
+                if queue is None:
+                    queue = self._queue = deque()
+                queue.append(event)  # type: ignore[arg-type]
             elif kind is Answered or kind is Failed:
                 self._settle(event)  # type: ignore[arg-type]
             elif kind is ProgressArrived:
@@ -584,11 +633,11 @@ class Driver:
         waits keeps its task to itself: the check, right after the task's first step, then lends
         another to the rest.
         """
-        has_more = len(self._queue) > 1
+        has_more = self._queue is not None and len(self._queue) > 1
         hand = self._loop.create_task(self._work())
         # A loop with eager tasks may have run it to its end already.
         if not hand.done():
-            self._hands.add(hand)
+            self._hands[hand] = None
         if has_more:
             self._check_soon()
 
@@ -606,10 +655,9 @@ class Driver:
         """Work off the queue, one request after the other."""
         this = asyncio.current_task()
         assert this is not None
-        queue = self._queue
         in_a_row = 0
         try:
-            while queue:
+            while queue := self._queue:
                 exchange, params = queue.popleft()
                 if exchange.is_over:
                     # Cancelled before it began.
@@ -628,8 +676,10 @@ class Driver:
                     self.flush()
                     await asyncio.sleep(0)
         finally:
-            self._hands.discard(this)
-            if queue and not self._checking and not self._is_clogged:
+            self._hands.pop(this, None)
+            if not self._queue:
+                self._queue = None
+            elif not self._checking and not self._is_clogged:
                 self._lend_hand()
             self.flush()
 

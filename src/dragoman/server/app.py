@@ -43,6 +43,7 @@ from dragoman.protocol.engine import Engine, Introduction
 from dragoman.protocol.events import Degraded, Event, Fault, NotificationArrived
 from dragoman.protocol.limits import Limits
 from dragoman.revisions.registry import supported
+from dragoman.runtime.clock import Clock
 from dragoman.runtime.driver import Driver, Encoded, Tap
 from dragoman.runtime.pool import MAX_THREADS, ThreadPool
 from dragoman.server.answers import Answers, CallNext, Middleware
@@ -153,6 +154,7 @@ class Server:
         self._dialects = supported(revision)
         self._pool = ThreadPool(threads, name=f"dragoman-{name}")
         self._connections: set[Driver] = set()
+        self._introduction: Introduction | None = None
         self._lifespan = Lifespan(None if lifespan is None else lambda: lifespan(self))
         self._log_filter = log_filter
         self._roots_changed = None if on_roots_changed is None else Callback(on_roots_changed)
@@ -761,9 +763,9 @@ class Server:
         finally:
             await self._lifespan.leave()
 
-    def attach(self, link: Link, *, tap: Tap | None = None) -> Driver:
+    def attach(self, link: Link, *, tap: Tap | None = None, clock: Clock | None = None) -> Driver:
         """Begin to serve one client, within `living`; ended by `detach`. See also `serve_link`."""
-        driver = Driver(self._engine(), link, self, tap=tap)
+        driver = Driver(self._engine(), link, self, tap=tap, clock=clock)
         self._connections.add(driver)
         self.audience.join(driver)
         driver.start()
@@ -783,7 +785,12 @@ class Server:
                 self._pool.rest()
 
     def _engine(self) -> Engine:
+        # The same object as long as it says the same: ten thousand sessions share it.
         introduction = Introduction(self.info, self.capabilities, self.instructions)
+        if introduction == self._introduction:
+            introduction = self._introduction
+        else:
+            self._introduction = introduction
         return Engine(Side.SERVER, introduction, dialects=self._dialects, limits=self.limits)
 
     @property

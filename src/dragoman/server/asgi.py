@@ -15,12 +15,12 @@ import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import partial
 from typing import Any, Protocol
 
 from dragoman.errors import Misconfigured
 from dragoman.jsonrpc.frame import Delivery, Principal, Seen
 from dragoman.revisions.registry import HANDSHAKE
+from dragoman.runtime.clock import Clock, LoopClock
 from dragoman.runtime.driver import Driver
 from dragoman.transport.base import Link
 from dragoman.transport.http.guard import Guard
@@ -76,7 +76,7 @@ class Serving(Protocol):
 
     def living(self) -> Any: ...
 
-    def attach(self, link: Link) -> Driver: ...
+    def attach(self, link: Link, *, clock: Clock | None = None) -> Driver: ...
 
     async def detach(self, driver: Driver) -> None: ...
 
@@ -151,8 +151,12 @@ class AsgiApp:
         self._sweep: asyncio.TimerHandle | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._life: AsyncExitStack | None = None
+        # One for all sessions: they live in one loop.
+        self._clock: Clock | None = None
         self._starting: asyncio.Task[None] | None = None
         self._busy = 0
+        # Bound once, for all of them.
+        self._when_ended = self._link_ended
         self._is_draining = False
         self._quiet: asyncio.Future[None] | None = None
         self._routes = {path: self._mcp, path.rstrip("/") + "/": self._mcp}
@@ -419,7 +423,7 @@ class AsgiApp:
         """Until there is an answer, or a stream for it."""
         loop = link.loop
         reply.waiter = loop.create_future()
-        link.replies.add(reply)
+        link.replies[reply] = None
         self._waiting[reply] = loop.time()
         if self._tick is None:
             self._tick = loop.call_later(TICK_S, self._look_at_waiting)
@@ -431,7 +435,7 @@ class AsgiApp:
         finally:
             reply.waiter = None
             del self._waiting[reply]
-            link.replies.discard(reply)
+            link.replies.pop(reply, None)
 
     def _look_at_waiting(self) -> None:
         """Answers that take long become streams."""
@@ -516,7 +520,9 @@ class AsgiApp:
             return None
         ident = os.urandom(ID_BYTES).hex()
         link = StreamableLink(ident, principal, self.events, self.limits)
-        return _Session(link, self.server.attach(link))
+        if self._clock is None:
+            self._clock = LoopClock()
+        return _Session(link, self.server.attach(link, clock=self._clock))
 
     async def _welcome(self, send: Send, session: _Session, reply: Reply) -> None:
         """Answer an initialize; only one that succeeded leaves a session behind."""
@@ -526,7 +532,7 @@ class AsgiApp:
             ident = link.session.encode()
             self._sessions[ident] = session
             self._use(ident, session)
-            session.driver.closed.add_done_callback(partial(self._driver_closed, session))
+            link.on_end = self._when_ended
             await _json(send, 200, reply.frame, (SESSION, ident))
             return
         await self.server.detach(session.driver)
@@ -763,8 +769,9 @@ class AsgiApp:
             self.events.forget(ident)
         self._listeners.pop(ident.encode(), None)
 
-    def _driver_closed(self, session: _Session, _: object) -> None:
-        if session.link.session.encode() in self._sessions:
+    def _link_ended(self, link: StreamableLink) -> None:
+        session = self._sessions.get(link.session.encode())
+        if session is not None:
             self._end_soon(session)
 
     def _end_soon(self, session: _Session) -> None:

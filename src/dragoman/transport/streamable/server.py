@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import Callable
 
 from dragoman.errors import LinkClosed, LinkError, WrongState
 from dragoman.jsonrpc.frame import Delivery, Principal, Seen
@@ -189,7 +190,6 @@ class StreamableLink:
     """
 
     __slots__ = (
-        "_closing",
         "_gate",
         "_has_ended",
         "_next_stream",
@@ -199,6 +199,7 @@ class StreamableLink:
         "general",
         "limits",
         "loop",
+        "on_end",
         "owner",
         "prefix",
         "primes_streams",
@@ -224,7 +225,8 @@ class StreamableLink:
         self.primes_streams = False
         self.streams: dict[str, Stream] = {}
         self.connected = 0
-        self.replies: set[Reply] = set()
+        # In the order in which they came.
+        self.replies: dict[Reply, None] = {}
         self.unread_bytes = 0
         # Names are unique for good, also after a restart that keeps the session.
         self.prefix = os.urandom(4).hex()
@@ -232,10 +234,11 @@ class StreamableLink:
         # The newest event of the session's own stream that was written to somebody.
         self.read_up_to = -1
         self._gate: asyncio.Future[None] | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[asyncio.Future[None]] | None = None
         self._has_ended = False
-        self._closing = False
         self.general: Stream | None = None
+        # Hears of the end, whoever caused it.
+        self.on_end: Callable[[StreamableLink], None] | None = None
 
     # --- as a link ----------------------------------------------------------------------------------
 
@@ -312,17 +315,19 @@ class StreamableLink:
         if not self.is_congested or self._has_ended:
             return
         waiter = self.loop.create_future()
+        if self._waiters is None:
+            self._waiters = []
         self._waiters.append(waiter)
         try:
             await waiter
         finally:
-            if waiter in self._waiters:
+            if self._waiters is not None and waiter in self._waiters:
                 self._waiters.remove(waiter)
 
     def wake_waiters(self) -> None:
         """Some of what waited was taken."""
         if self._waiters and (self._has_ended or not self.is_congested):
-            waiters, self._waiters = self._waiters, []
+            waiters, self._waiters = self._waiters, None
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -394,3 +399,5 @@ class StreamableLink:
         self.wake_waiters()
         if self.receiver is not None:
             self.receiver.link_closed(error)
+        if self.on_end is not None:
+            self.on_end(self)
