@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Protocol
 
 from dragoman.errors import HttpError
-from dragoman.transport.http.inflate import Inflater
+from dragoman.transport.http.inflate import Inflater, encoding_of
 
 __all__ = ["Inflated", "RawBody", "broken", "read_all", "too_large"]
 
@@ -26,17 +26,18 @@ class RawBody(Protocol):
 
 
 class Inflated:
-    """The body without its encoding, in pieces of at most 64 KiB; HttpError when that is broken.
+    """The body without its Content-Encoding, in pieces; HttpError when it is broken.
 
     An object and not a generator: one that is left early needs no task to finish it.
     """
 
-    __slots__ = ("_body", "_inflater", "_pieces", "_raw")
+    __slots__ = ("_body", "_header", "_inflater", "_pieces", "_raw")
 
-    def __init__(self, body: RawBody, encoding: str) -> None:
+    def __init__(self, body: RawBody, header: str) -> None:
         self._body = body
+        self._header = header
         self._raw = body.raw()
-        self._inflater = Inflater(encoding)
+        self._inflater: Inflater | None = None
         self._pieces: Iterator[bytes] = iter(())
 
     def __aiter__(self) -> Inflated:
@@ -46,15 +47,21 @@ class Inflated:
     async def __anext__(self) -> bytes:
         """The next piece."""
         try:
+            inflater = self._inflater
+            if inflater is None:
+                encoding = encoding_of(self._header)
+                if encoding is None:
+                    return await anext(self._raw)
+                self._inflater = inflater = Inflater(encoding)
             while True:
                 for piece in self._pieces:
                     return piece
                 try:
                     chunk = await anext(self._raw)
                 except StopAsyncIteration:
-                    self._inflater.finish()
+                    inflater.finish()
                     raise
-                self._pieces = self._inflater.feed(chunk)
+                self._pieces = inflater.feed(chunk)
         except ValueError as problem:
             await self._body.aclose()
             raise broken(self._body.shown, str(problem)) from None

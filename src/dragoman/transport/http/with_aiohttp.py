@@ -16,7 +16,6 @@ from yarl import URL
 from dragoman.errors import HttpError
 from dragoman.transport.http.bodies import Inflated, broken, read_all, too_large
 from dragoman.transport.http.client import HttpClient, HttpOptions, HttpResponse
-from dragoman.transport.http.inflate import encoding_of
 from dragoman.transport.http.redirects import Exchanger, Following, Sealed
 from dragoman.transport.http.settings import proxy_for, tls_context
 from dragoman.transport.http.urls import Address
@@ -217,14 +216,7 @@ class _Response(HttpResponse):
 
     def chunks(self) -> AsyncIterator[bytes]:
         header = self._headers.get("content-encoding")
-        if header is None or self._is_decoded:
-            return self.raw()
-        try:
-            encoding = encoding_of(header)
-        except ValueError as problem:
-            self._answer.close()
-            raise broken(self._place.shown, str(problem)) from None
-        return self.raw() if encoding is None else Inflated(self, encoding)
+        return self.raw() if header is None or self._is_decoded else Inflated(self, header)
 
     async def read(self, limit: int) -> bytes:
         if "content-encoding" in self._headers and not self._is_decoded:
