@@ -43,7 +43,9 @@ ALWAYS: dict[str, set[str]] = {"": set(), "errors": set(), "cli": {"msgspec", "c
 OPTIONAL: dict[str, set[str]] = {
     # both the server and the client check values against JSON Schemas, and share how
     "model": {"jsonschema_rs"},
-    "server": {"pydantic", "pydantic_core", "attr", "attrs"},
+    # only in the HTTP folder, see `optional_for`
+    "transport": {"aiohttp", "multidict", "yarl", "httpcore2", "httpx2"},
+    "server": {"pydantic", "pydantic_core", "attr", "attrs", "uvicorn", "uvloop"},
     "client": {"pydantic", "pydantic_core", "attr", "attrs"},
     "testing": {"jsonschema"},
 }
@@ -76,6 +78,14 @@ IO = {
 }
 PURE = ("jsonrpc", "model", "revisions", "protocol")
 
+
+def optional_for(module: Module) -> set[str]:
+    """The optional libraries a module may import."""
+    if module.layer == "transport" and not module.name.startswith("dragoman.transport.http."):
+        return set()
+    return OPTIONAL.get(module.layer, set())
+
+
 every_module = pytest.mark.parametrize("module", modules().values(), ids=list(modules()))
 
 
@@ -101,7 +111,7 @@ def test_a_transport_knows_a_revision_by_its_facts(module: Module) -> None:
 @every_module
 def test_nothing_but_the_named_libraries_is_imported(module: Module) -> None:
     always = ALWAYS.get(module.layer, {"msgspec"})
-    optional = OPTIONAL.get(module.layer, set())
+    optional = optional_for(module)
     foreign = {
         one.module.partition(".")[0]
         for one in module.imports()
@@ -113,7 +123,7 @@ def test_nothing_but_the_named_libraries_is_imported(module: Module) -> None:
 @every_module
 def test_an_optional_library_is_loaded_only_when_it_is_asked_for(module: Module) -> None:
     """Inside a function; or at the top of a module that others import only inside functions."""
-    optional = OPTIONAL.get(module.layer, set())
+    optional = optional_for(module)
     eager = [
         one
         for one in module.imports()
@@ -124,9 +134,16 @@ def test_an_optional_library_is_loaded_only_when_it_is_asked_for(module: Module)
             other.name
             for other in modules().values()
             for target, one in other.own_imports()
-            if target == module.name and not one.deferred
+            if target == module.name and not one.deferred and not _is_eager(other)
         ]
         assert importers == []
+
+
+def _is_eager(module: Module) -> bool:
+    """Whether it needs an optional library itself: then it is held to the same rule."""
+    optional = optional_for(module)
+    names = {one.module.partition(".")[0] for one in module.imports() if not one.deferred}
+    return bool(names & optional)
 
 
 @every_module

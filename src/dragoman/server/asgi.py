@@ -59,7 +59,7 @@ SWEEP_S = 10.0
 # A client that posts says at most this much of itself in a query string.
 MAX_QUERY_BYTES = 4096
 
-_JSON_HEADERS = [(b"content-type", rules.JSON)]
+_EMPTY = (b"content-length", b"0")
 _SSE_HEADERS = [
     (b"content-type", rules.SSE),
     (b"cache-control", b"no-cache, no-transform"),
@@ -414,8 +414,8 @@ class AsgiApp:
             # It may have run: neither a client nor a proxy should take this for "not found".
             await _refuse(send, 500, "the session ended before the answer came")
         elif reply.is_over:
-            # Cancelled: the specification wants no answer, but HTTP does.
-            await _plain(send, 204)
+            # Cancelled: there is no answer, but HTTP needs one, and clients expect JSON or a stream.
+            await _plain(send, 200, _SSE_HEADERS)
         else:
             await _plain(send, 202)
 
@@ -859,7 +859,7 @@ async def _json(send: Send, status: int, body: bytes, *extra: tuple[bytes, bytes
 
 
 async def _plain(send: Send, status: int, headers: list[tuple[bytes, bytes]] | None = None) -> None:
-    length = [] if status == 204 else [(b"content-length", b"0")]
+    length = [] if status == 204 else [_EMPTY]
     await send(
         {
             "type": "http.response.start",
