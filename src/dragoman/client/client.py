@@ -29,7 +29,7 @@ from dragoman.client.supervisor import (
     Reconnect,
     Supervisor,
 )
-from dragoman.client.targets import Target, connector_for
+from dragoman.client.targets import HttpLike, Mode, Target, Token, connector_for
 from dragoman.errors import (
     DragomanError,
     InvalidParams,
@@ -122,10 +122,13 @@ RESTORED_AT_ONCE = 32
 class Client:
     """Talks to one server.
 
-    `target` is a script ("server.py"), a command line as a list, a `Server` object or a connector.
-    `revision` pins one revision of the protocol. `timeout_s` is the default deadline of a request,
-    counted from its last sign of life (60 s unless `limits` say otherwise), `total_s` that of a
-    request as a whole; `connect_timeout_s` that of the opening.
+    `target` is a URL, a script ("server.py"), a command line as a list, a `Server` object or a
+    connector. `env` and `cwd` are for a child; `headers`, `token` (a bearer token, or a function
+    that gives one), `http` (HttpOptions, or an HTTP client of your own) and `http_mode`
+    ("streamable" or "sse", to try nothing else) for a URL. `revision` pins one revision of the
+    protocol. `timeout_s` is the default deadline of a request, counted from its last sign of life
+    (60 s unless `limits` say otherwise), `total_s` that of a request as a whole;
+    `connect_timeout_s` that of the opening.
 
     A connection that breaks is restored by itself, as `reconnect` says (False: it is not); see
     `Reconnect`. `on_connection` hears of it, as ConnectionEvents. A request that met the break is
@@ -169,6 +172,10 @@ class Client:
         limits: Limits | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
+        http: HttpLike | None = None,
+        headers: Mapping[str, str] | None = None,
+        token: Token | None = None,
+        http_mode: Mode = "auto",
         roots: Roots | None = None,
         sampling_handler: SamplingHandler | None = None,
         sampling_tools: bool = False,
@@ -196,7 +203,16 @@ class Client:
         self._limits = _limits(limits or Limits(), timeout_s, total_s)
         policy = Reconnect() if reconnect is True else reconnect or None
         self._supervisor = Supervisor(
-            connector_for(target, env=env, cwd=cwd, on_stderr=on_stderr),
+            connector_for(
+                target,
+                env=env,
+                cwd=cwd,
+                on_stderr=on_stderr,
+                http=http,
+                headers=headers,
+                token=token,
+                mode=http_mode,
+            ),
             self,
             policy=policy,
             connect_timeout_s=connect_timeout_s,

@@ -239,13 +239,19 @@ class Supervisor:
         self._tries = 0
         self._down_s = 0.0
         self.error = None
-        self.known = None
+        # Of a connection that was given up something is left to restore.
+        before, self.known = self.known, None
+        problems: tuple[DragomanError, ...] = ()
         try:
             driver = await self._open()
+            if before is not None:
+                problems = await self._restore(driver, before.engine)
         except BaseException:
             self._move(_Move.FAIL)
             raise
         self._adopt(driver)
+        if before is not None:
+            self._tell(ConnectionEvent(kind="restored", is_new_session=True, problems=problems))
 
     async def aclose(self) -> None:
         """End the connection and everything behind it; may be called again, from any task."""
@@ -457,18 +463,20 @@ class Supervisor:
             self.error = LinkError(f"cannot connect: {type(error).__name__}: {error}", sent=False)
             return False
         try:
-            problems = await self._keeper.restore(driver, before)
+            problems = await self._restore(driver, before)
         except LinkError as error:
-            self.error = driver.closed.result() if driver.closed.done() else error
-            self.error = self.error or error
-            await _discard(driver)
+            self.error = error
             return False
-        except BaseException:
-            await _discard(driver)
-            raise
         self._adopt(driver)
         self._tell(ConnectionEvent(kind="restored", is_new_session=True, problems=problems))
         return True
+
+    async def _restore(self, driver: Driver, before: Engine) -> tuple[DragomanError, ...]:
+        try:
+            return await self._keeper.restore(driver, before)
+        except BaseException:
+            await _discard(driver)
+            raise
 
 
 async def _end_task(task: asyncio.Task[None]) -> None:
