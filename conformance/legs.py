@@ -52,14 +52,15 @@ _STAMP = re.compile(r"-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d-\d{3}Z$")
 class Leg:
     """One run of the suite.
 
-    `is_frozen` runs the set of scenarios that the revision requires; `library` is what a client makes
-    its requests with.
+    `is_frozen` runs the set of scenarios that the revision requires; `is_pinned` makes our server speak
+    that revision alone; `library` is what our client makes its requests with.
     """
 
     name: str
     side: Literal["server", "client"]
     wire: str
     is_frozen: bool = False
+    is_pinned: bool = False
     library: str | None = None
 
     @property
@@ -78,6 +79,7 @@ class Leg:
 LEGS = (
     Leg("server-2025-03-26", "server", "2025-03-26"),
     Leg("server-2025-06-18", "server", "2025-06-18"),
+    Leg("server-2025-06-18-only", "server", "2025-06-18", is_pinned=True),
     Leg("server-2025-11-25", "server", "2025-11-25"),
     Leg("server-required-2025-11-25", "server", "2025-11-25", is_frozen=True),
     *(
@@ -164,7 +166,7 @@ def _run_server(
     results.mkdir(parents=True, exist_ok=True)
     log = results.parent / "server.log"
     complaints: list[Complaint] = []
-    with _server(log, complaints) as url:
+    with _server(log, complaints, leg.wire if leg.is_pinned else None) as url:
         _run_suite(suite, ["server", "--url", url, *selection], results)
     said = log.read_text("utf-8", "replace")
     if "Traceback" in said:
@@ -173,8 +175,9 @@ def _run_server(
 
 
 @contextlib.contextmanager
-def _server(log: Path, complaints: list[Complaint]) -> Iterator[str]:
+def _server(log: Path, complaints: list[Complaint], revision: str | None) -> Iterator[str]:
     """Our server in a process of its own, on a port that was free; complains if it does not last."""
+    environment = {**os.environ, **({"CONFORMANCE_REVISION": revision} if revision else {})}
     port = _free_port()
     url = f"http://127.0.0.1:{port}/mcp"
     if _answers(url):
@@ -182,7 +185,12 @@ def _server(log: Path, complaints: list[Complaint]) -> Iterator[str]:
     command = [sys.executable, str(HERE / "server.py"), "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
         )
         try:
             _wait_until_ready(process, url, log)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -96,7 +97,11 @@ CHOICES_SCHEMA: dict[str, Any] = {
     },
 }
 
-server = Server("dragoman-conformance", version="1")
+# The suite's own client always offers the newest revision; a server that knows only an older one
+# makes it speak that.
+server = Server(
+    "dragoman-conformance", version="1", revision=os.environ.get("CONFORMANCE_REVISION")
+)
 
 
 # --- tools ------------------------------------------------------------------------------------------
