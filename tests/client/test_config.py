@@ -8,8 +8,16 @@ from typing import Any
 
 import pytest
 
-from dragoman.client.config import ServerEntry, config_paths, find_server, read_config
+from dragoman.client.config import (
+    RemoteEntry,
+    ServerEntry,
+    config_paths,
+    find_server,
+    read_config,
+)
 from dragoman.errors import Misconfigured
+from dragoman.transport.http.connector import HttpConnector
+from dragoman.transport.stdio.child import StdioConnector
 
 
 def written(path: Path, content: Any) -> Path:
@@ -20,7 +28,19 @@ def written(path: Path, content: Any) -> Path:
 
 def entry_of(tmp_path: Path, settings: Any, **environ: str) -> ServerEntry:
     path = written(tmp_path / "mcp.json", {"mcpServers": {"x": settings}})
-    return read_config(path).entry("x", environ)
+    return local(read_config(path).entry("x", environ))
+
+
+def local(entry: ServerEntry | RemoteEntry) -> ServerEntry:
+    assert isinstance(entry, ServerEntry)
+    return entry
+
+
+def remote_of(tmp_path: Path, settings: Any, **environ: str) -> RemoteEntry:
+    path = written(tmp_path / "mcp.json", {"mcpServers": {"x": settings}})
+    found = read_config(path).entry("x", environ)
+    assert isinstance(found, RemoteEntry)
+    return found
 
 
 def test_a_server_is_read_from_either_shape(tmp_path: Path) -> None:
@@ -45,7 +65,7 @@ def test_comments_and_last_commas_are_allowed_and_strings_are_left_alone(tmp_pat
         "x": {"command": "run //not", "args": ["a,]", "/*b*/", "\\\\", "c",],},
       }
     }"""
-    found = read_config(written(tmp_path / "mcp.json", text)).entry("x", {})
+    found = local(read_config(written(tmp_path / "mcp.json", text)).entry("x", {}))
     assert found.command == "run //not"
     assert found.args == ("a,]", "/*b*/", "\\", "c")
 
@@ -92,17 +112,93 @@ def test_what_is_no_variable_is_refused(tmp_path: Path, variable: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "mode"),
     [
-        {"url": "https://example.com/mcp"},
-        {"type": "http", "url": "https://example.com/mcp"},
-        {"type": "sse", "command": "run"},
-        {"serverUrl": "https://example.com/mcp"},
+        ({}, "auto"),
+        ({"type": "http"}, "auto"),
+        ({"type": "streamable-http"}, "streamable"),
+        ({"type": "streamableHttp"}, "streamable"),
+        ({"transport": "sse"}, "sse"),
+        ({"type": "sse"}, "sse"),
     ],
 )
-def test_a_server_at_a_url_says_when_those_come(tmp_path: Path, settings: Any) -> None:
-    with pytest.raises(Misconfigured, match="URLs come with HTTP"):
-        entry_of(tmp_path, settings)
+@pytest.mark.parametrize("member", ["url", "serverUrl", "httpUrl"])
+def test_a_server_at_a_url_is_read_as_the_programs_write_it(
+    tmp_path: Path, settings: Any, mode: str, member: str
+) -> None:
+    found = remote_of(tmp_path, {**settings, member: "https://example.com/mcp"})
+    assert found == RemoteEntry(
+        name="x",
+        source=tmp_path / "mcp.json",
+        url="https://example.com/mcp",
+        headers={},
+        mode=mode,  # type: ignore[arg-type]
+    )
+
+
+def test_variables_are_filled_in_where_a_server_is_and_what_it_is_told(tmp_path: Path) -> None:
+    found = remote_of(
+        tmp_path,
+        {
+            "url": "https://${HOST:-example.com}/mcp?key=${KEY}",
+            "headers": {"Authorization": "Bearer ${env:KEY}", "X-N": 3, "X-Gone": None},
+        },
+        KEY="s3cret",
+    )
+    assert found.url == "https://example.com/mcp?key=s3cret"
+    assert found.headers == {"Authorization": "Bearer s3cret", "X-N": "3"}
+    connector = found.connector()
+    assert "s3cret" not in repr((found, connector, connector.description))
+    with pytest.raises(Misconfigured, match="not set: KEY"):
+        remote_of(tmp_path, {"url": "https://example.com", "headers": {"A": "${KEY}"}})
+
+
+def test_what_the_caller_adds_wins_over_what_the_file_says(tmp_path: Path) -> None:
+    found = remote_of(tmp_path, {"url": "https://example.com", "headers": {"X-A": "1", "X-B": "1"}})
+    connector = found.connector(headers={"x-a": "2"})
+    assert isinstance(connector, HttpConnector)
+    assert connector.headers == {"X-B": "1", "x-a": "2"}
+    for wrong in ({"env": {"A": "1"}}, {"cwd": tmp_path}, {"headers": {"a b": "c"}}):
+        with pytest.raises(Misconfigured, match="'x'"):
+            found.connector(**wrong)
+
+
+def test_a_unix_socket_is_named_as_vscode_does(tmp_path: Path) -> None:
+    found = remote_of(tmp_path, {"type": "http", "url": "unix:///run/my server.sock#/here"})
+    assert found.url == "http+unix://%2Frun%2Fmy%20server.sock/here"
+    assert found.connector().description == "/run/my server.sock/here"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"type": "http"},
+        {"type": "ws", "url": "ws://example.com"},
+        {"type": "sse", "command": "run"},
+        {"url": 3},
+        {"url": ""},
+        {"url": "https://example.com", "headers": ["A"]},
+        {"url": "https://example.com", "headers": {"A": True}},
+        {"url": "https://example.com", "headersHelper": "run"},
+        {"type": "stdio", "url": "https://example.com"},
+    ],
+)
+def test_a_server_at_a_url_that_cannot_work_is_named(tmp_path: Path, settings: Any) -> None:
+    with pytest.raises(Misconfigured, match="'x'"):
+        remote_of(tmp_path, settings)
+
+
+@pytest.mark.parametrize("url", ["ftp://example.com", "https://", "no url", "http://a:b:c"])
+def test_a_url_that_cannot_work_is_told_with_its_server(tmp_path: Path, url: str) -> None:
+    with pytest.raises(Misconfigured, match="'x'"):
+        remote_of(tmp_path, {"url": url}).connector()
+
+
+def test_a_secret_of_a_file_is_not_sent_in_the_clear(tmp_path: Path) -> None:
+    settings = {"url": "http://example.com/mcp", "headers": {"X-Api-Key": "s3cret"}}
+    with pytest.raises(Misconfigured, match="https") as refused:
+        remote_of(tmp_path, settings).connector()
+    assert "s3cret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -159,15 +255,15 @@ def test_the_first_file_that_has_the_name_wins(tmp_path: Path) -> None:
         tmp_path / "b.json", {"servers": {"one": {"command": "2"}, "two": {"command": "3"}}}
     )
     paths = [tmp_path / "none.json", first, second]
-    assert find_server("one", paths, {}).command == "1"
-    assert find_server("two", paths, {}).command == "3"
+    assert local(find_server("one", paths, {})).command == "1"
+    assert local(find_server("two", paths, {})).command == "3"
     with pytest.raises(Misconfigured, match="did you mean 'two'"):
         find_server("twoo", paths, {})
 
 
 def test_a_fault_of_another_server_does_not_matter(tmp_path: Path) -> None:
     path = written(tmp_path / "mcp.json", {"servers": {"bad": 1, "good": {"command": "x"}}})
-    assert find_server("good", [path], {}).command == "x"
+    assert local(find_server("good", [path], {})).command == "x"
 
 
 def test_without_any_file_the_places_are_named(tmp_path: Path) -> None:
@@ -187,13 +283,15 @@ def test_the_folder_of_a_vscode_file_is_the_project(tmp_path: Path) -> None:
         tmp_path / ".vscode" / "mcp.json",
         {"servers": {"x": {"command": "run", "cwd": "${workspaceFolder}"}}},
     )
-    assert read_config(path).entry("x", {}).cwd == tmp_path
+    assert local(read_config(path).entry("x", {})).cwd == tmp_path
 
 
 def test_a_connector_is_made_of_an_entry_and_what_the_caller_adds(tmp_path: Path) -> None:
     found = entry_of(tmp_path, {"command": "run", "args": ["a"], "env": {"A": "1", "B": "2"}})
     plain = found.connector()
+    assert isinstance(plain, StdioConnector)
     assert (plain.command, tuple(plain.args), plain.cwd) == ("run", ("a",), None)
     changed = found.connector(env={"B": "3"}, cwd=tmp_path)
+    assert isinstance(changed, StdioConnector)
     assert changed.env == {"A": "1", "B": "3"}
     assert changed.cwd == tmp_path

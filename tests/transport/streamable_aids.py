@@ -67,7 +67,7 @@ class Reply:
 
     async def result(self, result: Mapping[str, Any], **headers: str) -> None:
         """The result of the request, as JSON."""
-        await self.json(answer(self.asked, result), **headers)
+        await self.json(answer(self.asked, result), 200, **headers)
 
     async def stream(self, status: int = 200, **headers: str) -> None:
         """Begin an event stream."""

@@ -10,17 +10,38 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from dragoman.errors import Misconfigured
+from dragoman.transport.base import Connector
+from dragoman.transport.http.choices import HttpLike, Mode, Token
 from dragoman.transport.stdio.child import StdioConnector
 
-__all__ = ["ConfigFile", "ServerEntry", "config_paths", "find_server", "read_config"]
+__all__ = [
+    "ConfigFile",
+    "RemoteEntry",
+    "ServerEntry",
+    "config_paths",
+    "find_server",
+    "read_config",
+]
 
 _SHAPES = ("mcpServers", "servers")
-_REMOTE_TYPES = frozenset({"http", "https", "sse", "streamable-http", "streamableHttp", "ws"})
+
+# What the programs that share these files write for a server at a URL. VS Code's and Claude's
+# "http" is whichever transport the server speaks.
+_MODES: Mapping[str, Mode] = {
+    "http": "auto",
+    "https": "auto",
+    "streamable-http": "streamable",
+    "streamable_http": "streamable",
+    "streamableHttp": "streamable",
+    "sse": "sse",
+}
+_URLS = ("url", "serverUrl", "httpUrl")
 
 # A string first, so that what looks like a comment or a comma inside one is left alone.
 _STRING = r'"(?:[^"\\]|\\.)*"'
@@ -42,7 +63,7 @@ class ServerEntry:
     source: Path
     command: str
     args: tuple[str, ...] = ()
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
     cwd: Path | None = None
 
     def connector(
@@ -62,6 +83,53 @@ class ServerEntry:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteEntry:
+    """Where one named server is, every variable filled in; `mode` is the transport it speaks."""
+
+    name: str
+    source: Path
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    mode: Mode = "auto"
+
+    def connector(
+        self,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
+        stderr: Callable[[str], object] | None = None,
+        http: HttpLike | None = None,
+        headers: Mapping[str, str] | None = None,
+        token: Token | None = None,
+    ) -> Connector:
+        """A connector for it; `headers` and `token` win over what the file says.
+
+        Raises:
+            Misconfigured: the URL or a header cannot be used; or there are `env` or `cwd`, which
+                are for a server that is started here (so is `stderr`, which stays silent).
+        """
+        from dragoman.transport.http.connector import HttpConnector
+
+        if env or cwd:
+            raise Misconfigured(
+                f"the server {self.name!r} is at a URL: variables and a folder are for one that "
+                "is started here"
+            )
+        given = {name.lower() for name in headers or ()}
+        kept = {name: value for name, value in self.headers.items() if name.lower() not in given}
+        try:
+            return HttpConnector(
+                self.url,
+                http=http,
+                headers={**kept, **(headers or {})},
+                token=token,
+                mode=self.mode,
+            )
+        except Misconfigured as fault:
+            raise Misconfigured(f"{self.source}: the server {self.name!r}: {fault}") from None
+
+
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
     """One mcp.json: its `path`, and each server's settings by name, still unchecked."""
@@ -75,12 +143,14 @@ class ConfigFile:
         parent = self.path.absolute().parent
         return parent.parent if parent.name == ".vscode" else parent
 
-    def entry(self, name: str, environ: Mapping[str, str] = os.environ) -> ServerEntry:
+    def entry(
+        self, name: str, environ: Mapping[str, str] = os.environ
+    ) -> ServerEntry | RemoteEntry:
         """One server, checked, with `${VAR}`, `${VAR:-default}` and `${env:VAR}` filled in.
 
         Raises:
-            Misconfigured: there is no such server, its settings cannot work, it is at a URL, or
-                it needs variables that are not set (all of them are named).
+            Misconfigured: there is no such server, its settings cannot work, or it needs variables
+                that are not set (all of them are named).
         """
         if name not in self.servers:
             raise Misconfigured(
@@ -134,7 +204,7 @@ def config_paths(environ: Mapping[str, str] = os.environ) -> list[Path]:
 
 def find_server(
     name: str, paths: Sequence[Path], environ: Mapping[str, str] = os.environ
-) -> ServerEntry:
+) -> ServerEntry | RemoteEntry:
     """The server of that name, from the first of these files that has it; missing files count not.
 
     Raises:
@@ -196,12 +266,47 @@ class _Reader:
         self._environ = environ
         self._unset: list[str] = []
 
-    def read(self, settings: Any) -> ServerEntry:
+    def read(self, settings: Any) -> ServerEntry | RemoteEntry:
         """The entry. Raises Misconfigured."""
         if not isinstance(settings, dict):
             raise self._fault("must be an object")
-        if "url" in settings or "serverUrl" in settings or settings.get("type") in _REMOTE_TYPES:
-            raise self._fault("is at a URL; URLs come with HTTP, which is not there yet")
+        kind = settings.get("type", settings.get("transport"))
+        if kind is not None and kind != "stdio" and kind not in _MODES:
+            raise self._fault(f"has the type {kind!r}, which is not one of stdio, http and sse")
+        is_remote = kind in _MODES or (kind is None and "command" not in settings)
+        entry: ServerEntry | RemoteEntry
+        if is_remote and (kind is not None or any(name in settings for name in _URLS)):
+            entry = self._remote(settings, "auto" if kind is None else _MODES[kind])
+        else:
+            entry = self._local(settings)
+        if self._unset:
+            names = ", ".join(dict.fromkeys(self._unset))
+            raise self._fault(
+                f"needs variables that are not set: {names} "
+                "(set them, or write a default: ${NAME:-value})"
+            )
+        return entry
+
+    def _remote(self, settings: Mapping[str, Any], mode: Mode) -> RemoteEntry:
+        url = next((settings[name] for name in _URLS if name in settings), None)
+        if not isinstance(url, str) or not url:
+            raise self._fault("needs a 'url', a text")
+        headers = settings.get("headers") or {}
+        if not isinstance(headers, dict) or not all(_is_value(one) for one in headers.values()):
+            raise self._fault("'headers' must be an object of texts")
+        if "headersHelper" in settings:
+            raise self._fault("has a 'headersHelper', which is not run; write the 'headers'")
+        return RemoteEntry(
+            name=self._name,
+            source=self._file.path,
+            url=_with_socket(self._fill(url)),
+            headers={
+                key: self._fill(str(value)) for key, value in headers.items() if value is not None
+            },
+            mode=mode,
+        )
+
+    def _local(self, settings: Mapping[str, Any]) -> ServerEntry:
         if "envFile" in settings:
             raise self._fault("has an 'envFile', which is not read; list the variables in 'env'")
         command = settings.get("command")
@@ -216,7 +321,7 @@ class _Reader:
         cwd = settings.get("cwd")
         if cwd is not None and not isinstance(cwd, str):
             raise self._fault("'cwd' must be a text")
-        entry = ServerEntry(
+        return ServerEntry(
             name=self._name,
             source=self._file.path,
             command=self._fill(command),
@@ -224,13 +329,6 @@ class _Reader:
             env={key: self._fill(str(value)) for key, value in env.items() if value is not None},
             cwd=None if cwd is None else self._file.folder / self._fill(cwd),
         )
-        if self._unset:
-            names = ", ".join(dict.fromkeys(self._unset))
-            raise self._fault(
-                f"needs variables that are not set: {names} "
-                "(set them, or write a default: ${NAME:-value})"
-            )
-        return entry
 
     def _fault(self, what: str) -> Misconfigured:
         return Misconfigured(f"{self._file.path}: the server {self._name!r} {what}")
@@ -258,6 +356,14 @@ class _Reader:
             self._unset.append(name)
             return ""
         return value
+
+
+def _with_socket(url: str) -> str:
+    """VS Code's way to name a Unix socket, unix:///path/to/it#/mcp, in ours."""
+    if not url.startswith("unix://"):
+        return url
+    socket, _, path = url.removeprefix("unix://").partition("#")
+    return f"http+unix://{quote(socket, safe='')}/{(path or 'mcp').lstrip('/')}"
 
 
 def _is_value(value: Any) -> bool:

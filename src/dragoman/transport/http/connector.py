@@ -83,6 +83,11 @@ class HttpConnector:
         self.found: Mode | None = None if mode == "auto" else mode
 
     @property
+    def headers(self) -> Mapping[str, str]:
+        """What each request carries besides the protocol's own; may hold secrets."""
+        return self._access.headers
+
+    @property
     def description(self) -> str:
         """The URL without user, password and query; a socket by its path."""
         if self._socket is not None:
