@@ -410,7 +410,7 @@ def test_a_file_without_a_suffix_needs_a_path(
         (["list"], "TARGET is missing"),
         (["list", "nowhere.py"], "nowhere.py"),
         (["list", "nowhere"], "nowhere"),
-        (["list", "https://example.com/mcp"], "URLs come with HTTP"),
+        (["list", "ftp://example.com/mcp"], "https://"),
         (["list", "--"], "empty"),
         (["list", ODD, "more"], "one word too many"),
         (["call", ODD], "TOOL is missing"),

@@ -1,4 +1,4 @@
-"""What TARGET means: a script, a command line after `--`, or a name in an mcp.json."""
+"""What TARGET means: a URL, a script, a command line after `--`, or a name in an mcp.json."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dragoman.client.config import config_paths, find_server, read_config
+from dragoman.client.targets import connector_for
 from dragoman.errors import Misconfigured
+from dragoman.transport.base import Connector
 from dragoman.transport.stdio.child import StdioConnector
 from dragoman.transport.stdio.command import command_for
 
@@ -25,14 +27,14 @@ def connector_of(
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
     stderr: Callable[[str], object] | None = None,
-) -> StdioConnector:
-    """How to start the server that a command names.
+) -> Connector:
+    """How to reach the server that a command names.
 
-    As in a shell, what has a slash or a script's suffix is a file, and a bare word is a name; with
+    What has `://` is a URL. As in a shell, what has a slash or a script's suffix is a file, and a bare word is a name; with
     `config` every target is a name in that file.
 
     Raises:
-        Misconfigured: it names nothing that can be started.
+        Misconfigured: it names nothing that can be started or reached.
     """
     if target is None:
         if not command:
@@ -40,10 +42,9 @@ def connector_of(
         program, args = command_for(list(command))
         return StdioConnector(command=program, args=args, env=env, cwd=cwd, stderr=stderr)
     if "://" in target:
-        raise Misconfigured(
-            f"{target} is a URL; URLs come with HTTP, which is not there yet. "
-            "A target is a script, a name in an mcp.json, or a command line after --"
-        )
+        if env or cwd:
+            raise Misconfigured("variables and a folder are for a server that is started here")
+        return connector_for(target)
     if config is not None:
         return read_config(config).entry(target).connector(env=env, cwd=cwd, stderr=stderr)
     file, colon, _ = target.partition(".py:")
