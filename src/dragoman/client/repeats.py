@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dragoman.client.supervisor import ConnectionState, Reconnect, Supervisor, backoff
-from dragoman.errors import DeadlineExceeded, LinkError, WrongState
+from dragoman.errors import DeadlineExceeded, LinkError, SessionLost, WrongState
 from dragoman.model.base import Record
 from dragoman.model.progress import ProgressParams
 from dragoman.runtime.driver import Driver
@@ -139,9 +139,10 @@ async def _hold_off(
     until = clock.now() + max(backoff(policy, attempts), asked_s)
     if status not in PASSING or until >= patience:
         raise _for_all(error, sent)
-    if status in ABSENT and error.sent is not True:
+    # A link whose session was lost ends in a moment, and says so by itself.
+    if status in ABSENT and error.sent is not True and not isinstance(error, SessionLost):
         supervisor.troubled(driver, error)
-    while clock.now() < until and not driver.closed.done():
+    while clock.now() < until and supervisor.known is driver and not driver.closed.done():
         await supervisor.pause(clock, until)
 
 
