@@ -21,9 +21,9 @@ from dragoman.errors import (
     WrongState,
 )
 from dragoman.jsonrpc.frame import Noise
-from dragoman.model.base import NoParams, Record
+from dragoman.model.base import Implementation, NoParams, Record
 from dragoman.model.capabilities import ClientCapabilities, ServerCapabilities
-from dragoman.model.logging import LogMessageParams
+from dragoman.model.logging import LEVELS, LogMessageParams
 from dragoman.model.methods import CATALOGUE, Method, Side
 from dragoman.protocol.engine import Engine, Introduction
 from dragoman.protocol.events import (
@@ -37,6 +37,7 @@ from dragoman.protocol.events import (
     RequestArrived,
 )
 from dragoman.protocol.lifecycle import MOVES, RECEIVES, SENDS, Move, State, next_state
+from dragoman.revisions.dialect import Dialect
 from dragoman.revisions.registry import HANDSHAKE
 from dragoman.testing import LinkedEngines
 from tests.protocol.aids import (
@@ -107,6 +108,7 @@ def test_every_move_leads_where_the_table_says_or_is_refused(
         (Side.CLIENT, State.OPENING, Move.REJECT): State.CLOSED,
         (Side.SERVER, State.IDLE, Move.HELLO): State.OPENING,
         (Side.SERVER, State.OPENING, Move.READY): State.OPEN,
+        (Side.SERVER, State.IDLE, Move.RESUME): State.OPEN,
     }
     expected = State.CLOSED if move is Move.CLOSE else allowed.get((side, state, move))
     assert next_state(side, state, move) is expected
@@ -126,6 +128,8 @@ def make(engine: Engine, move: Move) -> None:
         tell(engine, answer(hello_call, welcome()))
     elif move is Move.REJECT:
         tell(engine, failure(hello_call))
+    elif move is Move.RESUME:
+        engine.resume(Implementation(name="c", version="1"), ClientCapabilities(), HANDSHAKE[0])
     else:
         tell(engine, notification("notifications/initialized"))
 
@@ -137,12 +141,37 @@ def test_an_engine_makes_every_possible_move_and_no_other(
 ) -> None:
     engine = engine_in(side, state)
     expected = next_state(side, state, move)
-    if expected is None and move is Move.HELLO and side is Side.CLIENT:
+    is_ours = move is Move.RESUME or (move is Move.HELLO and side is Side.CLIENT)
+    if expected is None and is_ours:
         with pytest.raises(WrongState):
             make(engine, move)
     else:
         make(engine, move)
     assert engine.state is (expected or state)
+
+
+@pytest.mark.parametrize("dialect", HANDSHAKE, ids=[one.wire for one in HANDSHAKE])
+def test_a_resumed_server_is_as_open_as_the_one_it_goes_on_for(dialect: Dialect) -> None:
+    first = open_alone(Side.SERVER, dialect.wire)
+    assert first.peer is not None
+    assert isinstance(first.peer_capabilities, ClientCapabilities)
+    tell(first, request(1, "logging/setLevel", {"level": "error"}))
+    second = server_engine()
+    second.resume(
+        first.peer,
+        first.peer_capabilities,
+        dialect,
+        log_level=LEVELS["error"],
+        subscriptions=["file:///a"],
+    )
+    assert (second.state, second.has_agreed, second.dialect) == (State.OPEN, True, dialect)
+    assert "file:///a" in second.subscriptions
+    every = [name for name in CATALOGUE if first.may_send(name)]
+    assert [name for name in CATALOGUE if second.may_send(name)] == every
+    assert not second.log(LogMessageParams(level="warning", data="x"), now=0.0)
+    assert second.log(LogMessageParams(level="error", data="x"), now=0.0)
+    [event] = tell(second, request(1, "tools/list"))
+    assert isinstance(event, RequestArrived)
 
 
 def test_the_tables_have_a_row_for_every_side_and_state() -> None:

@@ -11,7 +11,7 @@ or a task. One engine serves one connection, on either side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import NamedTuple, get_args
 
@@ -249,6 +249,32 @@ class Engine:
         )
         self._move(Move.HELLO)
         return call
+
+    def resume(
+        self,
+        peer: Implementation,
+        capabilities: ClientCapabilities,
+        dialect: Dialect,
+        *,
+        log_level: int = 0,
+        subscriptions: Iterable[str] = (),
+    ) -> None:
+        """Go on with a connection that was opened before, in another process (servers only).
+
+        Raises:
+            WrongState: this one was opened already, or we are the client.
+        """
+        if self.side is not Side.SERVER or self.state is not State.IDLE:
+            raise WrongState(self.state.value, "only a fresh server goes on with a connection")
+        self._move(Move.RESUME)
+        self.dialect = dialect
+        self.has_agreed = True
+        self.peer = peer
+        self.peer_capabilities = capabilities
+        self.log_level = log_level
+        for uri in subscriptions:
+            self.subscriptions.add(uri)
+        self._set_vocabulary()
 
     def may_send(self, method: str) -> bool:
         """Whether `request` or `notify` takes the method: it exists, is declared, is allowed now."""

@@ -28,6 +28,7 @@ class Move(Enum):
     HELLO = "initialize was sent or received"
     WELCOME = "the client has the answer to initialize"
     READY = "the server has notifications/initialized"
+    RESUME = "the server goes on with what another process of it began"
     REJECT = "the two sides have no revision in common"
     CLOSE = "the link is over"
 
@@ -38,6 +39,7 @@ MOVES: dict[tuple[Side, State, Move], State] = {
     (Side.CLIENT, State.OPENING, Move.REJECT): State.CLOSED,
     (Side.SERVER, State.IDLE, Move.HELLO): State.OPENING,
     (Side.SERVER, State.OPENING, Move.READY): State.OPEN,
+    (Side.SERVER, State.IDLE, Move.RESUME): State.OPEN,
     **{
         (side, state, Move.CLOSE): State.CLOSED
         for side in Side

@@ -13,12 +13,13 @@ __all__ = ["Subscriptions"]
 
 
 class Subscriptions:
-    """The URIs one client subscribed to; at most `limit` of them."""
+    """The URIs one client subscribed to; at most `limit` of them. `changes` counts changes."""
 
-    __slots__ = ("_uris", "limit")
+    __slots__ = ("_uris", "changes", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.changes = 0
         # Most clients subscribe to nothing, and a set is larger than all the rest of this.
         self._uris: set[str] | None = None
 
@@ -29,11 +30,13 @@ class Subscriptions:
         if uri not in self._uris and len(self._uris) >= self.limit:
             raise RequestError(f"more than {self.limit} subscriptions", code=-32000)
         self._uris.add(uri)
+        self.changes += 1
 
     def remove(self, uri: str) -> bool:
         """Unsubscribe; False when there was no subscription."""
         if self._uris is not None and uri in self._uris:
             self._uris.remove(uri)
+            self.changes += 1
             return True
         return False
 

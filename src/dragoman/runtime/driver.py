@@ -220,6 +220,7 @@ class Driver:
     def start(self) -> None:
         """Begin to receive."""
         self.link.start(self)
+        self._tell_agreed()
 
     # --- what the link calls ------------------------------------------------------------------------
 
@@ -233,13 +234,17 @@ class Driver:
             events = receive(frame, now=now, seen=seen)
             if events:
                 self._dispatch(events)
-        if self._is_new and self.engine.has_agreed:
-            self._is_new = False
-            dialect = self.engine.dialect
-            self.link.agreed(dialect.wire, dialect.facts)
+        if self._is_new:
+            self._tell_agreed()
         if self._queue and not self._checking and not self._is_clogged:
             self._lend_hand()
         self.flush()
+
+    def _tell_agreed(self) -> None:
+        if self.engine.has_agreed:
+            self._is_new = False
+            dialect = self.engine.dialect
+            self.link.agreed(dialect.wire, dialect.facts)
 
     def frame_refused(self, noise: Noise) -> None:
         """A frame was too large to hold."""

@@ -68,6 +68,7 @@ from dragoman.server.registry import PAGE_SIZE, Registry
 from dragoman.transport.base import Link
 from dragoman.transport.streamable.limits import HttpLimits
 from dragoman.transport.streamable.replay import EventLog
+from dragoman.transport.streamable.sessions import SessionStore
 
 __all__ = ["CallNext", "Middleware", "Server"]
 
@@ -704,6 +705,7 @@ class Server:
         allow_origins: Iterable[str] = (),
         identify: Identify | None = None,
         events: EventLog | None = None,
+        sessions: SessionStore | None = None,
         limits: HttpLimits | None = None,
     ) -> AsgiApp:
         """This server as an ASGI application, for any ASGI server, or mounted in another app.
@@ -715,7 +717,7 @@ class Server:
         names others ("api.example.com"; "*" for any), `allow_origins` other pages
         ("https://app.example.com"). `identify` gets the ASGI scope and returns a `Principal`, or
         None to refuse with 401; a session belongs to whoever began it. `events` keeps what clients
-        come back for, `limits` has the ceilings.
+        come back for, `sessions` the sessions themselves over a restart; `limits` has the ceilings.
 
         Raises:
             Misconfigured: a path, host or origin that cannot work.
@@ -731,6 +733,7 @@ class Server:
             allow_origins=allow_origins,
             identify=identify,
             events=events,
+            sessions=sessions,
             limits=limits,
         )
 
@@ -763,9 +766,22 @@ class Server:
         finally:
             await self._lifespan.leave()
 
-    def attach(self, link: Link, *, tap: Tap | None = None, clock: Clock | None = None) -> Driver:
-        """Begin to serve one client, within `living`; ended by `detach`. See also `serve_link`."""
-        driver = Driver(self._engine(), link, self, tap=tap, clock=clock)
+    def attach(
+        self,
+        link: Link,
+        *,
+        tap: Tap | None = None,
+        clock: Clock | None = None,
+        resume: Callable[[Engine], None] | None = None,
+    ) -> Driver:
+        """Begin to serve one client, within `living`; ended by `detach`. See also `serve_link`.
+
+        `resume` puts the engine where another process left it.
+        """
+        engine = self._engine()
+        if resume is not None:
+            resume(engine)
+        driver = Driver(engine, link, self, tap=tap, clock=clock)
         self._connections.add(driver)
         self.audience.join(driver)
         driver.start()

@@ -12,13 +12,19 @@ import asyncio
 import inspect
 import logging
 import os
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Protocol
 
+import msgspec
+
 from dragoman.errors import Misconfigured
 from dragoman.jsonrpc.frame import Delivery, Principal, Seen
+from dragoman.model.base import Implementation, NoParams
+from dragoman.model.capabilities import ClientCapabilities
+from dragoman.protocol.engine import Engine
 from dragoman.revisions.registry import HANDSHAKE
 from dragoman.runtime.clock import Clock, LoopClock
 from dragoman.runtime.driver import Driver
@@ -29,6 +35,7 @@ from dragoman.transport.streamable import rules
 from dragoman.transport.streamable.limits import HttpLimits
 from dragoman.transport.streamable.replay import EventLog, MemoryEventLog
 from dragoman.transport.streamable.server import Reply, Stream, StreamableLink, encode_event
+from dragoman.transport.streamable.sessions import SessionRecord, SessionStore
 
 __all__ = ["AsgiApp", "Identify"]
 
@@ -76,7 +83,13 @@ class Serving(Protocol):
 
     def living(self) -> Any: ...
 
-    def attach(self, link: Link, *, clock: Clock | None = None) -> Driver: ...
+    def attach(
+        self,
+        link: Link,
+        *,
+        clock: Clock | None = None,
+        resume: Callable[[Engine], None] | None = None,
+    ) -> Driver: ...
 
     async def detach(self, driver: Driver) -> None: ...
 
@@ -106,12 +119,14 @@ class Headers(Mapping[str, str]):
 class _Session:
     """One client of either transport."""
 
-    __slots__ = ("driver", "link", "used_at")
+    __slots__ = ("driver", "link", "saved", "used_at")
 
     def __init__(self, link: StreamableLink | SseLink, driver: Driver) -> None:
         self.link = link
         self.driver = driver
         self.used_at = 0.0
+        # What was last kept of it: the level, the count of changed subscriptions, when.
+        self.saved = (0, 0, 0.0)
 
 
 class AsgiApp:
@@ -132,6 +147,7 @@ class AsgiApp:
         allow_origins: Iterable[str] = (),
         identify: Identify | None = None,
         events: EventLog | None = None,
+        sessions: SessionStore | None = None,
         limits: HttpLimits | None = None,
     ) -> None:
         for name, value in (("path", path), ("sse_path", sse_path), ("message_path", message_path)):
@@ -142,6 +158,8 @@ class AsgiApp:
         self.guard = Guard(allow_hosts, allow_origins)
         self.limits = limits or HttpLimits()
         self.events: EventLog = events or MemoryEventLog(self.limits)
+        self.store = sessions
+        self._restoring: dict[bytes, asyncio.Task[_Session | None]] = {}
         self._identify = identify
         # Those that were used longest ago come first.
         self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
@@ -238,8 +256,10 @@ class AsgiApp:
             if timer is not None:
                 timer.cancel()
         self._tick = self._sweep = None
+        if self.store is not None:
+            await self._keep_all()
         for session in [*self._sessions.values(), *self._listeners.values()]:
-            self._end_soon(session)
+            self._end_soon(session, is_kept=self.store is not None)
         while self._ending:
             await asyncio.wait(list(self._ending))
         await self.events.flush()
@@ -406,6 +426,8 @@ class AsgiApp:
         if is_new:
             await self._welcome(send, session, reply)
             return
+        if self.store is not None and _state(session) != session.saved[:2]:
+            await self._keep(session)
         if reply.stream is not None:
             await self._stream(receive, send, reply.stream, _SSE_HEADERS)
         elif reply.frame is not None:
@@ -520,9 +542,7 @@ class AsgiApp:
             return None
         ident = os.urandom(ID_BYTES).hex()
         link = StreamableLink(ident, principal, self.events, self.limits)
-        if self._clock is None:
-            self._clock = LoopClock()
-        return _Session(link, self.server.attach(link, clock=self._clock))
+        return _Session(link, self.server.attach(link, clock=self._the_clock()))
 
     async def _welcome(self, send: Send, session: _Session, reply: Reply) -> None:
         """Answer an initialize; only one that succeeded leaves a session behind."""
@@ -532,6 +552,8 @@ class AsgiApp:
             ident = link.session.encode()
             self._sessions[ident] = session
             self._use(ident, session)
+            if self.store is not None:
+                await self._keep(session)
             link.on_end = self._when_ended
             await _json(send, 200, reply.frame, (SESSION, ident))
             return
@@ -547,6 +569,14 @@ class AsgiApp:
         """The session a request belongs to, if it may use it."""
         ident = headers[SESSION]
         session = self._sessions.get(ident)
+        if session is None and self.store is not None:
+            try:
+                session = await self._restore(ident, principal)
+            except Exception:
+                log.exception("a session could not be looked up")
+                retry = (b"retry-after", b"1")
+                await _refuse(send, 503, "sessions cannot be looked up just now", retry)
+                return None
         if session is None or (
             session.link.owner is not principal and session.link.owner != principal
         ):
@@ -751,6 +781,10 @@ class AsgiApp:
             else:
                 session.used_at = loop.time()
                 self._sessions.move_to_end(ident)
+        if self.store is not None and self._sessions:
+            keeping = asyncio.ensure_future(self._keep_all())
+            self._ending.add(keeping)
+            keeping.add_done_callback(self._ending.discard)
         if self._sessions:
             self._sweep = loop.call_later(SWEEP_S, self._sweep_idle)
 
@@ -763,31 +797,126 @@ class AsgiApp:
                 return True
         return False
 
-    def _forget(self, session: _Session) -> None:
+    def _forget(self, session: _Session, *, is_kept: bool = False) -> bool:
+        """Let go of a session; True when it is to be deleted where it is kept as well."""
         ident = session.link.session
-        if self._sessions.pop(ident.encode(), None) is not None:
-            self.events.forget(ident)
         self._listeners.pop(ident.encode(), None)
+        if self._sessions.pop(ident.encode(), None) is None or is_kept:
+            return False
+        self.events.forget(ident)
+        return self.store is not None
 
     def _link_ended(self, link: StreamableLink) -> None:
         session = self._sessions.get(link.session.encode())
         if session is not None:
             self._end_soon(session)
 
-    def _end_soon(self, session: _Session) -> None:
-        self._forget(session)
-        ending = asyncio.ensure_future(self._end(session))
+    def _end_soon(self, session: _Session, *, is_kept: bool = False) -> None:
+        is_deleted = self._forget(session, is_kept=is_kept)
+        ending = asyncio.ensure_future(self._detach(session, is_deleted=is_deleted))
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
 
     async def _end(self, session: _Session) -> None:
-        self._forget(session)
+        await self._detach(session, is_deleted=self._forget(session))
+
+    async def _detach(self, session: _Session, *, is_deleted: bool) -> None:
         await self.server.detach(session.driver)
+        if is_deleted and self.store is not None:
+            try:
+                await self.store.delete(session.link.session)
+            except Exception:
+                log.exception("a session that has ended could not be deleted where it is kept")
+
+    # --- sessions that outlive this process ---------------------------------------------------------
+
+    async def _keep(self, session: _Session) -> None:
+        """Write down what another process needs to go on with a session."""
+        assert self.store is not None
+        engine = session.driver.engine
+        assert engine.peer is not None
+        link = session.link
+        record = SessionRecord(
+            id=link.session,
+            owner=link.owner.name,
+            issuer=link.owner.issuer,
+            revision=engine.dialect.wire,
+            client_info=msgspec.to_builtins(engine.peer),
+            client_capabilities=msgspec.to_builtins(engine.peer_capabilities),
+            log_level=engine.log_level,
+            subscriptions=tuple(engine.subscriptions),
+            used_at=time.time() - (link.loop.time() - session.used_at),
+        )
+        session.saved = (*_state(session), session.used_at)
+        try:
+            await self.store.save(record)
+        except Exception:
+            # It goes on here; only a restart would lose it.
+            log.exception("a session could not be kept")
+
+    async def _keep_all(self) -> None:
+        for session in list(self._sessions.values()):
+            if (*_state(session), session.used_at) != session.saved:
+                await self._keep(session)
+
+    async def _restore(self, ident: bytes, principal: Principal) -> _Session | None:
+        """A session that another process began; one task for all who ask at once."""
+        restoring = self._restoring.get(ident)
+        if restoring is None:
+            restoring = asyncio.ensure_future(self._load(ident, principal))
+            self._restoring[ident] = restoring
+            restoring.add_done_callback(lambda _: self._restoring.pop(ident, None))
+        return await asyncio.shield(restoring)
+
+    async def _load(self, ident: bytes, principal: Principal) -> _Session | None:
+        assert self.store is not None
+        name = ident.decode("latin-1")
+        record = await self.store.load(name)
+        if record is None or (record.owner, record.issuer) != (principal.name, principal.issuer):
+            return None
+        dialect = next((one for one in HANDSHAKE if one.wire == record.revision), None)
+        idle_s = time.time() - record.used_at
+        if dialect is None or idle_s > self.limits.idle_s:
+            return None
+        info = msgspec.convert(record.client_info, Implementation)
+        capabilities = msgspec.convert(record.client_capabilities, ClientCapabilities)
+        link = StreamableLink(name, principal, self.events, self.limits)
+        driver = self.server.attach(
+            link,
+            clock=self._the_clock(),
+            resume=lambda engine: engine.resume(
+                info,
+                capabilities,
+                dialect,
+                log_level=record.log_level,
+                subscriptions=record.subscriptions,
+            ),
+        )
+        session = _Session(link, driver)
+        session.saved = (*_state(session), 0.0)
+        self._sessions[ident] = session
+        link.on_end = self._when_ended
+        # What we offer may be other than what it was: the client had better look.
+        for kind in ("tools", "resources", "prompts"):
+            method = f"notifications/{kind}/list_changed"
+            if driver.engine.may_send(method):
+                driver.notify(method, NoParams())
+        return session
+
+    def _the_clock(self) -> Clock:
+        if self._clock is None:
+            self._clock = LoopClock()
+        return self._clock
 
     @property
     def sessions(self) -> int:
         """How many sessions are open, of both transports."""
         return len(self._sessions) + len(self._listeners)
+
+
+def _state(session: _Session) -> tuple[int, int]:
+    engine = session.driver.engine
+    return engine.log_level, engine.subscriptions.changes
 
 
 # Headers that decide something: two of them, and two readers could disagree.
