@@ -241,13 +241,16 @@ class AsgiApp:
             link = session.link
             if isinstance(link, StreamableLink) and link.general is not None:
                 link.hang_up(link.general)
-        for session in list(self._listeners.values()):
-            if not session.driver.engine.exchanges:
-                self._end_soon(session)
-        if self._busy:
-            self._quiet = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._quiet], timeout=self.limits.drain_s)
-            self._quiet = None
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.limits.drain_s
+        self._quiet = loop.create_future()
+        while self._busy and (left_s := until - loop.time()) > 0:
+            # These streams end with their last answer, and only we know when that was.
+            for session in list(self._listeners.values()):
+                if not session.driver.engine.exchanges:
+                    self._end_soon(session)
+            await asyncio.wait([self._quiet], timeout=min(left_s, TICK_S))
+        self._quiet = None
 
     async def stop(self) -> None:
         """Drain, end every session, then the server's lifespan."""
@@ -287,9 +290,8 @@ class AsgiApp:
             await _refuse(send, 404, f"there is nothing here; this server is at {self.path}")
             return
         if self._is_draining:
-            retry = (b"retry-after", b"1")
-            await _refuse(send, 503, "the server is being stopped", retry)
-            return
+            # Those who are here are served to the end, and find another process next time.
+            send = _with_headers(send, [(b"connection", b"close")])
         principal = ANYONE
         if self._identify is not None:
             found = self._identify(scope)
@@ -416,7 +418,7 @@ class AsgiApp:
         assert isinstance(link, StreamableLink)
         if link.is_paused:
             await link.until_readable()
-        if len(link.replies) >= self.limits.max_waiting:
+        if len(link.replies) + len(link.streams) >= self.limits.max_waiting:
             await _refuse(send, 429, "too many requests of this session wait for an answer")
             return
         reply = Reply(link)
@@ -429,7 +431,7 @@ class AsgiApp:
         if self.store is not None and _state(session) != session.saved[:2]:
             await self._keep(session)
         if reply.stream is not None:
-            await self._stream(receive, send, reply.stream, _SSE_HEADERS)
+            await self._stream(receive, send, reply.stream, may_have_left=reply.is_late)
         elif reply.frame is not None:
             await _json(send, 400 if reply.is_unreadable else 200, reply.frame)
         elif link.is_over:
@@ -468,6 +470,7 @@ class AsgiApp:
             if since > before:
                 break
             if reply.stream is None and not reply.is_over:
+                reply.is_late = True
                 reply.link.open_stream(reply)
         if self._waiting:
             self._tick = loop.call_later(TICK_S, self._look_at_waiting)
@@ -477,19 +480,27 @@ class AsgiApp:
         receive: Receive,
         send: Send,
         stream: Stream,
-        headers: list[tuple[bytes, bytes]],
         first: bytes = b"",
+        *,
+        may_have_left: bool = False,
     ) -> None:
         """Write a stream until it is over, the reader leaves, or another takes its place."""
         link = stream.link
         reader = stream.reader
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        if first:
-            await send({"type": "http.response.body", "body": first, "more_body": True})
         leaving: asyncio.Task[None] | None = None
         has_left = False
         patience: asyncio.TimerHandle | None = None
         try:
+            if may_have_left:
+                # Whoever left before there was a stream has nothing to come back by.
+                leaving = _watch(receive, stream)
+                await asyncio.sleep(0)
+                if leaving.done():
+                    self._lose(stream)
+                    return
+            await send({"type": "http.response.start", "status": 200, "headers": _SSE_HEADERS})
+            if first:
+                await send({"type": "http.response.body", "body": first, "more_body": True})
             while stream.reader is reader and reader is not None:
                 chunk = stream.take()
                 is_last = stream.is_over or stream.is_leaving
@@ -507,12 +518,14 @@ class AsgiApp:
                     if stream.pending or stream.is_over or stream.is_leaving:
                         continue
                 if leaving is None:
-                    leaving = asyncio.ensure_future(_disconnected(receive))
-                    leaving.add_done_callback(lambda _: stream.wake())
+                    leaving = _watch(receive, stream)
                 patience = link.loop.call_later(self.limits.keep_alive_s, stream.say, b": \n\n")
                 await reader
                 patience.cancel()
-            if not has_left:
+            if has_left:
+                if stream.number < 0:
+                    self._lose(stream)
+            else:
                 # Another connection reads it now, or this one was too slow.
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
@@ -525,6 +538,11 @@ class AsgiApp:
             if stream.reader is reader:
                 stream.leave()
 
+    def _lose(self, stream: Stream) -> None:
+        """Nobody can come back for a stream that never gave an id."""
+        if stream.reply is not None:
+            stream.link.lose(stream.reply, "the client left, and cannot come back for the answer")
+
     async def _open(
         self, send: Send, headers: dict[bytes, bytes], principal: Principal, body: bytes
     ) -> _Session | None:
@@ -536,6 +554,9 @@ class AsgiApp:
                 return None
             text = "no session: the first request is initialize, all others need Mcp-Session-Id"
             await _refuse(send, 400, text)
+            return None
+        if self._is_draining:
+            await _refuse(send, 503, "the server is being stopped", (b"retry-after", b"1"))
             return None
         if len(self._sessions) >= self.limits.max_sessions and not self._evict():
             await _refuse(send, 503, "too many sessions are open", (b"retry-after", b"30"))
@@ -631,7 +652,7 @@ class AsgiApp:
             await send({"type": "http.response.body", "body": missed, "more_body": False})
             return
         try:
-            await self._stream(receive, send, stream, _SSE_HEADERS, missed)
+            await self._stream(receive, send, stream, missed)
         finally:
             self._use(headers[SESSION], session)
 
@@ -687,6 +708,9 @@ class AsgiApp:
             return
         if not rules.accepts(headers.get(b"accept"), rules.SSE):
             await _refuse(send, 406, "the Accept header must list text/event-stream")
+            return
+        if self._is_draining:
+            await _refuse(send, 503, "the server is being stopped", (b"retry-after", b"1"))
             return
         if len(self._listeners) >= self.limits.max_sessions:
             await _refuse(send, 503, "too many streams are open", (b"retry-after", b"30"))
@@ -935,13 +959,19 @@ _PREFLIGHT = [
 def _with_cors(send: Send, origin: bytes) -> Send:
     """Let a page of an allowed origin read the answer."""
 
+    return _with_headers(
+        send,
+        [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", b"mcp-session-id, www-authenticate"),
+            (b"vary", b"origin"),
+        ],
+    )
+
+
+def _with_headers(send: Send, extra: list[tuple[bytes, bytes]]) -> Send:
     async def sending(message: Any) -> None:
         if message["type"] == "http.response.start":
-            extra = [
-                (b"access-control-allow-origin", origin),
-                (b"access-control-expose-headers", b"mcp-session-id, www-authenticate"),
-                (b"vary", b"origin"),
-            ]
             message = {**message, "headers": [*message.get("headers", ()), *extra]}
         await send(message)
 
@@ -951,6 +981,13 @@ def _with_cors(send: Send, origin: bytes) -> Send:
 def _breathe(link: SseLink) -> None:
     link.pending.append(b": \n\n")
     link.wake()
+
+
+def _watch(receive: Receive, stream: Stream) -> asyncio.Task[None]:
+    """Ends, and wakes the stream, when the client leaves."""
+    leaving = asyncio.ensure_future(_disconnected(receive))
+    leaving.add_done_callback(lambda _: stream.wake())
+    return leaving
 
 
 async def _disconnected(receive: Receive) -> None:

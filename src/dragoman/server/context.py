@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar, overload
 
 import msgspec
@@ -108,6 +108,14 @@ class Context:
     def principal(self) -> Principal:
         """Who asks, as far as the link can tell."""
         return self._exchange.seen.principal
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the HTTP request, by lower-case name; empty on other transports.
+
+        They may hold the client's credentials: never log them whole, never pass them on.
+        """
+        return self._exchange.seen.headers
 
     @property
     def protocol_version(self) -> str:

@@ -140,6 +140,9 @@ async def serve(
             self.should_exit = True
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # First of all nobody new: who connects from now on waits for the next process.
+            for listener in self.servers:
+                listener.close()
             await app.drain()
             await super().shutdown(sockets)
 

@@ -149,12 +149,14 @@ class Reply(Delivery):
     `waiter` is done when there is one or the other, or when nothing will come.
     """
 
-    __slots__ = ("frame", "is_over", "link", "stream", "waiter")
+    __slots__ = ("frame", "is_late", "is_over", "link", "stream", "waiter")
 
     def __init__(self, link: StreamableLink) -> None:
         super().__init__()
         self.link = link
         self.frame: bytes | None = None
+        # It took so long that it became a stream for that alone.
+        self.is_late = False
         self.stream: Stream | None = None
         self.is_over = False
         self.waiter: asyncio.Future[None] | None = None
