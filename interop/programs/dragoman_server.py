@@ -260,6 +260,8 @@ def serve_http(port: int) -> None:
     @server.tool(description="Close the stream of this request, then answer.")
     async def cut(ctx: Context) -> str:
         await ctx.close_stream(retry_s=0.02)
+        # An answer that is there already would still go out on the stream.
+        await asyncio.sleep(0.05)
         return "resumed"
 
     server.run("http", host="127.0.0.1", port=port)

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import functools
 import json
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +29,6 @@ from dragoman.model.progress import ProgressParams
 from dragoman.model.roots import Root
 from dragoman.model.sampling import CreateMessageParams, CreateMessageResult
 from dragoman.protocol.events import Fault, FaultKind
-from interop import peers
 from tests.interop.documents import (
     ECHOED,
     OPTIONAL_TOOLS,
@@ -40,6 +38,7 @@ from tests.interop.documents import (
     WAV,
     grouped,
 )
+from tests.interop.servers import NO_SSE, NO_STREAMABLE, SERVERS, Server
 from tests.interop.serving import address, children
 from tests.interop.wire import complaints
 from tests.revisions.official import needs_spec
@@ -53,90 +52,8 @@ LARGE = "é" * 500_000
 STEP_TIMEOUT_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """One everything server: its peer, its program, and what it can and cannot do.
-
-    `newest` is the newest revision it shakes hands on, `oldest` the oldest it still accepts. `codes`:
-    its error numbers; a name that is missing is answered with a tool result that is an error.
-    `pages`: it answers lists page by page. `leaves_out`: the kinds of content that it lacks.
-    """
-
-    peer: str
-    program: str
-    name: str
-    newest: str
-    codes: dict[str, int]
-    messages: bool = True
-    cancels: bool = True
-    pages: bool = False
-    leaves_out: tuple[type, ...] = ()
-
-    def command(self) -> list[str]:
-        """What starts it."""
-        if self.peer == "dragoman":
-            return [sys.executable, str(peers.PROGRAMS / self.program)]
-        return peers.program(self.peer, self.program)
-
-
-NO_CODE = {"prompt": 0, "resource": 0}
-TS_1 = {"prompt": -32602, "resource": -32602}
-TS_2 = {**TS_1, "tool": -32602}
-
-SERVERS: dict[str, Server] = {
-    "mcp-1.6": Server(
-        "mcp-1.6",
-        "mcp1_server.py",
-        "mcp1-everything",
-        "2024-11-05",
-        NO_CODE,
-        messages=False,
-        cancels=False,
-        leaves_out=(AudioContent, ResourceLink),
-    ),
-    "mcp-1.9": Server(
-        "mcp-1.9",
-        "mcp1_server.py",
-        "mcp1-everything",
-        "2025-03-26",
-        NO_CODE,
-        messages=False,
-        cancels=False,
-        leaves_out=(ResourceLink,),
-    ),
-    "mcp-1.22": Server(
-        "mcp-1.22", "mcp1_server.py", "mcp1-everything", "2025-06-18", NO_CODE, False
-    ),
-    "mcp-1.29": Server(
-        "mcp-1.29", "mcp1_server.py", "mcp1-everything", "2025-11-25", NO_CODE, False
-    ),
-    "mcp-2.3": Server(
-        "mcp-2.3",
-        "mcp2_server.py",
-        "mcp2-everything",
-        "2025-11-25",
-        {"prompt": 0, "resource": -32602},
-    ),
-    "fastmcp-4.1": Server(
-        "fastmcp-4.1", "fastmcp_server.py", "fastmcp-everything", "2025-11-25", TS_1, pages=True
-    ),
-    "ts-1": Server("ts-1", "ts1_server.mjs", "ts1-everything", "2025-11-25", TS_1),
-    "ts-2": Server("ts-2", "ts2_server.mjs", "ts2-everything", "2025-11-25", TS_2),
-    # Ourselves, so that both ends are known to keep every rule at every revision.
-    "dragoman": Server(
-        "dragoman",
-        "dragoman_server.py",
-        "dragoman-everything",
-        "2025-11-25",
-        {"tool": -32602, "prompt": -32602, "resource": -32002},
-        pages=True,
-    ),
-}
-
 # The visits: each server as it negotiates by itself, over every transport that it has, and those that
 # take every revision, pinned to each.
-NO_STREAMABLE = {"mcp-1.6"}
-NO_SSE = {"ts-2"}
 VISITS: dict[str, tuple[str, str | None, str]] = {
     **{name: (name, None, "stdio") for name in SERVERS},
     **{
