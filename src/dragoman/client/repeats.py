@@ -139,8 +139,9 @@ async def _hold_off(
     until = clock.now() + max(backoff(policy, attempts), asked_s)
     if status not in PASSING or until >= patience:
         raise _for_all(error, sent)
-    # A link whose session was lost ends in a moment, and says so by itself.
-    if status in ABSENT and error.sent is not True and not isinstance(error, SessionLost):
+    # Once is nothing to speak of. And a link whose session was lost says so by itself.
+    is_away = status in ABSENT and error.sent is not True and not isinstance(error, SessionLost)
+    if is_away and attempts > 1:
         supervisor.troubled(driver, error)
     while clock.now() < until and supervisor.known is driver and not driver.closed.done():
         await supervisor.pause(clock, until)

@@ -392,6 +392,7 @@ class Supervisor:
         """The link of the driver has ended by itself."""
         if self._current is not driver:
             return
+        was_troubled = self.is_troubled
         self.driver = self._current = None
         self._move(_Move.BREAK)
         error = driver.closed.result() or LinkClosed("the server ended the connection")
@@ -400,7 +401,8 @@ class Supervisor:
         if self.policy is not None and lived_s >= self.policy.steady_s:
             self._tries = 0
             self._down_s = 0.0
-        self._tell(ConnectionEvent(kind="lost", error=error))
+        if not was_troubled:
+            self._tell(ConnectionEvent(kind="lost", error=error))
         loop = asyncio.get_running_loop()
         self._outage += 1
         reconnecting = self._reconnect(driver, self._outage)
