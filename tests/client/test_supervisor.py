@@ -233,11 +233,16 @@ def test_what_was_given_up_can_be_opened_again_and_is_restored() -> None:
         await scene.until("given_up")
         with pytest.raises(LinkError, match="down"):
             await scene.client.connect()
-        assert scene.client.connection_state == "closed"
+        assert scene.client.connection_state == "lost"
+        assert scene.client.server_info.name == "small"
         await scene.client.connect()
         assert scene.client.connection_state == "connected"
+        assert scene.events[-1].is_new_session
+        (driver,) = server._connections
+        assert driver.engine.log_level == LEVELS["error"]
 
-    in_scene(main, reconnect=Reconnect(max_tries=1))
+    server = small()
+    in_scene(main, server=server, reconnect=Reconnect(max_tries=1))
 
 
 def test_the_time_without_a_connection_is_bounded_as_well() -> None:
@@ -418,6 +423,21 @@ def test_the_first_connect_is_tried_once() -> None:
         assert scene.events == []
         assert scene.client.connection_state == "closed"
         assert len(scene.flaky.attempts) == 1
+
+    run_instantly(main())
+
+
+def test_the_first_connect_is_tried_again_where_that_was_asked_for() -> None:
+    async def main() -> None:
+        scene = Scene(reconnect=Reconnect(jitter=0.0, max_tries=3, first_connect=True))
+        scene.flaky.fail(*[LinkError("not there yet", sent=False)] * 2)
+        async with scene.client:
+            assert scene.kinds == ["retrying", "retrying"]
+            await scene.client.ping()
+        scene.flaky.fail(*[LinkError("not there at all", sent=False)] * 4)
+        with pytest.raises(LinkError, match="at all"):
+            await scene.client.connect()
+        assert len(scene.flaky.attempts) == 3 + 4
 
     run_instantly(main())
 

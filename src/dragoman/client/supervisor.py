@@ -48,7 +48,8 @@ class Reconnect:
     do not come back in step. `max_tries` attempts in a row, and `total_s` without a connection, are
     the end of it. A connection that lived for `steady_s` was a good one: what is counted starts
     anew after it, and only then, so that a server that dies as soon as it runs is not started for
-    ever.
+    ever. The first connect is tried once, so that a wrong command or URL shows at once, unless
+    `first_connect` has it tried in the same way.
     """
 
     # 20 attempts are about five minutes with these delays: a redeployment takes one or two.
@@ -62,6 +63,7 @@ class Reconnect:
     jitter: float = 0.5
     # 10 s: a server that has lived that long did more than to start.
     steady_s: float = 10.0
+    first_connect: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_tries", "first_delay_s", "max_delay_s", "total_s", "steady_s"):
@@ -102,6 +104,7 @@ _MOVES: dict[tuple[ConnectionState, _Move], ConnectionState] = {
     (_S.CLOSED, _Move.CONNECT): _S.CONNECTING,
     (_S.LOST, _Move.CONNECT): _S.CONNECTING,
     (_S.CONNECTING, _Move.FAIL): _S.CLOSED,
+    (_S.CONNECTING, _Move.GIVE_UP): _S.LOST,
     (_S.CONNECTING, _Move.OPEN): _S.CONNECTED,
     (_S.CONNECTED, _Move.BREAK): _S.RECONNECTING,
     (_S.RECONNECTING, _Move.OPEN): _S.CONNECTED,
@@ -225,7 +228,9 @@ class Supervisor:
     # --- opening and closing ----------------------------------------------------------------------
 
     async def connect(self) -> None:
-        """Open the connection; tries once.
+        """Open the connection; tries once, unless the policy says otherwise.
+
+        One that was given up is restored; what fails then leaves it given up.
 
         Raises:
             WrongState: it is open, or being opened or restored.
@@ -238,20 +243,40 @@ class Supervisor:
         self._move(_Move.CONNECT)
         self._tries = 0
         self._down_s = 0.0
-        self.error = None
-        # Of a connection that was given up something is left to restore.
         before, self.known = self.known, None
-        problems: tuple[DragomanError, ...] = ()
         try:
-            driver = await self._open()
-            if before is not None:
-                problems = await self._restore(driver, before.engine)
-        except BaseException:
-            self._move(_Move.FAIL)
+            driver, problems = await self._first(before)
+        except BaseException as error:
+            if before is None:
+                self._move(_Move.FAIL)
+            else:
+                self.known = before
+                self.error = error if isinstance(error, DragomanError) else self.error
+                self._move(_Move.GIVE_UP)
             raise
         self._adopt(driver)
         if before is not None:
             self._tell(ConnectionEvent(kind="restored", is_new_session=True, problems=problems))
+
+    async def _first(self, before: Driver | None) -> tuple[Driver, tuple[DragomanError, ...]]:
+        clock = self.clock
+        began = clock.now()
+        while True:
+            try:
+                driver = await self._open()
+                if before is None:
+                    return driver, ()
+                return driver, await self._restore(driver, before.engine)
+            except DragomanError as error:
+                policy = self.policy
+                self.error = error
+                if policy is None or not policy.first_connect:
+                    raise
+                delay = self._next_delay(policy, clock.now() - began)
+                if delay is None:
+                    raise
+            self._tell(ConnectionEvent(kind="retrying", attempt=self._tries, in_s=delay))
+            await _sleep(clock, delay)
 
     async def aclose(self) -> None:
         """End the connection and everything behind it; may be called again, from any task."""
