@@ -25,7 +25,7 @@ class Delivery:
     """What came in one piece, on links where an answer has to find its way back.
 
     `open` is how many of its requests have no answer yet; the engine counts. `is_unreadable` when
-    all or part of it was no message that could be taken.
+    it was no message, or a batch of nothing but such.
     """
 
     __slots__ = ("is_unreadable", "open")

@@ -614,6 +614,10 @@ class Engine:
                 else:
                     self._message(member, now, seen, reply)
             reply.pending -= 1
+            if seen.delivery is not None:
+                seen.delivery.is_unreadable = all(
+                    isinstance(member, BadMessage) for member in batch.members
+                )
             self._flush_batch(reply)
             return
         self._events.append(Fault(FaultKind.BAD_BATCH, detail))
@@ -933,7 +937,7 @@ class Engine:
             # What a child prints by mistake is no request and wants no answer.
             return
         self.answers += 1
-        if seen.delivery is not None:
+        if seen.delivery is not None and batch is None:
             seen.delivery.is_unreadable = True
         body = ErrorBody(error.code, error.message)
         frame = codec.failure(ident, body, null_id=self.dialect.facts.sends_null_id)

@@ -19,7 +19,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
-from urllib.parse import quote
 
 from dragoman.errors import Misconfigured
 from dragoman.model.base import Annotations, Icon, Implementation, Meta, Record
@@ -624,6 +623,7 @@ class Server:
         host: str = "127.0.0.1",
         port: int = 8000,
         socket: str | Path | None = None,
+        fd: int | None = None,
         allow_hosts: Iterable[str] = (),
         identify: Identify | None = None,
         on_ready: Callable[[str], None] | None = None,
@@ -631,9 +631,10 @@ class Server:
     ) -> None:
         """Serve over HTTP, both transports at once, until SIGINT or SIGTERM.
 
-        `port` 0 takes a free one; `socket` is the path of a Unix socket in place of both. The other
-        settings are those of `asgi`. `on_ready` gets the URL once connections are accepted; without
-        it a line on stderr names it.
+        `port` 0 takes a free one; in place of both, `socket` is the path of a Unix socket, or `fd` a
+        descriptor that listens already, as systemd opens one. The other settings are those of
+        `asgi`. `on_ready` gets the URL once connections are accepted; without it a line on stderr
+        names it.
 
         Raises:
             Misconfigured: an address that cannot be used, or one that others can reach without
@@ -643,26 +644,11 @@ class Server:
         from dragoman.server import serving
 
         hosts = list(allow_hosts)
-        if socket is None and not serving.is_loopback(host):
-            if not hosts:
-                raise Misconfigured(
-                    f"others can reach {host}: name what they call this server by, for example "
-                    "allow_hosts=['api.example.com']"
-                )
-            if identify is None:
-                log.warning(
-                    "whoever can reach %s port %d may use this server: identify= is not set",
-                    host,
-                    port,
-                )
         app = self.asgi(allow_hosts=hosts, identify=identify, **settings)
-        if socket is not None:
-            sock = serving.bind_unix(socket)
-            url = f"http+unix://{quote(str(socket), safe='')}{app.path}"
-        else:
-            sock = serving.bind_tcp(host, port)
-            shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
-            url = f"http://{shown}:{sock.getsockname()[1]}{app.path}"
+        place = serving.listen(
+            host, port, path=socket, fd=fd, has_hosts=bool(hosts), is_public=identify is None
+        )
+        url = place.origin + app.path
 
         def ready() -> None:
             if on_ready is not None:
@@ -670,7 +656,10 @@ class Server:
             else:
                 sys.stderr.write(f"{self.name} is at {url}\n")
 
-        await serving.serve(app, sock, on_ready=ready)
+        try:
+            await serving.serve(app, place.sock, on_ready=ready)
+        finally:
+            place.close()
 
     async def serve_stdio(self) -> None:
         """Serve whoever started this process, over its stdin and stdout."""

@@ -13,7 +13,7 @@ import inspect
 import logging
 import os
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Protocol
@@ -62,6 +62,10 @@ ID_BYTES = 32
 # How often waiting answers and idle sessions are looked at, in seconds. Both may be that late.
 TICK_S = 0.5
 SWEEP_S = 10.0
+
+# 60 s after the whole of a stream was handed to its reader's socket it is forgotten: by then the
+# reader has it, or has noticed that its connection broke and come back.
+DONE_S = 60.0
 
 # A client that posts says at most this much of itself in a query string.
 MAX_QUERY_BYTES = 4096
@@ -161,6 +165,10 @@ class AsgiApp:
         self.store = sessions
         self._restoring: dict[bytes, asyncio.Task[_Session | None]] = {}
         self._identify = identify
+        self._tick_s = min(TICK_S, self.limits.long_wait_s)
+        self._sweep_s = min(SWEEP_S, self.limits.idle_s)
+        # Streams that were read to their end: since when, session, name.
+        self._done: deque[tuple[float, str, str]] = deque()
         # Those that were used longest ago come first.
         self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
         self._listeners: dict[bytes, _Session] = {}
@@ -175,6 +183,7 @@ class AsgiApp:
         self._busy = 0
         # Bound once, for all of them.
         self._when_ended = self._link_ended
+        self._is_leaving = False
         self._is_draining = False
         self._quiet: asyncio.Future[None] | None = None
         self._routes = {path: self._mcp, path.rstrip("/") + "/": self._mcp}
@@ -231,12 +240,16 @@ class AsgiApp:
     async def _start(self) -> None:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.server.living())
-            self._is_draining = False
+            self._is_leaving = self._is_draining = False
             self._life = stack.pop_all()
+
+    def begin_to_leave(self) -> None:
+        """Have each answer from now on close its connection: the next one leads elsewhere."""
+        self._is_leaving = True
 
     async def drain(self) -> None:
         """Take no new work, end idle streams, and let calls finish for at most `drain_s`."""
-        self._is_draining = True
+        self._is_leaving = self._is_draining = True
         for session in list(self._sessions.values()):
             link = session.link
             if isinstance(link, StreamableLink) and link.general is not None:
@@ -289,7 +302,7 @@ class AsgiApp:
         if route is None:
             await _refuse(send, 404, f"there is nothing here; this server is at {self.path}")
             return
-        if self._is_draining:
+        if self._is_leaving:
             # Those who are here are served to the end, and find another process next time.
             send = _with_headers(send, [(b"connection", b"close")])
         principal = ANYONE
@@ -418,7 +431,10 @@ class AsgiApp:
         assert isinstance(link, StreamableLink)
         if link.is_paused:
             await link.until_readable()
-        if len(link.replies) + len(link.streams) >= self.limits.max_waiting:
+        if len(link.replies) + len(link.streams) >= self.limits.max_waiting and (
+            # What cancels, or answers a question, makes the number smaller.
+            rules.holds_request(body)
+        ):
             await _refuse(send, 429, "too many requests of this session wait for an answer")
             return
         reply = Reply(link)
@@ -450,7 +466,7 @@ class AsgiApp:
         link.replies[reply] = None
         self._waiting[reply] = loop.time()
         if self._tick is None:
-            self._tick = loop.call_later(TICK_S, self._look_at_waiting)
+            self._tick = loop.call_later(self._tick_s, self._look_at_waiting)
         try:
             await reply.waiter
         except asyncio.CancelledError:
@@ -473,7 +489,7 @@ class AsgiApp:
                 reply.is_late = True
                 reply.link.open_stream(reply)
         if self._waiting:
-            self._tick = loop.call_later(TICK_S, self._look_at_waiting)
+            self._tick = loop.call_later(self._tick_s, self._look_at_waiting)
 
     async def _stream(
         self,
@@ -509,6 +525,8 @@ class AsgiApp:
                         {"type": "http.response.body", "body": chunk, "more_body": not is_last}
                     )
                 if is_last:
+                    if stream.is_over:
+                        self._done.append((link.loop.time(), link.session, stream.name))
                     return
                 if leaving is not None and leaving.done():
                     has_left = True
@@ -789,12 +807,16 @@ class AsgiApp:
         if ident in self._sessions:
             self._sessions.move_to_end(ident)
         if self._sweep is None:
-            self._sweep = session.link.loop.call_later(SWEEP_S, self._sweep_idle)
+            self._sweep = session.link.loop.call_later(self._sweep_s, self._sweep_idle)
 
     def _sweep_idle(self) -> None:
         """End the sessions that nobody has used for long."""
         self._sweep = None
         loop = asyncio.get_running_loop()
+        done = self._done
+        while done and done[0][0] < loop.time() - DONE_S:
+            _, name, stream = done.popleft()
+            self.events.forget(name, stream)
         before = loop.time() - self.limits.idle_s
         for ident, session in list(self._sessions.items()):
             if session.used_at > before:
@@ -810,7 +832,7 @@ class AsgiApp:
             self._ending.add(keeping)
             keeping.add_done_callback(self._ending.discard)
         if self._sessions:
-            self._sweep = loop.call_later(SWEEP_S, self._sweep_idle)
+            self._sweep = loop.call_later(self._sweep_s, self._sweep_idle)
 
     def _evict(self) -> bool:
         """Make room: end the session that was unused for longest. False when all are in use."""

@@ -6,6 +6,7 @@ to its user alone, and a restart can hand them on.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import os
@@ -13,18 +14,24 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from dragoman.errors import Misconfigured, MissingExtra
 from dragoman.server.asgi import AsgiApp
 from dragoman.transport.stdio.serve import on_stop_signal
 
-__all__ = ["bind_tcp", "bind_unix", "is_loopback", "serve"]
+__all__ = ["Place", "bind_tcp", "bind_unix", "is_loopback", "listen", "serve", "take_socket"]
 
 log = logging.getLogger("dragoman.server")
 
 # 2,048 connections may wait to be accepted: a burst of clients that reconnect after a restart.
 BACKLOG = 2_048
+
+# 0.5 s for requests that are on their way over connections nobody is using at the moment: a client
+# whose request met a closing connection could not tell whether it was taken.
+LINGER_S = 0.5
 
 # 3 s more than the application's own drain before uvicorn closes what is still open.
 GRACE_S = 3.0
@@ -70,6 +77,8 @@ def bind_unix(path: str | Path) -> socket.socket:
     Raises:
         Misconfigured: somebody listens there, the path is no socket, or cannot be used.
     """
+    if not hasattr(socket, "AF_UNIX"):
+        raise Misconfigured("there are no Unix sockets on this system")
     path = Path(path)
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.stat().st_mode):
@@ -100,6 +109,98 @@ def bind_unix(path: str | Path) -> socket.socket:
     return sock
 
 
+def take_socket(fd: int) -> socket.socket:
+    """A listening socket that somebody opened for this process.
+
+    Raises:
+        Misconfigured: the descriptor is none.
+    """
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError as error:
+        raise Misconfigured(f"the descriptor {fd} is no socket: {error}") from None
+    if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, LISTENING):
+        sock.detach()
+        raise Misconfigured(f"the descriptor {fd} is no listening socket")
+    sock.setblocking(False)
+    return sock
+
+
+# Whether a socket listens; where the system cannot say, the next step will.
+LISTENING = getattr(socket, "SO_ACCEPTCONN", socket.SO_TYPE)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server is: its listening socket, `origin` as URLs begin, and the file to remove."""
+
+    sock: socket.socket
+    origin: str
+    file: Path | None = None
+
+    def close(self) -> None:
+        """Close the socket and remove its file."""
+        self.sock.close()
+        if self.file is not None:
+            with suppress(OSError):
+                self.file.unlink()
+
+
+def listen(
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    *,
+    path: str | Path | None = None,
+    fd: int | None = None,
+    has_hosts: bool = False,
+    is_public: bool = True,
+) -> Place:
+    """Listen on a port, on a Unix socket at `path`, or on what `fd` already listens on.
+
+    `has_hosts` says whether the names are listed that the server is called by, without which no
+    other machine may reach it; `is_public` whether whoever reaches it may use it.
+
+    Raises:
+        Misconfigured: the address cannot be used, or others can reach it unguarded.
+    """
+    if fd is not None:
+        sock = take_socket(fd)
+        name = sock.getsockname()
+        if isinstance(name, tuple):
+            _check_reach(name[0], name[1], has_hosts=has_hosts, is_public=is_public)
+        return Place(sock, _origin(sock))
+    if path is not None:
+        file = Path(path).absolute()
+        return Place(bind_unix(path), f"http+unix://{quote(str(file), safe='')}", file)
+    _check_reach(host, port, has_hosts=has_hosts, is_public=is_public)
+    sock = bind_tcp(host, port)
+    return Place(sock, _origin(sock, host))
+
+
+def _check_reach(host: str, port: int, *, has_hosts: bool, is_public: bool) -> None:
+    if is_loopback(host):
+        return
+    if not has_hosts:
+        raise Misconfigured(
+            f"others can reach {host}: name what they call this server by, for example "
+            "allow_hosts=['api.example.com'] (--allow-host api.example.com)"
+        )
+    if is_public:
+        log.warning(
+            "whoever can reach %s port %d may use this server: identify= is not set", host, port
+        )
+
+
+def _origin(sock: socket.socket, host: str | None = None) -> str:
+    name = sock.getsockname()
+    if not isinstance(name, tuple):
+        return f"http+unix://{quote(str(name), safe='')}"
+    host = host or str(name[0])
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    return f"http://{host}:{name[1]}"
+
+
 async def serve(
     app: AsgiApp,
     sock: socket.socket,
@@ -111,6 +212,7 @@ async def serve(
 
     Raises:
         MissingExtra: uvicorn is not installed.
+        Misconfigured: the application did not start; the log says why.
     """
     try:
         import uvicorn
@@ -121,7 +223,12 @@ async def serve(
         """Drains before it closes: an open event stream must not hold up the end."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
+            try:
+                await super().startup(sockets)
+            except SystemExit:
+                # How it says that the application's own start failed.
+                self.should_exit = True
+                return
             if on_ready is not None and self.started:
                 on_ready()
 
@@ -143,6 +250,9 @@ async def serve(
             # First of all nobody new: who connects from now on waits for the next process.
             for listener in self.servers:
                 listener.close()
+            app.begin_to_leave()
+            if self.server_state.connections:
+                await asyncio.sleep(LINGER_S)
             await app.drain()
             await super().shutdown(sockets)
 
@@ -156,13 +266,9 @@ async def serve(
         timeout_graceful_shutdown=int(app.limits.drain_s + GRACE_S),
     )
     server = Uvicorn(config)
-    name = sock.getsockname()
     try:
         await server.serve(sockets=[sock])
     finally:
         sock.close()
-        if isinstance(name, str) and name:
-            with suppress(OSError):
-                os.unlink(name)
     if not server.started:
         raise Misconfigured("the server did not start; the log says why")

@@ -34,8 +34,8 @@ class EventLog(Protocol):
         None when the stream is not known, or some of those events are gone already.
         """
 
-    def forget(self, session: str) -> None:
-        """A session is over: nothing of it is needed any more."""
+    def forget(self, session: str, stream: str | None = None) -> None:
+        """Nothing of a session is needed any more, or nothing of one of its streams."""
 
     async def flush(self) -> None:
         """Wait until what was appended is kept for good."""
@@ -123,11 +123,28 @@ class MemoryEventLog:
             return None
         return [event for event in of.events if event.number > after]
 
-    def forget(self, session: str) -> None:
-        """A session is over."""
+    def forget(self, session: str, stream: str | None = None) -> None:
+        """A session or a stream is over."""
+        if stream is not None:
+            self._forget_stream(session, stream)
+            return
         kept = self._sessions.pop(session, None)
         if kept is not None:
             self._bytes -= kept.bytes
+
+    def _forget_stream(self, session: str, stream: str) -> None:
+        kept = self._sessions.get(session)
+        of = None if kept is None else kept.streams.pop(stream, None)
+        if kept is None or of is None:
+            return
+        size = sum(len(frame) + _OVERHEAD_BYTES for _, frame in of.events)
+        kept.bytes -= size
+        kept.count -= len(of.events)
+        self._bytes -= size
+        if kept.streams:
+            kept.order = deque(name for name in kept.order if name != stream)
+        else:
+            del self._sessions[session]
 
     async def flush(self) -> None:
         """There is nothing to wait for."""

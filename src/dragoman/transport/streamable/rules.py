@@ -13,6 +13,7 @@ __all__ = [
     "JSON",
     "SSE",
     "accepts",
+    "holds_request",
     "is_initialize",
     "is_json",
     "refusal",
@@ -48,11 +49,23 @@ def is_json(header: bytes | None) -> bool:
     return header is not None and header.split(b";")[0].strip().lower() == JSON
 
 
+def holds_request(body: bytes) -> bool:
+    """Whether a body asks for anything, rather than telling or answering. When in doubt it does."""
+    try:
+        messages = _HEADS.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return True
+    listed = messages if isinstance(messages, list) else [messages]
+    return any(one.method and one.id is not msgspec.UNSET for one in listed)
+
+
 class _Head(msgspec.Struct):
     method: str = ""
+    id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _HEAD = msgspec.json.Decoder(_Head)
+_HEADS = msgspec.json.Decoder(_Head | list[_Head])
 
 
 def is_initialize(body: bytes) -> bool:
