@@ -447,3 +447,20 @@ async def test_a_session_over_http_sse_ends_with_its_connection() -> None:
         assert await stream.reader.read() == b""
         assert not server.of("DELETE")
         old.may_end.set()
+
+
+@in_loop
+async def test_a_stream_behind_a_redirect_names_an_endpoint_that_learns_no_secret() -> None:
+    async def leave(asked: Asked, reply: Reply) -> None:
+        await reply.send(307, location=other.url)
+
+    old = OldServer()
+    async with (
+        scripted(old.scripts) as other,
+        scripted({"GET": leave}) as server,
+        linked(server, token="t0") as side,
+    ):
+        side.ask(call(1))
+        assert (await side.outcome(1))["result"] == text("done")
+        assert server.asked[0].headers["authorization"] == "Bearer t0"
+        assert all("authorization" not in one.headers for one in other.asked)

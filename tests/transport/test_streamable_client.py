@@ -969,10 +969,29 @@ async def test_a_link_that_is_closed_at_any_moment_leaves_nothing(backend: Any) 
                 await asyncio.sleep(0)
             await side.link.aclose()
             assert len(side.ear.ends) == 1
-            mine = asyncio.current_task()
-            left = {
-                task for task in asyncio.all_tasks() - {mine} if "ScriptedServer" not in repr(task)
-            }
-            assert not left
+            assert not asyncio.all_tasks() - {asyncio.current_task(), *server.tasks}
     await asyncio.sleep(0)
     assert open_descriptors() == before
+
+
+@in_loop
+async def test_a_redirect_is_followed_for_good_and_takes_no_secret_along() -> None:
+    async def leave(asked: Asked, reply: Reply) -> None:
+        await reply.send(307, location=other.url + "/here")
+
+    async with (
+        scripted({"tools/call": _done}) as other,
+        scripted({"initialize": leave}) as server,
+        linked(server, is_open=False, token="t0", headers={"X-Mine": "1"}) as side,
+    ):
+        await side.open()
+        side.ask(call(1))
+        assert (await side.outcome(1))["result"] == text("done")
+        await other.until(lambda: bool(other.of("GET")))
+        assert [one.rpc for one in server.asked] == ["initialize"]
+        assert server.asked[0].headers["authorization"] == "Bearer t0"
+        assert {one.path for one in other.asked} == {"/mcp/here"}
+        for one in other.asked:
+            assert "authorization" not in one.headers
+            assert "x-mine" not in one.headers
+            assert one.rpc == "initialize" or one.headers["mcp-session-id"] == "s-1"

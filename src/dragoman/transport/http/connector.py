@@ -147,6 +147,7 @@ class _DetectingLink:
         self._receiver: Receiver | None = None
         self._hello: tuple[bytes, int | str] | None = None
         self._is_paused = False
+        self._is_closed = False
         self._is_falling_back = False
         self._falling_back: asyncio.Task[None] | None = None
 
@@ -191,6 +192,7 @@ class _DetectingLink:
 
     async def aclose(self) -> None:
         """End whichever link there is, and the search for one."""
+        self._is_closed = True
         search = self._falling_back
         if search is not None and not search.done():
             search.cancel()
@@ -227,9 +229,11 @@ class _DetectingLink:
     def request_lost(self, ident: int | str, error: LinkError) -> None:
         """The hello was refused: perhaps an older server serves here."""
         assert self._receiver is not None
-        if self._hello is None or self._hello[1] != ident or not _is_sign(error):
+        is_hello = self._hello is not None and self._hello[1] == ident
+        if not is_hello or not _is_sign(error) or self._is_closed:
             self._receiver.request_lost(ident, error)
             return
+        assert self._hello is not None
         self._is_falling_back = True
         self._falling_back = asyncio.get_running_loop().create_task(
             self._fall_back(*self._hello, error)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 __all__ = [
+    "ACKNOWLEDGEMENT_BYTES",
     "ANSWER_COST_BYTES",
     "ENDPOINT_WAIT_S",
-    "ERROR_BODY_BYTES",
-    "ERROR_WAIT_S",
     "FAREWELL_WAIT_S",
     "FIRST_DELAY_S",
     "GATE_WAIT_S",
@@ -59,9 +58,9 @@ FAREWELL_WAIT_S = 2.0
 # 30 s for the first event of an HTTP+SSE stream, as for an opening.
 ENDPOINT_WAIT_S = 30.0
 
-# 64 KiB of an error's body are read, for at most 2 s, since it may hold a JSON-RPC error.
-ERROR_BODY_BYTES = 64 * 1024
-ERROR_WAIT_S = 2.0
+# 64 KiB of an acknowledgement, which should be empty, are read so that its connection can be used
+# again.
+ACKNOWLEDGEMENT_BYTES = 64 * 1024
 
 # Each answer under way costs a task and a connection, whatever its size: 256 of the smallest reach
 # the high-water mark.

@@ -16,8 +16,8 @@ from dragoman.transport.event_stream import EventStreamDecoder, ServerEvent
 from dragoman.transport.http.access import Access
 from dragoman.transport.http.client import HttpClient, HttpResponse
 from dragoman.transport.http.limits import (
+    ACKNOWLEDGEMENT_BYTES,
     ANSWER_COST_BYTES,
-    ERROR_BODY_BYTES,
     FAREWELL_WAIT_S,
     FIRST_DELAY_S,
     GATE_WAIT_S,
@@ -26,7 +26,7 @@ from dragoman.transport.http.limits import (
     MESSAGE_WAIT_S,
     SESSION_WAIT_S,
 )
-from dragoman.transport.http.outcomes import failed, is_passing, wished_s
+from dragoman.transport.http.refusals import is_passing, refusal, wished_s
 from dragoman.transport.stdio.limits import HIGH_WATER_BYTES, MAX_FRAME_BYTES
 from dragoman.transport.stdio.link import finish_despite_cancel
 
@@ -77,6 +77,8 @@ class HttpLink:
         self._seen = Seen(Principal(access.shown, "http"))
         self._receiver: Receiver | None = None
         self._url = access.url
+        # Where we were led, when that is another origin: it may not know what is the user's.
+        self._is_elsewhere = False
         # What each request carries besides what is the user's.
         self._extra: dict[str, str] = {}
         self._post_headers: dict[str, str] = {}
@@ -172,7 +174,10 @@ class HttpLink:
     async def aclose(self) -> None:
         """Say goodbye, for at most `FAREWELL_WAIT_S`, and end every task, stream and connection."""
         if self._closing is None:
-            self._closing = self._loop.create_task(self._close(), name="dragoman-link-close")
+            was_over = self._has_ended
+            self._end(None)
+            closing = self._close(may_say_goodbye=not was_over)
+            self._closing = self._loop.create_task(closing, name="dragoman-link-close")
         await finish_despite_cancel(self._closing, self._hurry)
 
     # --- what the two links do each in its own way ------------------------------------------------
@@ -184,7 +189,7 @@ class HttpLink:
     async def _acknowledged(self, response: HttpResponse) -> None:
         """A notification or an answer of ours was taken; nothing else is expected."""
         try:
-            await response.read(ERROR_BODY_BYTES)
+            await response.read(ACKNOWLEDGEMENT_BYTES)
         except LinkError as error:
             log.debug("the acknowledgement of a message broke: %s", error)
         finally:
@@ -342,15 +347,22 @@ class HttpLink:
 
     async def _refused(self, response: HttpResponse) -> tuple[LinkError, bytes]:
         """What a failed exchange means, and the body it came with; the response is closed."""
-        error, body = await failed(response)
+        error, body = await refusal(response)
         if self._means_session_lost(response.status, body):
             return SessionLost(f"{self._access.shown} no longer knows our session"), body
         return error, body
 
+    def _move_to(self, url: str) -> None:
+        """Send everything to another URL from now on."""
+        self._url = url
+        self._is_elsewhere = not self._access.is_at(url)
+        self._set_headers()
+
     def _set_headers(self) -> None:
         access = self._access
         self._round = access.round
-        shared = {k: v for k, v in access.headers.items() if k.lower() not in _OWN_HEADERS}
+        given = {} if self._is_elsewhere else access.headers
+        shared = {name: value for name, value in given.items() if name.lower() not in _OWN_HEADERS}
         shared.update(self._extra)
         self._shared_headers = shared
         self._post_headers = {
@@ -432,10 +444,8 @@ class HttpLink:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def _close(self) -> None:
-        was_over = self._has_ended
-        self._end(None)
-        if not was_over:
+    async def _close(self, *, may_say_goodbye: bool) -> None:
+        if may_say_goodbye:
             self._goodbye = self._loop.create_task(self._leave())
             await asyncio.wait([self._goodbye])
         tasks = self._stop_all()

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-from dragoman.errors import HttpError
+from dragoman.errors import HttpError, LinkError
 from dragoman.transport.http.client import HttpResponse
 from dragoman.transport.http.urls import without_secrets
 
-__all__ = ["printable", "refusal", "retry_after_s", "sent_by_status"]
+__all__ = [
+    "is_passing",
+    "is_unreachable",
+    "media_type",
+    "printable",
+    "refusal",
+    "sent_by_status",
+    "wished_s",
+]
 
-# 1 KiB of the body: a sentence or the beginning of a page, enough to see who speaks.
-BODY_BYTES = 1024
+# 64 KiB of a body are read, since it may hold a JSON-RPC error, and 1 KiB of them kept for people:
+# a sentence or the beginning of a page, enough to see who speaks.
+BODY_BYTES = 64 * 1024
+SAMPLE_BYTES = 1024
 
 # A day: whoever asks for longer has made a mistake, or wants to be left alone.
 MOST_RETRY_AFTER_S = 86_400.0
@@ -24,6 +35,12 @@ BODY_WAIT_S = 5.0
 # The server, or something before it, answered instead of doing the work. With 408 and 499 nobody
 # can tell: they come when the request was not whole, and when its work took too long.
 _NOT_TAKEN = frozenset({307, 308, 503, 511, *range(400, 500)} - {408, 499})
+
+# What passes by itself: the same request may be taken in a while.
+_PASSING = frozenset({408, 425, 429, 502, 503, 504})
+
+# What a proxy says when nobody is behind it.
+_UNREACHABLE = frozenset({502, 503, 504})
 
 _HINTS = {
     401: "The server wants credentials; pass token= or headers=",
@@ -38,19 +55,22 @@ def sent_by_status(status: int) -> bool | None:
     return False if status in _NOT_TAKEN else None
 
 
-async def refusal(response: HttpResponse, what: str = "the server") -> HttpError:
-    """The error for an answer with a status that is no success; closes the response."""
+async def refusal(response: HttpResponse, what: str = "the server") -> tuple[HttpError, bytes]:
+    """The error for an answer that is no success, and what was read of its body.
+
+    The response is closed.
+    """
     body = await _beginning(response)
     status = response.status
     shown = without_secrets(response.url)
-    text = printable(body)
-    wait_s = retry_after_s(response)
+    text = printable(body[:SAMPLE_BYTES])
+    wait_s = _retry_after_s(response)
     message = f"{what} at {shown} answered with status {status}"
     if wait_s is not None:
         message += f" and asks to wait {wait_s:g} s"
     if text:
         message += f": {' '.join(text.split())[:200]}"
-    return HttpError(
+    error = HttpError(
         message,
         sent=sent_by_status(status),
         url=shown,
@@ -59,9 +79,38 @@ async def refusal(response: HttpResponse, what: str = "the server") -> HttpError
         body=text,
         hint=_HINTS.get(status),
     )
+    return error, body
 
 
-def retry_after_s(response: HttpResponse) -> float | None:
+def is_passing(error: LinkError) -> bool:
+    """Whether the same may succeed in a while: nobody was reached, or the server said so."""
+    if not isinstance(error, HttpError):
+        return False
+    return error.status in _PASSING if error.status is not None else error.sent is not True
+
+
+def is_unreachable(error: LinkError) -> bool:
+    """Whether the failure says that nobody serves there now."""
+    return isinstance(error, HttpError) and (error.status is None or error.status in _UNREACHABLE)
+
+
+def wished_s(error: LinkError) -> float:
+    """How long we were asked to wait before we try again, in seconds; 0 when we were not."""
+    return (error.retry_after_s or 0.0) if isinstance(error, HttpError) else 0.0
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """The type of a body in lower case, without its parameters; empty when none is named."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def printable(body: bytes) -> str:
+    """Bytes as text without anything that could steer a terminal."""
+    text = body.decode("utf-8", "replace")
+    return "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in text).strip()
+
+
+def _retry_after_s(response: HttpResponse) -> float | None:
     """How long the answer asks to wait, 0 to a day; None when it does not say."""
     value = response.headers.get("retry-after", "").strip()
     if not value:
@@ -70,20 +119,14 @@ def retry_after_s(response: HttpResponse) -> float | None:
         return min(float(value[:20]), MOST_RETRY_AFTER_S)
     try:
         until = parsedate_to_datetime(value).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     try:
         # The other side's own clock, where it tells: ours may be wrong.
         now = parsedate_to_datetime(response.headers.get("date", "")).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         now = time.time()
     return min(max(until - now, 0.0), MOST_RETRY_AFTER_S)
-
-
-def printable(body: bytes) -> str:
-    """Bytes as text without anything that could steer a terminal."""
-    text = body.decode("utf-8", "replace")
-    return "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in text).strip()
 
 
 async def _beginning(response: HttpResponse) -> bytes:

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Sequence
 from dragoman.errors import HttpError, LinkClosed, LinkError, PeerError
 from dragoman.transport.base import Receiver
 from dragoman.transport.event_stream import EventStreamDecoder, ServerEvent
-from dragoman.transport.http.access import Access, carries_secret
+from dragoman.transport.http.access import Access
 from dragoman.transport.http.client import HttpClient, HttpResponse
 from dragoman.transport.http.limits import ENDPOINT_WAIT_S
 from dragoman.transport.http.link import HttpLink, Wait
-from dragoman.transport.http.outcomes import failed, media_type
+from dragoman.transport.http.refusals import media_type, refusal
 from dragoman.transport.stdio.limits import MAX_FRAME_BYTES
 
 __all__ = ["SseLink"]
@@ -75,7 +75,7 @@ class SseLink(HttpLink):
         if response.status == 401 and await self._renewed(response, used):
             response = self._response = await self._get()
         if response.status != 200 or media_type(response.headers) != "text/event-stream":
-            error, _ = await failed(response)
+            error, _ = await refusal(response)
             if response.status == 200:
                 raise HttpError(
                     f"{error.url} answered with no event stream",
@@ -103,14 +103,7 @@ class SseLink(HttpLink):
         return await self._http.send("GET", self._access.url, headers)
 
     def _take_endpoint(self, reference: bytes, base: str) -> None:
-        access = self._access
-        self._url = access.resolve(reference.decode("utf-8", "replace").strip(), base)
-        if not access.is_at(base) and carries_secret(access.headers):
-            # A redirect has led us here: what was meant for one server is not for another.
-            raise PeerError(
-                f"{access.shown} leads to another origin, which may not see your credentials; "
-                "connect to that one"
-            )
+        self._move_to(self._access.resolve(reference.decode("utf-8", "replace").strip(), base))
 
     def start(self, receiver: Receiver) -> None:
         """Begin to deliver."""
@@ -157,8 +150,8 @@ class SseLink(HttpLink):
         # The endpoint's URL is the session.
         return status == 404
 
-    async def _close(self) -> None:
-        await super()._close()
+    async def _close(self, *, may_say_goodbye: bool) -> None:
+        await super()._close(may_say_goodbye=may_say_goodbye)
         # A link that was opened and never started has nobody else to let go of its stream.
         if self._response is not None:
             await self._response.aclose()

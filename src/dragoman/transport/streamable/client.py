@@ -23,8 +23,13 @@ from dragoman.transport.http.limits import (
     SETTLED_S,
 )
 from dragoman.transport.http.link import HttpLink, Wait, backoff_s
-from dragoman.transport.http.outcomes import is_passing, is_unreachable, media_type, wished_s
-from dragoman.transport.http.refusals import printable
+from dragoman.transport.http.refusals import (
+    is_passing,
+    is_unreachable,
+    media_type,
+    printable,
+    wished_s,
+)
 from dragoman.transport.stdio.limits import MAX_FRAME_BYTES
 
 __all__ = ["StreamableLink"]
@@ -307,8 +312,11 @@ class StreamableLink(HttpLink):
     # --- the session ----------------------------------------------------------------------------------
 
     async def _take_session(self, response: HttpResponse) -> None:
-        """Remember the session that the answer to initialize brings."""
+        """Remember the session that the answer to initialize brings, and where it came from."""
         self._is_open = True
+        if response.url != self._url:
+            # A redirect led us here, and here the session is.
+            self._move_to(response.url)
         session = response.headers.get("mcp-session-id")
         if session is None:
             return
