@@ -69,10 +69,14 @@ class Recorder:
         return [headers for made, headers, _ in self.made if made == method]
 
 
+# A server of mcp 1.9 fails as a whole when one client ends its session.
+ENDABLE = [name for name in STREAMABLE if name != "mcp-1.9-over-streamable"]
+
+
 # --- sessions -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", grouped(STREAMABLE))
+@pytest.mark.parametrize("name", grouped(ENDABLE))
 def test_a_session_has_one_id_and_ends_with_it(name: str) -> None:
     program, url = program_of(name)
 
@@ -98,7 +102,7 @@ def test_a_session_has_one_id_and_ends_with_it(name: str) -> None:
     while_serving(program, use)
 
 
-@pytest.mark.parametrize("name", grouped(STREAMABLE))
+@pytest.mark.parametrize("name", grouped(ENDABLE))
 def test_a_session_that_the_server_forgot_is_opened_anew_unseen(name: str) -> None:
     program, url = program_of(name)
 
