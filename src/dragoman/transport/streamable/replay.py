@@ -104,8 +104,11 @@ class MemoryEventLog:
             self._bytes -= oldest.bytes
 
     def _drop_oldest(self, kept: _Session) -> None:
-        name = kept.order.popleft()
-        stream = kept.streams[name]
+        stream = None
+        while stream is None:
+            # Names of streams that were forgotten stay here until they come to the front.
+            name = kept.order.popleft()
+            stream = kept.streams.get(name)
         gone = stream.events.popleft()
         stream.dropped = gone.number
         size = len(gone.frame) + _OVERHEAD_BYTES
@@ -141,10 +144,10 @@ class MemoryEventLog:
         kept.bytes -= size
         kept.count -= len(of.events)
         self._bytes -= size
-        if kept.streams:
-            kept.order = deque(name for name in kept.order if name != stream)
-        else:
+        if not kept.streams:
             del self._sessions[session]
+        elif len(kept.order) > 2 * kept.count + 64:
+            kept.order = deque(name for name in kept.order if name in kept.streams)
 
     async def flush(self) -> None:
         """There is nothing to wait for."""

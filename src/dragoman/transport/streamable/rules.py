@@ -86,7 +86,7 @@ def split_event_id(header: bytes) -> tuple[str, int] | None:
 
 def refusal(code: int, message: str, data: object = None) -> bytes:
     """The body of a refusal: an error without a request."""
-    error = {"code": code, "message": message}
+    error: dict[str, object] = {"code": code, "message": message}
     if data is not None:
-        error["data"] = data  # type: ignore[assignment]
+        error["data"] = data
     return encode_value({"jsonrpc": "2.0", "id": None, "error": error})

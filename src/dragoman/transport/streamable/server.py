@@ -323,8 +323,10 @@ class StreamableLink:
         try:
             await waiter
         finally:
-            if self._waiters is not None and waiter in self._waiters:
-                self._waiters.remove(waiter)
+            # Whoever woke it has taken the whole list.
+            waiters: list[asyncio.Future[None]] | None = self._waiters
+            if waiters and waiter in waiters:
+                waiters.remove(waiter)
 
     def wake_waiters(self) -> None:
         """Some of what waited was taken."""
