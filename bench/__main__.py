@@ -19,7 +19,7 @@ from bench.environments import (
     prepare,
 )
 from bench.measure import RUNS, Bench, Effort, as_json, count_steps
-from bench.metrics import METRICS, SECTIONS, TARGETS, Results
+from bench.metrics import GROUPS, METRICS, SECTIONS, TARGETS, Results
 from bench.report import Steps, machine, show, write_markdown
 
 
@@ -30,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--only",
         action="append",
-        choices=list(SECTIONS),
+        choices=[*SECTIONS, *GROUPS],
         metavar="SECTION",
-        help=f"this section (repeatable): {', '.join(SECTIONS)}",
+        help=f"this section (repeatable): {', '.join(SECTIONS)}; {GROUPS[0]} is all that begin so",
     )
     parser.add_argument(
         "--library",
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
     libraries = _chosen(options.library)
-    sections = [name for name in SECTIONS if not options.only or name in options.only]
+    sections = [name for name in SECTIONS if not options.only or _is_wanted(name, options.only)]
     effort = Effort.quick() if options.quick else Effort.full()
     if options.here and "install" in sections:
         sections.remove("install")
@@ -66,7 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(line)
     try:
         places = prepare(
-            libraries, options.here, lambda what: print(f"preparing {what}", file=sys.stderr)
+            libraries,
+            options.here,
+            any(name.startswith("http") for name in sections),
+            lambda what: print(f"preparing {what}", file=sys.stderr),
         )
     except EnvironmentFault as fault:
         print(fault, file=sys.stderr)
@@ -95,6 +98,10 @@ def _chosen(wanted: Sequence[str] | None) -> list[Library]:
         for one in LIBRARIES
         if one.name == MCP or any(part.lower() in one.name.lower() for part in wanted)
     ]
+
+
+def _is_wanted(section: str, only: Sequence[str]) -> bool:
+    return section in only or any(one in GROUPS and section.startswith(one) for one in only)
 
 
 def _write(path: Path, line: str, results: Results, note: str, effort: Effort) -> None:

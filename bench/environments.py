@@ -1,8 +1,9 @@
 """Which libraries are measured, where they are installed, and the command lines that start them.
 
-Peers come from ``interop/peers.py``. dragoman, and the floor, which shares its interpreter, get two
-fresh environments of their own: as installed by ``pip install``, without and with pydantic. They are
-made again when the sources change.
+Peers come from ``interop/peers.py``; as web servers they get environments of their own, with the web
+server that dragoman runs on. dragoman, and the floor, which shares its interpreter, get three fresh
+environments: as installed by ``pip install``, without and with pydantic, and with the extras for HTTP.
+They are made again when the sources change.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,6 +48,8 @@ class Library:
     modes: frozenset[str]
     in_memory: bool = False
     imports: str | None = None
+    http: str | None = None
+    remote: bool = False
 
     @property
     def is_node(self) -> bool:
@@ -57,7 +60,7 @@ class Library:
 _ALL = frozenset({"quickstart", "calls", "models", "list"})
 
 LIBRARIES: tuple[Library, ...] = (
-    Library(FLOOR, None, "floor.py", "floor.py", _ALL),
+    Library(FLOOR, None, "floor.py", "floor.py", _ALL, http="floor_http.py", remote=True),
     Library(
         OURS,
         None,
@@ -66,6 +69,8 @@ LIBRARIES: tuple[Library, ...] = (
         _ALL,
         in_memory=True,
         imports="from dragoman import Server",
+        http="dragoman_http.py",
+        remote=True,
     ),
     Library(
         MCP,
@@ -75,6 +80,8 @@ LIBRARIES: tuple[Library, ...] = (
         _ALL,
         in_memory=True,
         imports="from mcp.server import MCPServer",
+        http="mcp_http.py",
+        remote=True,
     ),
     Library(MCP_LOW, "mcp-2.3", "mcp_low.py", None, _ALL - {"models"}),
     Library(
@@ -87,8 +94,21 @@ LIBRARIES: tuple[Library, ...] = (
         imports="from fastmcp import FastMCP",
     ),
     Library(TS_1, "ts-1", "ts1.mjs", "ts1.mjs", _ALL),
-    Library(TS_2, "ts-2", "ts2.mjs", "ts2.mjs", _ALL),
+    Library(TS_2, "ts-2", "ts2.mjs", "ts2.mjs", _ALL, http="ts2_http.mjs", remote=True),
 )
+
+
+# What the servers of the HTTP benchmark need besides the peer: the same web server as ours, and for node
+# the SDK's own adapter to node:http, whose 2.1 is the line that goes with 2.4 of the rest.
+WEB = ("uvicorn", "uvloop", "httptools")
+HTTP_PEERS: dict[str, tuple[str, ...]] = {
+    "mcp-2.3": ("mcp==2.3.0",),
+    "ts-2": (
+        "@modelcontextprotocol/server@2.4.0",
+        "@modelcontextprotocol/node@2.1.2",
+        "zod@4.4.3",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +118,8 @@ class Places:
     core: Path
     with_pydantic: Path
     peers: dict[str, Path]
+    with_http: Path = Path()
+    http_peers: dict[str, Path] = field(default_factory=dict)
 
     def interpreter(self, library: Library, mode: str = "") -> str:
         """The program that runs this library's scripts."""
@@ -112,11 +134,30 @@ class Places:
         script = self._script(library, "servers", library.server)
         return [self.interpreter(library, mode), str(script), mode]
 
-    def client(self, library: Library, how: str, calls: int, window: int) -> list[str]:
-        """The command line of its client, against the floor's server or its own in memory."""
+    def http_server(self, library: Library, mode: str, how: str) -> list[str]:
+        """The command line of its HTTP server: ``json``, ``sse`` or ``client-sse``; ``fast`` or ``plain``."""
+        assert library.http is not None
+        if library.peer is None:
+            interpreter, folder = str(self.with_http), HERE / "servers"
+        elif library.is_node:
+            interpreter, folder = self.interpreter(library), self.http_peers[library.peer]
+        else:
+            interpreter = str(_python(self.http_peers[library.peer] / "env"))
+            folder = HERE / "servers"
+        return [interpreter, str(folder / library.http), mode, how]
+
+    def client(
+        self, library: Library, how: str, calls: int, window: int, url: str = ""
+    ) -> list[str]:
+        """The command line of its client: against the floor's server, its own in memory, or ``url``."""
         assert library.client is not None
         script = self._script(library, "clients", library.client)
-        own = [self.interpreter(library), str(script), how, str(calls), str(window)]
+        interpreter = self.interpreter(library)
+        if url and library.peer is None:
+            interpreter = str(self.with_http)
+        own = [interpreter, str(script), how, str(calls), str(window)]
+        if url:
+            return [*own, url]
         if how != "stdio":
             return own
         return [*own, str(self.core), str(HERE / "servers" / "floor.py"), "calls"]
@@ -136,10 +177,12 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in unwanted}
 
 
-def prepare(libraries: Sequence[Library], here: bool, say: Callable[[str], None]) -> Places:
+def prepare(
+    libraries: Sequence[Library], here: bool, http: bool, say: Callable[[str], None]
+) -> Places:
     """Make what is missing. ``here`` takes the running interpreter for dragoman and the floor.
 
-    Raises `EnvironmentFault`.
+    ``http``: also what the servers of the HTTP sections need. Raises `EnvironmentFault`.
     """
     peers: dict[str, Path] = {}
     wanted = sorted({one.peer for one in libraries if one.peer is not None})
@@ -160,34 +203,85 @@ def prepare(libraries: Sequence[Library], here: bool, say: Callable[[str], None]
                 copies.mkdir(parents=True, exist_ok=True)
                 for source in (HERE / folder).glob("*.mjs"):
                     shutil.copyfile(source, copies / source.name)
+    http_peers: dict[str, Path] = {}
+    if http:
+        for library in libraries:
+            if library.http is not None and library.peer is not None:
+                say(f"{library.name} as a web server")
+                http_peers[library.peer] = _http_peer(cache, library)
     if here:
-        return Places(Path(sys.executable), Path(sys.executable), peers)
+        running = Path(sys.executable)
+        return Places(running, running, peers, running, http_peers)
     say("dragoman, freshly installed")
-    core, with_pydantic = _own(cache)
-    return Places(core, with_pydantic, peers)
+    core, with_pydantic, with_http = _own(cache)
+    return Places(core, with_pydantic, peers, with_http, http_peers)
 
 
-def _own(cache: Path) -> tuple[Path, Path]:
-    """The two environments with dragoman as users get it, made again when the sources changed."""
+def _own(cache: Path) -> tuple[Path, Path, Path]:
+    """The three environments with dragoman as users get it, made again when the sources changed."""
     home = cache / "bench"
-    core, rich = home / "core", home / "pydantic"
-    stamp, mark = home / "stamp.json", {"sources": _fingerprint(), "python": sys.version}
-    try:
-        if json.loads(stamp.read_text("utf-8")) == mark:
-            return _python(core), _python(rich)
-    except (OSError, ValueError):
-        pass
+    core, rich, web = home / "core", home / "pydantic", home / "http"
+    pythons = _python(core), _python(rich), _python(web)
+    mark = {"sources": _fingerprint(), "python": sys.version, "web": _pinned(WEB)}
+    stamp = home / "stamp.json"
+    if _is_stamped(stamp, mark):
+        return pythons
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    _run([sys.executable, "-m", "venv", str(core)])
-    _run([sys.executable, "-m", "venv", str(rich)])
-    pip = ["-m", "pip", "--disable-pip-version-check", "--no-input", "-q"]
-    _run([str(_python(core)), *pip, "wheel", "--no-deps", "-w", str(home), str(ROOT)])
+    for one in (core, rich, web):
+        _run([sys.executable, "-m", "venv", str(one)])
+    _run([str(_python(core)), *_PIP, "wheel", "--no-deps", "-w", str(home), str(ROOT)])
     wheel = str(next(home.glob("dragoman-*.whl")))
-    _run([str(_python(core)), *pip, "install", wheel])
-    _run([str(_python(rich)), *pip, "install", wheel, "pydantic"])
+    _run([str(_python(core)), *_PIP, "install", wheel])
+    _run([str(_python(rich)), *_PIP, "install", wheel, "pydantic"])
+    _run([str(_python(web)), *_PIP, "install", f"{wheel}[http,fast]", *_pinned(WEB)])
     stamp.write_text(json.dumps(mark), "utf-8")
-    return _python(core), _python(rich)
+    return pythons
+
+
+def _http_peer(cache: Path, library: Library) -> Path:
+    """An environment of its own for a peer's HTTP server; interoperability keeps the bare one."""
+    assert library.peer is not None
+    assert library.http is not None
+    home = cache / f"{library.peer}-http"
+    packages = list(HTTP_PEERS[library.peer])
+    if not library.is_node:
+        packages += _pinned(WEB)
+    mark = {"packages": packages, "python": "" if library.is_node else sys.version}
+    stamp = home / "stamp.json"
+    if not _is_stamped(stamp, mark):
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True)
+        if library.is_node:
+            wanted = dict(one.rsplit("@", 1) for one in packages)
+            manifest = {"name": "dragoman-bench-http", "private": True, "dependencies": wanted}
+            (home / "package.json").write_text(json.dumps(manifest), "utf-8")
+            flags = ["--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
+            _run(["npm", "install", *flags, "--no-progress", "--loglevel=error"], home)
+        else:
+            _run([sys.executable, "-m", "venv", str(home / "env")])
+            _run([str(_python(home / "env")), *_PIP, "install", *packages])
+        stamp.write_text(json.dumps(mark), "utf-8")
+    if library.is_node:
+        # Node looks packages up from the folder of the script.
+        shutil.copyfile(HERE / "servers" / library.http, home / library.http)
+    return home
+
+
+_PIP = ["-m", "pip", "--disable-pip-version-check", "--no-input", "-q"]
+
+
+def _pinned(names: Sequence[str]) -> list[str]:
+    """These distributions at the versions of ``constraints.txt``."""
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    return [line for line in lines if line.partition("==")[0] in names]
+
+
+def _is_stamped(stamp: Path, mark: object) -> bool:
+    try:
+        return bool(json.loads(stamp.read_text("utf-8")) == mark)
+    except (OSError, ValueError):
+        return False
 
 
 def _fingerprint() -> str:
@@ -205,10 +299,10 @@ def _python(environment: Path) -> Path:
     return environment / "bin" / "python"
 
 
-def _run(command: Sequence[str]) -> str:
+def _run(command: Sequence[str], cwd: Path = ROOT) -> str:
     done = subprocess.run(
         command,
-        cwd=ROOT,
+        cwd=cwd,
         env=clean_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -61,6 +61,11 @@ class HttpServer:
         """The child's process id."""
         return self._child.pid
 
+    @property
+    def url(self) -> str:
+        """Its endpoint."""
+        return f"http://127.0.0.1:{self.port}/mcp"
+
     def __enter__(self) -> HttpServer:
         return self
 

@@ -18,8 +18,9 @@ from typing import Any
 import msgspec
 
 from bench.driver import BenchError, ServerProcess
-from bench.environments import MCP, Library, Places, clean_environment
-from bench.metrics import WITHOUT_HANDSHAKE, Results
+from bench.environments import FLOOR, LIBRARIES, MCP, OURS, Library, Places, clean_environment
+from bench.http_driver import HttpServer
+from bench.metrics import WITH_HTTPX, WITHOUT_HANDSHAKE, Results
 
 #: The newest revision with a handshake: every server here speaks it, so the wire is the same for all.
 REVISION = "2025-11-25"
@@ -77,13 +78,13 @@ class Bench:
         return ServerProcess(self.places.server(library, mode), env=clean_environment())
 
     @contextlib.contextmanager
-    def attempt(self, section: str, library: Library) -> Iterator[None]:
+    def attempt(self, section: str, library: Library, label: str = "") -> Iterator[None]:
         """Note a fault of the library instead of ending the run."""
-        self.step(f"{section}: {library.name}")
+        self.step(f"{section}: {label or library.name}")
         try:
             yield
         except (BenchError, OSError, subprocess.TimeoutExpired, ValueError) as fault:
-            self.results.fail(section, library.name, str(fault).strip())
+            self.results.fail(section, label or library.name, str(fault).strip())
 
     def failed(self, section: str, library: Library) -> bool:
         """Whether it already failed in this section."""
@@ -300,22 +301,45 @@ def memory(bench: Bench) -> None:
 
 
 def _client_runs(bench: Bench, section: str, runs: Sequence[tuple[Library, str, str]]) -> None:
+    keys = (f"{section}.rate", f"{section}.cpu", f"{section}.p50")
+    _client_rounds(bench, section, [ClientRun(*one, keys) for one in runs], bench.effort.slice_s)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRun:
+    """A client program, how it connects, the row of its figures, and their columns."""
+
+    library: Library
+    how: str
+    label: str
+    keys: tuple[str, str, str]
+    url: str = ""
+
+    def command(self, places: Places, calls: int) -> list[str]:
+        """Its command line, with 32 calls in flight."""
+        return places.client(self.library, self.how, calls, 32, self.url)
+
+
+def _client_rounds(bench: Bench, section: str, runs: Sequence[ClientRun], slice_s: float) -> None:
     effort, results = bench.effort, bench.results
-    sizes: dict[str, int] = {}
-    for library, how, label in runs:
-        with bench.attempt(section, library):
-            pilot = _client(bench.places.client(library, how, 400, 32))
-            sizes[label] = _size(pilot["wall_s"] / pilot["calls"], effort.slice_s * 1.5, 100_000)
+    sizes: dict[ClientRun, int] = {}
+    failed: set[ClientRun] = set()
+    for run in runs:
+        with bench.attempt(section, run.library, run.label):
+            pilot = _client(run.command(bench.places, 400))
+            sizes[run] = _size(pilot["wall_s"] / pilot["calls"], slice_s * 1.5, 100_000)
     for n in range(effort.rounds):
         shift = n % len(runs)
-        for library, how, label in (*runs[shift:], *runs[:shift]):
-            if label not in sizes or bench.failed(section, library):
+        for run in (*runs[shift:], *runs[:shift]):
+            if run not in sizes or run in failed:
                 continue
-            with bench.attempt(section, library):
-                seen = _client(bench.places.client(library, how, sizes[label], 32))
-                results.add(f"{section}.rate", label, seen["calls"] / seen["wall_s"])
-                results.add(f"{section}.cpu", label, seen["cpu_s"] / seen["calls"])
-                results.add(f"{section}.p50", label, seen["p50_s"])
+            failed.add(run)
+            with bench.attempt(section, run.library, run.label):
+                seen = _client(run.command(bench.places, sizes[run]))
+                results.add(run.keys[0], run.label, seen["calls"] / seen["wall_s"])
+                results.add(run.keys[1], run.label, seen["cpu_s"] / seen["calls"])
+                results.add(run.keys[2], run.label, seen["p50_s"])
+                failed.discard(run)
 
 
 def _client(command: list[str]) -> dict[str, float]:
@@ -333,6 +357,163 @@ def _client(command: list[str]) -> dict[str, float]:
         raise BenchError(f"{command[1]} ended with code {done.returncode}: {done.stderr[-1500:]}")
     figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     return figures
+
+
+# -- HTTP ------------------------------------------------------------------------------------------
+
+# Calls are made over this many connections, each with a session of its own.
+CONNECTIONS = 32
+
+# The sessions whose memory is measured, and how many are opened and closed before: a server's first
+# few hundred cost it more than the next.
+IDLE_SESSIONS = 2000
+IDLE_WARM_UP = 200
+
+# Sessions open while calls are measured.
+OPEN = (1, 100, 10_000)
+
+
+def _serve(bench: Bench, library: Library, mode: str, how: str) -> HttpServer:
+    command = bench.places.http_server(library, mode, how)
+    return HttpServer(command, env=clean_environment(), revision=REVISION)
+
+
+def _kinds(library: Library) -> tuple[str, ...]:
+    """Which web servers a library is measured on; node has one."""
+    return ("fast",) if library.is_node else ("fast", "plain")
+
+
+def http_json(bench: Bench) -> None:
+    """`add`, answered with JSON, at 32 connections and one at a time."""
+    _http_calls(bench, "json", "add")
+
+
+def http_sse(bench: Bench) -> None:
+    """`report`, which tells its progress: a stream of two events."""
+    _http_calls(bench, "sse", "report")
+
+
+def _http_calls(bench: Bench, mode: str, tool: str) -> None:
+    effort, results, section = bench.effort, bench.results, f"http-{mode}"
+    streamed = mode == "sse"
+    with contextlib.ExitStack() as stack:
+        servers: dict[tuple[str, str], tuple[HttpServer, list[bytes], int, int]] = {}
+        for library in bench.libraries:
+            for how in _kinds(library) if library.http else ():
+                with bench.attempt(section, library):
+                    server = stack.enter_context(_serve(bench, library, mode, how))
+                    sessions = server.open_sessions(CONNECTIONS)
+                    spent = 0.0
+                    while spent < effort.slice_s:
+                        warm = server.burst(
+                            server.calls(tool, WARM_UP_CALLS, sessions), CONNECTIONS
+                        )
+                        server.check(warm.replies, streamed=streamed)
+                        spent += warm.wall_s
+                    took, replies = server.one_at_a_time(server.calls(tool, 50, sessions))
+                    server.check(replies, streamed=streamed)
+                    many = _size(warm.wall_s / warm.calls, effort.slice_s, 80_000)
+                    single = _size(sorted(took)[25], effort.slice_s / 4, 2_000)
+                    servers[library.name, how] = server, sessions, many, single
+        for library in bench.turns(effort.rounds, lambda one: one.http is not None):
+            for how in _kinds(library):
+                if (library.name, how) not in servers or bench.failed(section, library):
+                    continue
+                with bench.attempt(section, library):
+                    server, sessions, many, single = servers[library.name, how]
+                    prefix = mode if how == "fast" else f"{mode}.plain"
+                    run = server.burst(server.calls(tool, many, sessions), CONNECTIONS)
+                    server.check(run.replies, streamed=streamed)
+                    results.add(f"{prefix}.rate", library.name, run.calls / run.wall_s)
+                    results.add(f"{prefix}.cpu", library.name, run.server_cpu_s / run.calls)
+                    took, replies = server.one_at_a_time(server.calls(tool, single, sessions))
+                    server.check(replies, streamed=streamed)
+                    results.add(f"{prefix}.p50", library.name, sorted(took)[len(took) // 2])
+                    if library.name == "floor" and how == "fast" and mode == "json":
+                        busy = 100 * run.driver_cpu_s / run.wall_s
+                        each = 1e6 * run.driver_cpu_s / run.calls
+                        note = f"the HTTP driver was busy {busy:.0f}% of the floor's last run"
+                        results.notes[:] = [
+                            one for one in results.notes if "HTTP driver" not in one
+                        ]
+                        results.notes.append(f"{note}: {each:.0f} us of CPU a call")
+
+
+def http_sessions(bench: Bench) -> None:
+    """Sessions opened and closed, on both web servers, and what an idle one holds."""
+    effort, results, section = bench.effort, bench.results, "http-sessions"
+    with contextlib.ExitStack() as stack:
+        servers: dict[tuple[str, str], tuple[HttpServer, int]] = {}
+        for library in bench.libraries:
+            for how in _kinds(library) if library.http else ():
+                with bench.attempt(section, library):
+                    server = stack.enter_context(_serve(bench, library, "json", how))
+                    server.cycle_sessions(IDLE_WARM_UP, CONNECTIONS)
+                    if how == "fast":
+                        before = server.resident_kb()
+                        count = IDLE_SESSIONS if effort.rounds > 2 else IDLE_SESSIONS // 2
+                        server.open_sessions(count)
+                        each = (server.resident_kb() - before) / count
+                        results.add("sessions.idle", library.name, max(0.0, each))
+                    warm = server.cycle_sessions(IDLE_WARM_UP, CONNECTIONS)
+                    count = _size(warm.wall_s / warm.calls, effort.slice_s, 20_000)
+                    servers[library.name, how] = server, count
+        for library in bench.turns(effort.rounds, lambda one: one.http is not None):
+            for how in _kinds(library):
+                if (library.name, how) not in servers or bench.failed(section, library):
+                    continue
+                with bench.attempt(section, library):
+                    server, count = servers[library.name, how]
+                    run = server.cycle_sessions(count, CONNECTIONS)
+                    if how == "fast":
+                        results.add("sessions.rate", library.name, run.calls / run.wall_s)
+                        results.add("sessions.cpu", library.name, run.server_cpu_s / run.calls)
+                    else:
+                        results.add("sessions.plain.rate", library.name, run.calls / run.wall_s)
+
+
+def http_open(bench: Bench) -> None:
+    """CPU a call while 1, 100 and 10,000 sessions are open; calls go round all of them."""
+    effort, results, section = bench.effort, bench.results, "http-open"
+    for library in bench.libraries:
+        if library.http is None:
+            continue
+        with bench.attempt(section, library), _serve(bench, library, "json", "fast") as server:
+            sessions: list[bytes] = []
+            spent, calls = 0.0, WARM_UP_CALLS
+            sessions += server.open_sessions(1)
+            while spent < effort.slice_s:
+                warm = server.burst(server.calls("add", calls, sessions), CONNECTIONS)
+                spent += warm.wall_s
+            calls = _size(warm.wall_s / warm.calls, effort.slice_s, 20_000)
+            for wanted in OPEN:
+                sessions += server.open_sessions(wanted - len(sessions), CONNECTIONS)
+                for _ in range(effort.rounds):
+                    run = server.burst(server.calls("add", calls, sessions), CONNECTIONS)
+                    server.check(run.replies, streamed=False)
+                    key = f"open.{wanted}"
+                    results.add(key, library.name, run.server_cpu_s / run.calls)
+            one = results.median("open.1", library.name)
+            many = results.median("open.10000", library.name)
+            if one and many:
+                results.add("open.flat", library.name, many / one)
+
+
+def http_clients(bench: Bench) -> None:
+    """Each client in a process of its own, 32 calls in flight, against the floor's HTTP server."""
+    floor = next(one for one in LIBRARIES if one.name == FLOOR)
+    with contextlib.ExitStack() as stack:
+        runs: list[ClientRun] = []
+        for kind, mode in (("json", "json"), ("sse", "client-sse")):
+            server = stack.enter_context(_serve(bench, floor, mode, "fast"))
+            keys = (f"remote.{kind}", f"remote.{kind}.cpu", f"remote.{kind}.p50")
+            for library in bench.libraries:
+                if not library.remote:
+                    continue
+                runs.append(ClientRun(library, "http", library.name, keys, server.url))
+                if library.name == OURS:
+                    runs.append(ClientRun(library, "http-httpx2", WITH_HTTPX, keys, server.url))
+        _client_rounds(bench, "http-clients", runs, bench.effort.slice_s / 2)
 
 
 # -- installation ----------------------------------------------------------------------------------
@@ -405,6 +586,11 @@ RUNS: dict[str, Callable[[Bench], None]] = {
     "flight": flight,
     "clients": clients,
     "memory": memory,
+    "http-json": http_json,
+    "http-sse": http_sse,
+    "http-sessions": http_sessions,
+    "http-open": http_open,
+    "http-clients": http_clients,
     "install": install,
 }
 
@@ -416,6 +602,8 @@ def count_steps(bench: Bench, sections: Sequence[str]) -> int:
     client_count = sum(1 for one in bench.libraries if one.client)
     inside = sum(1 for one in bench.libraries if one.in_memory) + 1
     short = 3 if effort.rounds > 2 else 1
+    served = sum(len(_kinds(one)) for one in bench.libraries if one.http)
+    remote = sum(2 if one.name == OURS else 1 for one in bench.libraries if one.remote)
     steps: dict[str, int] = {
         "start": 2 * every * (effort.starts + 1),
         "calls": every * (effort.rounds + 1),
@@ -425,6 +613,11 @@ def count_steps(bench: Bench, sections: Sequence[str]) -> int:
         "flight": every * short,
         "clients": client_count * (effort.rounds + 1),
         "memory": inside * (effort.rounds + 1),
+        "http-json": served * (effort.rounds + 1),
+        "http-sse": served * (effort.rounds + 1),
+        "http-sessions": served * (effort.rounds + 1),
+        "http-open": sum(1 for one in bench.libraries if one.http),
+        "http-clients": 2 * remote * (effort.rounds + 1),
         "install": inside * effort.starts,
     }
     return sum(steps[name] for name in sections)

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from bench.environments import FLOOR, MCP, OURS, TS_2
 
+#: Our client over HTTP without the extra ``fast``.
+WITH_HTTPX = f"{OURS} (httpx2)"
+
 #: What an in-memory peer is called when it opens with the revision that needs no handshake.
 WITHOUT_HANDSHAKE = f"{MCP} (no handshake)"
 
@@ -47,6 +50,20 @@ def _count(value: float) -> str:
 
 _MS, _US, _MB = _scaled(1e3), _scaled(1e6), _scaled(1 / 1024)
 
+
+def _served(kind: str) -> tuple[Metric, ...]:
+    """The columns of one kind of HTTP answer: uvloop with httptools (or node), then asyncio with h11."""
+    section = f"http-{kind}"
+    return (
+        Metric(f"{kind}.rate", section, "calls/s, 32", "1/s", _rate, True),
+        Metric(f"{kind}.cpu", section, "CPU us", "s", _US),
+        Metric(f"{kind}.p50", section, "p50, us", "s", _US),
+        Metric(f"{kind}.plain.rate", section, "h11: calls/s, 32", "1/s", _rate, True),
+        Metric(f"{kind}.plain.cpu", section, "CPU us", "s", _US),
+        Metric(f"{kind}.plain.p50", section, "p50, us", "s", _US),
+    )
+
+
 METRICS: tuple[Metric, ...] = (
     Metric("start.quickstart", "start", "quick start, ms", "s", _MS),
     Metric("start.models", "start", "pydantic models, ms", "s", _MS),
@@ -74,6 +91,22 @@ METRICS: tuple[Metric, ...] = (
     Metric("memory.rate", "memory", "calls/s, 32", "1/s", _rate, True),
     Metric("memory.cpu", "memory", "CPU us a call", "s", _US),
     Metric("memory.p50", "memory", "one at a time p50, us", "s", _US),
+    *_served("json"),
+    *_served("sse"),
+    Metric("sessions.rate", "http-sessions", "opened and closed/s", "1/s", _rate, True),
+    Metric("sessions.cpu", "http-sessions", "CPU us each", "s", _US),
+    Metric("sessions.plain.rate", "http-sessions", "h11: /s", "1/s", _rate, True),
+    Metric("sessions.idle", "http-sessions", "KiB an idle one", "KiB", _digits),
+    Metric("open.1", "http-open", "CPU us a call, 1 open", "s", _US),
+    Metric("open.100", "http-open", "100", "s", _US),
+    Metric("open.10000", "http-open", "10,000", "s", _US),
+    Metric("open.flat", "http-open", "10,000 to 1", "1", _digits),
+    Metric("remote.json", "http-clients", "JSON calls/s, 32", "1/s", _rate, True),
+    Metric("remote.json.cpu", "http-clients", "own CPU us", "s", _US),
+    Metric("remote.json.p50", "http-clients", "p50, us", "s", _US),
+    Metric("remote.sse", "http-clients", "SSE calls/s, 32", "1/s", _rate, True),
+    Metric("remote.sse.cpu", "http-clients", "own CPU us", "s", _US),
+    Metric("remote.sse.p50", "http-clients", "p50, us", "s", _US),
     Metric("install.import", "install", "import the server, ms", "s", _MS),
     Metric("install.count", "install", "distributions", "1", _count),
     Metric("install.mb", "install", "MB installed", "MB", _digits),
@@ -91,8 +124,16 @@ SECTIONS: dict[str, str] = {
     "flight": "Calls that wait, all in flight at once",
     "clients": "Each client against the floor's server over stdio",
     "memory": "Client and server in one process",
+    "http-json": "tools/call `add` over HTTP, answered with JSON",
+    "http-sse": "tools/call `report` over HTTP, answered with a stream: progress, then the result",
+    "http-sessions": "Sessions over HTTP",
+    "http-open": "A call over HTTP, with so many sessions open and calls going round all of them",
+    "http-clients": "Each client against the floor's server over HTTP",
     "install": "What is installed and imported",
 }
+
+#: What ``--only`` takes besides: each section whose name begins so.
+GROUPS = ("http",)
 
 
 @dataclass(slots=True)
@@ -126,10 +167,11 @@ class Target:
     against: str | None
     times: float | None = None
     part: float | None = None
+    row: str = OURS
 
     def measured(self, results: Results) -> float | None:
         """The ratio (or the bare figure where there is no peer), or None if one side is missing."""
-        own = results.median(self.key, OURS)
+        own = results.median(self.key, self.row)
         if own is None:
             return None
         if self.against is None:
@@ -172,6 +214,17 @@ TARGETS: tuple[Target, ...] = (
     Target("client calls/s, stdio", "clients.rate", MCP, times=8),
     Target("client calls/s, in memory", "memory.rate", MCP, times=10),
     Target("client calls/s, in memory", "memory.rate", WITHOUT_HANDSHAKE, times=10),
+    Target("HTTP JSON answers", "json.rate", MCP, times=8),
+    Target("HTTP JSON answers, h11", "json.plain.rate", MCP, times=3.5),
+    Target("HTTP JSON answers", "json.rate", TS_2, times=2.5),
+    Target("HTTP JSON answers", "json.rate", FLOOR, times=0.5),
+    Target("HTTP SSE answers", "sse.rate", MCP, times=10),
+    Target("HTTP sessions/s", "sessions.rate", MCP, times=5),
+    Target("KiB an idle HTTP session", "sessions.idle", None, part=8),
+    # Memory that is cold costs something; a search through the sessions would cost thousands of times.
+    Target("a call at 10,000 sessions to one at 1", "open.flat", None, part=1.25),
+    Target("HTTP client calls/s, aiohttp", "remote.json", MCP, times=5),
+    Target("HTTP client calls/s, httpx2", "remote.json", MCP, times=1.3, row=WITH_HTTPX),
     Target("resident memory, idle", "start.rss", MCP, part=0.5),
     Target("distributions installed", "install.count", None, part=2),
     Target("MB installed", "install.mb", None, part=1.5),
@@ -186,16 +239,26 @@ AGAINST_FLOOR = (
     "models.64",
     "lists.p50",
     "clients.rate",
+    "json.rate",
+    "json.plain.rate",
+    "json.p50",
+    "json.cpu",
+    "sse.rate",
+    "sse.cpu",
+    "sessions.rate",
+    "remote.json",
 )
 
 __all__ = [
     "AGAINST_FLOOR",
     "BY_KEY",
     "FLOOR",
+    "GROUPS",
     "METRICS",
     "SECTIONS",
     "TARGETS",
     "WITHOUT_HANDSHAKE",
+    "WITH_HTTPX",
     "Metric",
     "Results",
     "Target",

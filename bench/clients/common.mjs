@@ -34,8 +34,8 @@ export async function drive(call, calls, window) {
 
 export async function main(connect) {
     const [how, calls, window, command, ...args] = process.argv.slice(2);
-    if (how !== 'stdio') throw new Error(`unknown target ${how}`);
-    const client = await connect({ command, args });
+    if (how !== 'stdio' && how !== 'http') throw new Error(`unknown target ${how}`);
+    const client = await connect(how === 'http' ? { url: command } : { command, args });
     const call = async a => {
         const result = await client.callTool({ name: 'add', arguments: { a, b: 1 } });
         return result.structuredContent.result;

@@ -1,4 +1,4 @@
-"""The client of dragoman. Arguments: stdio|memory CALLS WINDOW [SERVER…]."""
+"""The client of dragoman. Arguments: stdio|memory|http|http-httpx2 CALLS WINDOW [SERVER…|URL]."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ def target(how: str) -> Any:
     """What to connect to."""
     if how == "stdio":
         return sys.argv[4:]
+    if how == "http-httpx2":
+        # What it finds where the extra `fast` is not installed.
+        sys.modules["aiohttp"] = None  # type: ignore[assignment]
+    if how.startswith("http"):
+        return sys.argv[4]
     from dragoman import Server
 
     server = Server("bench")

@@ -1,4 +1,4 @@
-"""The client of ``mcp`` 2.x. Arguments: stdio|memory|memory-2026 CALLS WINDOW [SERVER…].
+"""The client of ``mcp`` 2.x. Arguments: stdio|memory|memory-2026|http CALLS WINDOW [SERVER…|URL].
 
 ``memory`` shakes hands, as stdio does; ``memory-2026`` is the library's default inside a process.
 """
@@ -17,6 +17,8 @@ def target(how: str) -> tuple[Any, str]:
     """What to connect to, and the library's name for the opening."""
     if how == "stdio":
         return StdioServerParameters(command=sys.argv[4], args=sys.argv[5:]), "legacy"
+    if how == "http":
+        return sys.argv[4], "legacy"
     from mcp.server import MCPServer
 
     server = MCPServer("bench")
