@@ -235,6 +235,17 @@ class Seen:
         self.completed: list[str] = []
         self.questions: list[CreateMessageParams] = []
         self.forms: list[ElicitParams] = []
+        self._told = asyncio.Event()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until that holds: news may come on another stream than answers, so later."""
+        while not holds():
+            self._told.clear()
+            await self._told.wait()
+
+    def _keep(self, kept: list[Any], value: Any) -> None:
+        kept.append(value)
+        self._told.set()
 
     def options(self) -> dict[str, Any]:
         """For `Client`."""
@@ -244,12 +255,12 @@ class Seen:
             "sampling_tools": True,
             "elicitation_handler": self._elicit,
             "elicitation_url": True,
-            "on_log": lambda message: self.logs.append(
-                (message.level, message.data, message.logger)
+            "on_log": lambda message: self._keep(
+                self.logs, (message.level, message.data, message.logger)
             ),
-            "on_tools_changed": lambda: self.changes.append("tools"),
-            "on_resource_updated": self.updates.append,
-            "on_elicitation_complete": self.completed.append,
+            "on_tools_changed": lambda: self._keep(self.changes, "tools"),
+            "on_resource_updated": lambda uri: self._keep(self.updates, uri),
+            "on_elicitation_complete": lambda ident: self._keep(self.completed, ident),
         }
 
     def _sample(self, params: CreateMessageParams) -> CreateMessageResult:
@@ -437,13 +448,15 @@ async def logs(client: Client, agreed: str, seen: Seen) -> None:
 async def changes(client: Client, agreed: str, seen: Seen) -> None:
     await client.subscribe_resource("note:text")
     await client.call_tool("grow")
-    await client.ping()
+    await seen.until(lambda: bool(seen.changes and seen.updates))
     assert (seen.changes, seen.updates) == (["tools"], ["note:text"])
     assert (await client.call_tool("grown")).text == "grown"
     await client.unsubscribe_resource("note:text")
     await client.call_tool("grow")
-    await client.ping()
-    assert (seen.changes, seen.updates) == (["tools", "tools"], ["note:text"])
+    # What came of the second growth, came before what comes of the third.
+    await client.call_tool("grow")
+    await seen.until(lambda: len(seen.changes) == 3)
+    assert (seen.changes, seen.updates) == (["tools"] * 3, ["note:text"])
 
 
 async def sampling(client: Client, agreed: str, seen: Seen) -> None:
@@ -469,13 +482,14 @@ async def elicitation(client: Client, agreed: str, seen: Seen) -> None:
     else:
         assert form == '{"error":"CannotLower"}'
     sent = (await client.call_tool("send_user")).text
-    await client.ping()
     if since(agreed, URLS):
+        await seen.until(lambda: bool(seen.completed))
         assert sent == '{"action":"accept","content":null}'
         assert seen.forms[-1].url == "https://a.example/x"
         assert seen.completed == ["one"]
     else:
         assert sent == '{"error":"CannotLower"}'
+        await client.ping()
         assert seen.completed == []
 
 

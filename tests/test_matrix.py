@@ -1,8 +1,15 @@
-"""Every scenario, for each pair of client and server revision, in memory and over stdio."""
+"""Every scenario, for each pair of client and server revision, over every link.
+
+A server over HTTP runs under a real uvicorn in the loop of its test: that costs milliseconds, where
+a process of its own costs half a second.
+"""
 
 from __future__ import annotations
 
 import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +21,15 @@ from dragoman.model.base import Record
 from dragoman.model.methods import CATALOGUE, Side
 from dragoman.revisions.dialect import Dialect, Loss
 from dragoman.revisions.registry import dialect_for
+from dragoman.transport.http.client import HttpOptions
+from tests.http.aids import serving
 from tests.requirements.duties import duty
 from tests.revisions.official import SPEC, places, schema_of
 from tests.scenarios import REVISIONS, SCENARIOS, Seen, make_server
 from tests.support import Wire, run
 
 ROOT = Path(__file__).parent.parent
-LINKS = ("memory", "stdio")
+LINKS = ("memory", "stdio", "sse", "streamable", "unix")
 CHOICES = (None, *REVISIONS)
 HAS_SPEC = (SPEC / REVISIONS[0] / "schema.json").is_file()
 
@@ -32,10 +41,23 @@ def agreed_by(client: str | None, server: str | None) -> str | None:
     return client or server or REVISIONS[-1]
 
 
-def target_of(link: str, revision: str | None) -> Any:
+@asynccontextmanager
+async def served(link: str, revision: str | None) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
+    """A server of that revision: the target of a client, and the options it takes to reach it."""
     if link == "memory":
-        return make_server(revision)
-    return [sys.executable, "-m", "tests.scenarios", *([revision] if revision else [])]
+        yield make_server(revision), {}
+    elif link == "stdio":
+        command = [sys.executable, "-m", "tests.scenarios", *([revision] if revision else [])]
+        yield command, {"cwd": ROOT}
+    elif link == "unix":
+        # Short, since the path of a socket has at most 107 characters.
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/s"
+            async with serving(make_server(revision).asgi(), uds=path):
+                yield "http://localhost/mcp", {"http": HttpOptions(uds=path)}
+    else:
+        async with serving(make_server(revision).asgi()) as place:
+            yield place.url + ("/sse" if link == "sse" else "/mcp"), {}
 
 
 PAIRS = [(client, server) for client in CHOICES for server in CHOICES]
@@ -57,11 +79,13 @@ def test_every_scenario_holds(link: str, client: str | None, server: str | None)
 
     async def main() -> None:
         wire, seen = Wire(), Seen()
-        connection = Client(
-            target_of(link, server), revision=client, on_wire=wire, cwd=_cwd(link), **seen.options()
-        )
         failed: list[Exception] = []
-        async with connection:
+        async with (
+            served(link, server) as (target, options),
+            Client(
+                target, revision=client, on_wire=wire, **options, **seen.options()
+            ) as connection,
+        ):
             for scenario in SCENARIOS:
                 try:
                     await scenario(connection, agreed, seen)
@@ -86,21 +110,16 @@ def test_sides_that_cannot_agree_part_with_a_typed_error(
 ) -> None:
     async def main() -> None:
         wire = Wire()
-        with pytest.raises(PeerError) as parted:
-            async with Client(
-                target_of(link, server), revision=client, on_wire=wire, cwd=_cwd(link)
-            ):
-                pass
+        async with served(link, server) as (target, options):
+            with pytest.raises(PeerError) as parted:
+                async with Client(target, revision=client, on_wire=wire, **options):
+                    pass
         assert client in str(parted.value)
         assert server in str(parted.value)
         assert wire.answers()[0]["result"]["protocolVersion"] == server
         assert not wire.sent("notifications/initialized")
 
     run(main())
-
-
-def _cwd(link: str) -> Path | None:
-    return ROOT if link == "stdio" else None
 
 
 # --- nothing on the wire that the revision does not know ------------------------------------------------

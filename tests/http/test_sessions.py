@@ -1,0 +1,135 @@
+"""Sessions over Streamable HTTP: their ids, their owners, how they begin and end."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from dragoman.jsonrpc.frame import Principal
+from tests.http.aids import Peer, initialize, request, serving
+from tests.http.workshop import LATEST, STREAMABLE, Workshop, looped, place_of, session
+from tests.requirements.duties import duty
+
+
+@duty("http.session.visible", "http.session.secure")
+@looped
+async def test_session_ids_are_visible_long_and_never_alike() -> None:
+    async with place_of(Workshop()) as place:
+        ids = []
+        for _ in range(100):
+            answer = await Peer(place, LATEST).post(initialize(LATEST))
+            await answer.read()
+            ids.append(answer.headers["mcp-session-id"])
+    assert len(set(ids)) == 100
+    for one in ids:
+        # 128 bits in base 64 are 22 characters.
+        assert len(one) >= 22
+        assert all(0x21 <= ord(character) <= 0x7E for character in one)
+    # Nothing that counts or tells the time: at every place where ids differ at all there are many
+    # different characters.
+    shortest = min(map(len, ids))
+    varied = [len(Counter(one[place] for one in ids)) for place in range(shortest)]
+    assert sum(count >= 8 for count in varied) >= 22
+
+
+@looped
+async def test_sessions_know_nothing_of_each_other() -> None:
+    shop = Workshop()
+    async with place_of(shop) as place:
+        first = await Peer.open(place, LATEST)
+        second = await Peer.open(place, LATEST)
+        assert first.session != second.session
+        # The same request ids at the same time, and a cancellation that names one of them.
+        held = [asyncio.ensure_future(peer.call("wait")) for peer in (first, second)]
+        await shop.until_entered(2)
+        await first.notify("notifications/cancelled", {"requestId": 1000})
+        await shop.until_left()
+        shop.gate.set()
+        assert await held[1] == "waited"
+        await asyncio.wait({held[0]})
+        held[0].exception()
+        assert shop.left == 1
+        await (await first.delete()).read()
+        assert await second.call("add", {"a": 1, "b": 2}) == "3"
+
+
+@looped
+async def test_each_session_keeps_its_own_revision() -> None:
+    async with place_of(Workshop()) as place:
+        peers = [await Peer.open(place, revision) for revision in STREAMABLE]
+        for peer in peers:
+            tools = (await peer.request("tools/list"))["result"]["tools"]
+            assert ("outputSchema" in tools[0]) is (peer.revision >= STREAMABLE[1])
+
+
+@duty("http.session.gone")
+@looped
+async def test_the_end_of_a_session_ends_what_runs_in_it_and_its_streams() -> None:
+    async with session() as (peer, shop):
+        listening = await peer.get()
+        assert listening.status == 200
+        waiting = asyncio.ensure_future(peer.post(request(1, "tools/call", {"name": "wait"})))
+        await shop.until_entered()
+        await (await peer.delete()).read()
+        await shop.until_left()
+        assert await listening.messages() == []
+        answer = await waiting
+        # No result can come any more; whatever the form, the exchange is over.
+        assert b'"result"' not in await answer.read()
+
+
+@duty("http.session.no-authentication", "http.session.owner")
+@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
+@looped
+async def test_a_session_of_somebody_else_is_unknown(method: str) -> None:
+    def identify(scope: Any) -> Principal:
+        return Principal(dict(scope["headers"])[b"x-user"].decode(), "test")
+
+    async with place_of(Workshop(), identify=identify) as place:
+        ada = await Peer.open(place, LATEST, extra={"X-User": "ada"})
+        bob = Peer(place, LATEST, session=ada.session, extra={"X-User": "bob"})
+        if method == "POST":
+            answer = await bob.post(request(1, "ping"))
+        else:
+            answer = await (bob.get() if method == "GET" else bob.delete())
+        assert answer.status == 404
+        await answer.read()
+        assert await ada.call("add", {"a": 1, "b": 2}) == "3"
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@looped
+async def test_a_session_is_the_same_under_each_parser(http: str, loop: str) -> None:
+    shop = Workshop()
+    async with serving(shop.server.asgi(), http=http, loop=loop) as place:
+        peer = await Peer.open(place, LATEST)
+        assert await peer.call("add", {"a": 1, "b": 2}) == "3"
+        answer = await peer.post(
+            request(
+                9,
+                "tools/call",
+                {"name": "steps", "arguments": {"count": 2}, "_meta": {"progressToken": 9}},
+            )
+        )
+        assert [m.get("method", "answer") for m in await answer.messages()] == [
+            "notifications/progress",
+            "notifications/progress",
+            "answer",
+        ]
+        listening = await peer.get()
+        await (await peer.delete()).read()
+        assert await listening.messages() == []
+
+
+@looped
+async def test_a_session_over_a_unix_socket() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        async with serving(Workshop().server.asgi(), uds=f"{folder}/s") as place:
+            peer = await Peer.open(place, LATEST)
+            assert await peer.call("add", {"a": 1, "b": 2}) == "3"
+            await (await peer.delete()).read()
