@@ -56,6 +56,7 @@ class Replay(NamedTuple):
 
 class Forget(NamedTuple):
     session: str
+    stream: str | None
 
 
 class Flush(NamedTuple):
@@ -71,7 +72,7 @@ STEPS = st.lists(
         st.builds(Append, SESSIONS, STREAMS, st.sampled_from([0, 1, 40, 400])),
         st.builds(Append, SESSIONS, STREAMS, st.sampled_from([0, 1, 40, 400])),
         st.builds(Replay, SESSIONS, STREAMS, st.integers(-1, 12)),
-        st.builds(Forget, SESSIONS),
+        st.builds(Forget, SESSIONS, st.none() | STREAMS),
         st.builds(Flush),
     ),
     max_size=60,
@@ -87,52 +88,65 @@ TIGHT = [
 
 
 class Model:
-    """Everything that was ever appended to sessions that are not over."""
+    """Everything that was ever appended and not forgotten. Names of streams are used once."""
 
     def __init__(self) -> None:
         self.events: dict[tuple[str, str], list[Kept]] = {}
+        self._turns: dict[tuple[str, str], int] = {}
 
-    def append(self, step: Append) -> Kept:
-        stream = self.events.setdefault((step.session, step.stream), [])
-        number = stream[-1].number + 1 if stream else 0
-        stream.append(Kept(number, bytes(step.size)))
+    def name(self, step: Append | Replay) -> str:
+        """What the stream is called at present."""
+        return f"{step.stream}{self._turns.get((step.session, step.stream), 0)}"
+
+    def append(self, session: str, name: str, size: int) -> Kept:
+        stream = self.events.setdefault((session, name), [])
+        stream.append(Kept(len(stream), bytes(size)))
         return stream[-1]
 
-    def forget(self, session: str) -> None:
-        self.events = {place: kept for place, kept in self.events.items() if place[0] != session}
+    def forget(self, session: str, stream: str | None) -> list[str | None]:
+        """Returns the name to forget, None for the whole session."""
+        names = [None] if stream is None else [f"{stream}{self._turns.get((session, stream), 0)}"]
+        for one in ("x", "y") if stream is None else (stream,):
+            self._turns[session, one] = self._turns.get((session, one), 0) + 1
+        self.events = {
+            place: kept
+            for place, kept in self.events.items()
+            if place[0] != session or (stream is not None and place[1] not in names)
+        }
+        return list(names)
 
-    def place(self, step: Replay) -> int:
+    def place(self, session: str, name: str, back: int) -> int:
         """The number of an event that was sent, `back` before the last, or -1 for none."""
-        stream = self.events.get((step.session, step.stream), [])
-        return len(stream) - 1 - step.back if step.back < len(stream) else -1
+        stream = self.events.get((session, name), [])
+        return len(stream) - 1 - back if back < len(stream) else -1
 
-    def after(self, session: str, stream: str, number: int) -> list[Kept]:
-        kept = self.events.get((session, stream), [])
-        return [event for event in kept if event.number > number]
+    def after(self, session: str, name: str, number: int) -> list[Kept]:
+        return [event for event in self.events.get((session, name), []) if event.number > number]
 
 
 async def _play(log: EventLog, steps: list[Step], *, knows_all: bool) -> None:
     model = Model()
     for step in steps:
         match step:
-            case Append(session, stream, _):
-                event = model.append(step)
-                log.append(session, stream, event.number, event.frame)
+            case Append(session, _, size):
+                name = model.name(step)
+                event = model.append(session, name, size)
+                log.append(session, name, event.number, event.frame)
                 # The newest event of all can always be had.
-                assert await log.replay(session, stream, event.number - 1) == [event]
-            case Replay(session, stream, _):
-                after = model.place(step)
-                found = await log.replay(session, stream, after)
-                expected = model.after(session, stream, after)
-                is_known = (session, stream) in model.events
+                assert await log.replay(session, name, event.number - 1) == [event]
+            case Replay(session, _, back):
+                name = model.name(step)
+                after = model.place(session, name, back)
+                found = await log.replay(session, name, after)
+                is_known = (session, name) in model.events
                 if found is None:
                     assert not (knows_all and is_known)
                 else:
                     assert is_known
-                    assert found == expected
-            case Forget(session):
-                model.forget(session)
-                log.forget(session)
+                    assert found == model.after(session, name, after)
+            case Forget(session, stream):
+                for gone in model.forget(session, stream):
+                    log.forget(session, gone)
             case Flush():
                 await log.flush()
 
@@ -203,6 +217,21 @@ def test_a_session_that_is_over_leaves_the_others_alone(make: Make) -> None:
             # Its id is free again.
             log.append("one", "x", 0, b"again")
             assert await log.replay("one", "x", -1) == [(0, b"again")]
+
+    run(play())
+
+
+@both
+def test_a_stream_that_is_over_leaves_room_for_the_others(make: Make) -> None:
+    async def play() -> None:
+        async with opened(make, HttpLimits(max_kept_events=4)) as log:
+            log.append("s", "kept", 0, b"kept")
+            for turn in range(10):
+                log.append("s", f"x{turn}", 0, b"0")
+                log.append("s", f"x{turn}", 1, b"1")
+                log.forget("s", f"x{turn}")
+            assert await log.replay("s", "kept", -1) == [(0, b"kept")]
+            assert await log.replay("s", "x9", -1) is None
 
     run(play())
 

@@ -169,12 +169,15 @@ class SqliteStore:
         except (sqlite3.Error, WrongState):
             return None
 
-    def forget(self, session: str) -> None:
-        """A session is over: its events go."""
+    def forget(self, session: str, stream: str | None = None) -> None:
+        """A session or a stream is over: its events go."""
         key = _key(session)
         with self._lock:
             if not self._is_closed:
-                self._put(_Job(self._forget, (key,), key, True, 0, None))
+                if stream is None:
+                    self._put(_Job(self._forget, (key,), key, True, 0, None))
+                else:
+                    self._put(_Job(self._forget_stream, (key, stream), key, True, 0, None))
 
     async def flush(self) -> None:
         """Wait until what was appended is written, or has failed to be."""
@@ -382,6 +385,24 @@ class SqliteStore:
             self._db.execute("DELETE FROM kept WHERE session = ?", (session,))
             self._db.execute("UPDATE total SET bytes = bytes - ?", row)
 
+    def _forget_stream(self, session: bytes, stream: str) -> None:
+        place = (session, stream)
+        count, length = self._db.execute(
+            "SELECT count(*), sum(length(frame)) FROM events WHERE session = ? AND stream = ?",
+            place,
+        ).fetchone()
+        if count:
+            self._db.execute("DELETE FROM events WHERE session = ? AND stream = ?", place)
+            self._take_off(session, length + count * OVERHEAD_BYTES, count)
+            self._db.execute("DELETE FROM kept WHERE session = ? AND events = 0", (session,))
+
+    def _take_off(self, session: bytes, size: int, count: int) -> None:
+        self._db.execute(
+            "UPDATE kept SET bytes = bytes - ?, events = events - ? WHERE session = ?",
+            (size, count, session),
+        )
+        self._db.execute("UPDATE total SET bytes = bytes - ?", (size,))
+
     def _catch_up(self, session: bytes) -> None:
         """Some events of a session were never taken: those before are no use any more."""
         self._forget(session)
@@ -446,11 +467,7 @@ class SqliteStore:
                 break
             gone, freed, last = gone + 1, freed + length + OVERHEAD_BYTES, seq
         self._db.execute("DELETE FROM events WHERE session = ? AND seq <= ?", (session, last))
-        self._db.execute(
-            "UPDATE kept SET bytes = bytes - ?, events = events - ? WHERE session = ?",
-            (freed, gone, session),
-        )
-        self._db.execute("UPDATE total SET bytes = bytes - ?", (freed,))
+        self._take_off(session, freed, gone)
 
     # --- ... and sessions ---------------------------------------------------------------------------
 
