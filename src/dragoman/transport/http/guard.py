@@ -7,6 +7,7 @@ Spec: basic/transports#security-warning
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -62,14 +63,11 @@ class Guard:
         authority = authority.lower()
         if "*" in self.hosts or authority in self.hosts:
             return True
-        return without_port(authority) in self.hosts
+        parts = _AUTHORITY.fullmatch(authority)
+        return parts is not None and parts[1] in self.hosts
 
 
-def without_port(authority: str) -> str:
-    """The host of "host:port"; brackets stay around an IPv6 address."""
-    if authority.startswith("["):
-        return authority[: authority.find("]") + 1]
-    return authority.rpartition(":")[0] if ":" in authority else authority
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]{0,5})?")
 
 
 def _remember(known: dict[bytes, bool], value: bytes, answer: bool) -> None:
