@@ -76,9 +76,9 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     method = scope["method"]
     if method != "POST":
         # No stream of its own (405), and DELETE ends the session.
-        gone = method == "DELETE" and session in sessions
-        sessions.discard(session)
-        await answer(send, 200 if gone else 405, [], b"")
+        if method == "DELETE":
+            sessions.discard(session)
+        await answer(send, 200 if method == "DELETE" else 405, [], b"")
         return
     event = await receive()
     body = event["body"]
