@@ -7,8 +7,10 @@ small request. With these sockets a POST costs 250 us of CPU instead of 410.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import Any
 
 import httpcore2
@@ -23,6 +25,9 @@ JOINED_BYTES = 64 * 1024
 
 # RFC 8305 recommends 250 ms before the next address of a name is tried beside the first.
 HAPPY_EYEBALLS_S = 0.25
+
+# What getaddrinfo says of one address; the last is what to connect to.
+_AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 
 class Network(httpcore2.AsyncNetworkBackend):
@@ -52,10 +57,7 @@ class Network(httpcore2.AsyncNetworkBackend):
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, protocol = await loop.create_connection(
-                    lambda: _Socket(self._open),
-                    host,
-                    port,
-                    happy_eyeballs_delay=HAPPY_EYEBALLS_S,
+                    lambda: _Socket(self._open), sock=await _connected(host, port)
                 )
         except TimeoutError:
             raise httpcore2.ConnectTimeout("no connection came about in time") from None
@@ -94,6 +96,61 @@ class Network(httpcore2.AsyncNetworkBackend):
 
     def _stream(self, protocol: _Socket) -> _Stream:
         return _Stream(protocol, self._connect_timeout_s, self._handshakes, self._joins_writes)
+
+
+async def _connected(host: str, port: int) -> socket.socket:
+    """A socket to the first address of a name that answers, each tried a little after the last.
+
+    asyncio does the same, and leaves sockets open when it is cancelled while it does.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    if len(found) == 1:
+        return await _connect(found[0])
+    # The families take turns, since it is most often a whole family that does not work.
+    same = [one for one in found if one[0] == found[0][0]]
+    other = [one for one in found if one[0] != found[0][0]]
+    queue = [one for pair in zip_longest(same, other) for one in pair if one is not None]
+    tries: list[asyncio.Task[socket.socket]] = []
+    winner: socket.socket | None = None
+    try:
+        while winner is None:
+            if queue:
+                tries.append(loop.create_task(_connect(queue.pop(0))))
+            running = [one for one in tries if not one.done()]
+            if running:
+                delay = HAPPY_EYEBALLS_S if queue else None
+                await asyncio.wait(running, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+            winner = next((one.result() for one in tries if _has_won(one)), None)
+            if winner is None and not queue and all(one.done() for one in tries):
+                return tries[0].result()  # which raises why it failed
+        return winner
+    finally:
+        for one in tries:
+            one.cancel()
+        await asyncio.gather(*tries, return_exceptions=True)
+        for one in tries:
+            if _has_won(one) and one.result() is not winner:
+                one.result().close()
+
+
+def _has_won(one: asyncio.Task[socket.socket]) -> bool:
+    return one.done() and not one.cancelled() and one.exception() is None
+
+
+async def _connect(address: _AddressInfo) -> socket.socket:
+    family, kind, protocol, _, place = address
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, place)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 class _Socket(asyncio.Protocol):
@@ -179,10 +236,10 @@ class _Socket(asyncio.Protocol):
 
 
 class _Stream(httpcore2.AsyncNetworkStream):
-    __slots__ = ("_handshakes", "_joins", "_socket", "_timeout_s", "_unsent")
+    __slots__ = ("_end", "_handshakes", "_joins", "_timeout_s", "_unsent")
 
-    def __init__(self, socket: _Socket, timeout_s: float, handshakes: int, joins: bool) -> None:
-        self._socket = socket
+    def __init__(self, end: _Socket, timeout_s: float, handshakes: int, joins: bool) -> None:
+        self._end = end
         self._timeout_s = timeout_s
         self._handshakes = handshakes
         self._joins = joins
@@ -190,37 +247,37 @@ class _Stream(httpcore2.AsyncNetworkStream):
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         # All that there is, which may be more than `max_bytes`: the parsers take any size.
-        socket = self._socket
+        end = self._end
         if self._unsent:
             self._flush()
-        if not socket.chunks:
-            if not socket.is_over:
+        if not end.chunks:
+            if not end.is_over:
                 if self._handshakes:
                     await self._answer_of_proxy()
                 else:
-                    await socket.more()
-            if not socket.chunks:
-                if socket.problem is not None:
-                    raise httpcore2.ReadError(_text(socket.problem)) from None
+                    await end.more()
+            if not end.chunks:
+                if end.problem is not None:
+                    raise httpcore2.ReadError(_text(end.problem)) from None
                 return b""
-        return socket.take()
+        return end.take()
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        socket = self._socket
+        end = self._end
         if self._joins:
             self._unsent += buffer
             if len(self._unsent) < JOINED_BYTES:
                 return
             self._flush()
         elif buffer:
-            socket.transport.write(buffer)
-        await socket.drain()
-        if socket.problem is not None:
-            raise httpcore2.WriteError(_text(socket.problem)) from None
+            end.transport.write(buffer)
+        await end.drain()
+        if end.problem is not None:
+            raise httpcore2.WriteError(_text(end.problem)) from None
 
     async def aclose(self) -> None:
         # Not a polite close: under TLS that waits for the other side's goodbye.
-        self._socket.transport.abort()
+        self._end.transport.abort()
 
     async def start_tls(
         self,
@@ -228,16 +285,18 @@ class _Stream(httpcore2.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        socket = self._socket
-        plain = socket.transport
+        end = self._end
+        plain = end.transport
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout_s):
                 secure = await loop.start_tls(
-                    plain, socket, ssl_context, server_hostname=server_hostname
+                    plain, end, ssl_context, server_hostname=server_hostname
                 )
         except BaseException as problem:
             plain.abort()
+            # asyncio tells a protocol of its end only after a handshake that succeeded.
+            end.connection_lost(None)
             if isinstance(problem, TimeoutError):
                 raise httpcore2.ConnectTimeout("TLS was not agreed on in time") from None
             if isinstance(problem, OSError):
@@ -245,27 +304,27 @@ class _Stream(httpcore2.AsyncNetworkStream):
             raise
         if secure is None:
             raise httpcore2.ConnectError("the connection was closed during the TLS handshake")
-        socket.transport = secure
-        return _Stream(socket, self._timeout_s, self._handshakes - 1, self._joins)
+        end.transport = secure
+        return _Stream(end, self._timeout_s, self._handshakes - 1, self._joins)
 
     def get_extra_info(self, info: str) -> Any:
-        socket = self._socket
+        end = self._end
         if info == "is_readable":
             # Asked of idle connections only: whatever came there is its end.
-            return socket.is_over or bool(socket.chunks)
-        return socket.transport.get_extra_info(
+            return end.is_over or bool(end.chunks)
+        return end.transport.get_extra_info(
             {"client_addr": "sockname", "server_addr": "peername"}.get(info, info)
         )
 
     async def _answer_of_proxy(self) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._socket.more()
+                await self._end.more()
         except TimeoutError:
             raise httpcore2.ConnectTimeout("the proxy did not answer in time") from None
 
     def _flush(self) -> None:
-        self._socket.transport.write(self._unsent)
+        self._end.transport.write(self._unsent)
         self._unsent = b""
 
 

@@ -126,6 +126,9 @@ class Following(HttpClient):
         for _ in range(MAX_REDIRECTS):
             status = response.status
             location = response.headers.get("location")
+            # An empty body is quickly read, and its connection can take us on.
+            if response.headers.get("content-length") == "0":
+                await response.read(0)
             await response.aclose()
             there = _next(method, place, status, location)
             is_for_good = is_for_good and status in _FOR_GOOD

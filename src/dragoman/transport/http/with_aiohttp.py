@@ -33,6 +33,9 @@ _NOT_SENT = (
     aiohttp.InvalidURL,
     aiohttp.ServerFingerprintMismatch,
 )
+# What a session of the user's decodes by itself, unless it was told not to.
+_DECODED_BY_IT = frozenset({"br", "deflate", "gzip", "zstd"})
+
 _NO_HEADERS_OF_ITS_OWN = ("User-Agent", "Content-Type")
 
 
@@ -194,6 +197,8 @@ class _Response(HttpResponse):
             low = name.lower()
             headers[low] = f"{headers[low]}, {value}" if low in headers else value
         self._headers = headers
+        if is_decoded and headers.get("content-encoding", "").lower() not in _DECODED_BY_IT:
+            self._is_decoded = False
 
     @property
     def status(self) -> int:
@@ -212,7 +217,7 @@ class _Response(HttpResponse):
         return self._place.shown
 
     def raw(self) -> AsyncIterator[bytes]:
-        return _Chunks(self._answer.content, self._place.shown)
+        return _Chunks(self._answer, self._place.shown)
 
     def chunks(self) -> AsyncIterator[bytes]:
         header = self._headers.get("content-encoding")
@@ -225,6 +230,7 @@ class _Response(HttpResponse):
         try:
             data = await content.readany()
         except (aiohttp.ClientError, OSError) as problem:
+            self._answer.close()
             raise broken(self._place.shown, _reason(problem)) from None
         if len(data) <= limit:
             # Small bodies come with their headers: here is where nearly every answer ends.
@@ -242,10 +248,11 @@ class _Response(HttpResponse):
 class _Chunks:
     """The body as it comes."""
 
-    __slots__ = ("_content", "_shown")
+    __slots__ = ("_answer", "_content", "_shown")
 
-    def __init__(self, content: aiohttp.StreamReader, shown: str) -> None:
-        self._content = content
+    def __init__(self, answer: aiohttp.ClientResponse, shown: str) -> None:
+        self._answer = answer
+        self._content = answer.content
         self._shown = shown
 
     def __aiter__(self) -> _Chunks:
@@ -255,6 +262,7 @@ class _Chunks:
         try:
             chunk = await self._content.readany()
         except (aiohttp.ClientError, OSError) as problem:
+            self._answer.close()
             raise broken(self._shown, _reason(problem)) from None
         if not chunk:
             raise StopAsyncIteration

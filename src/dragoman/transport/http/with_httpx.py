@@ -182,8 +182,9 @@ class _Lent(Exchanger):
         self, method: str, place: Address, headers: Sealed, body: bytes | None
     ) -> HttpResponse:
         client = self._client
+        pairs = [(name.encode(), value.encode()) for name, value in headers.pairs]
         request = client.build_request(
-            method, place.url, headers=headers.pairs, content=body, timeout=self._timeout
+            method, place.url, headers=pairs, content=body, timeout=self._timeout
         )
         try:
             answer = await client.send(request, stream=True, follow_redirects=False)
