@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import urllib.request
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,9 @@ from dragoman.client.supervisor import ConnectionEvent, Reconnect
 from dragoman.errors import HttpError
 from dragoman.model.progress import ProgressParams
 from interop import nginx, peers
+from tests.interop.clients import CLIENTS, RUNS, pair
+from tests.interop.documents import CHECKS, run
+from tests.interop.serving import PATHS as PATH_OF
 from tests.interop.serving import Program
 
 CONFIGURATION = peers.ROOT / "examples" / "proxy" / "nginx.conf"
@@ -46,6 +49,7 @@ def more(line: str) -> Change:
     return "            proxy_http_version 1.1;\n", f"            proxy_http_version 1.1;\n{line}\n"
 
 
+AT_THE_ROOT = ("location /tools/ {", "location / {")
 BUFFERED = more("proxy_buffering on;")
 UNBUFFERED = more("proxy_buffering off;")
 DEAF = more("proxy_ignore_headers X-Accel-Buffering;")
@@ -75,11 +79,14 @@ class Proxied:
 
 
 @contextlib.contextmanager
-def proxied(directory: Path, *changes: Change) -> Iterator[Proxied]:
+def proxied(
+    directory: Path, *changes: Change, server: Callable[[int], list[str]] | None = None
+) -> Iterator[Proxied]:
     """A server behind nginx, configured as in examples/proxy but for the changes."""
     script = peers.PROGRAMS / "proxied_server.py"
     backend = Program(
-        "proxied-server", lambda port: [sys.executable, str(script), str(port), PREFIX]
+        "proxied-server",
+        server or (lambda port: [sys.executable, str(script), str(port), PREFIX]),
     )
     written = directory / "nginx.conf"
 
@@ -310,3 +317,27 @@ def test_without_a_server_the_proxy_is_to_blame_and_named(tmp_path: Path) -> Non
             assert place.url in str(caught.value)
 
         in_time(use())
+
+
+# One client of each line of the peers, the oldest first.
+THROUGH = ["mcp-1.6-over-sse", "mcp-1.29-over-streamable", "mcp-2.3-over-streamable"]
+THROUGH += ["ts-1-over-sse", "ts-2-at-2025-11-25-over-streamable"]
+
+
+@pytest.mark.parametrize("name", THROUGH)
+@pytest.mark.parametrize("buffering", [BUFFERED, UNBUFFERED], ids=["on", "off"])
+def test_a_peer_client_sees_all_of_our_server_through_the_proxy(
+    name: str, buffering: Change, tmp_path: Path
+) -> None:
+    script = peers.PROGRAMS / "dragoman_server.py"
+    client, transport = RUNS[name]
+    peer, program, options, _ = CLIENTS[client]
+
+    def ours(port: int) -> list[str]:
+        return [sys.executable, str(script), transport, str(port)]
+
+    with proxied(tmp_path, AT_THE_ROOT, buffering, server=ours) as place:
+        url = place.front.url + PATH_OF[transport]
+        document = run(peers.program(peer, program, *options, transport, url))
+    for check in CHECKS:
+        check(document, pair(name))
