@@ -482,6 +482,16 @@ def test_a_gateway_that_failed_may_have_passed_the_call_on(status: int) -> None:
     run_instantly(main())
 
 
+def test_a_proxy_without_a_server_behind_it_is_asked_until_there_is_one() -> None:
+    async def main() -> None:
+        async with held() as it:
+            it.lose(*[http(502, sent=None)] * 8)
+            assert (await it.client.call_tool("plain", idempotent=True)).data == "plain"
+        assert it.events == ["lost", "restored"]
+
+    run_instantly(main())
+
+
 def test_one_that_asks_for_time_is_given_it() -> None:
     async def main() -> None:
         async with held() as it:

@@ -36,8 +36,8 @@ MAX_REPEATS = 2
 # What goes away by itself, by HTTP status; None: there was no answer at all.
 PASSING = frozenset({None, 408, 425, 429, 502, 503, 504})
 
-# Of those, what says that nobody is there, and not only that we are too many.
-ABSENT = frozenset({None, 502, 503, 504})
+# What a proxy says while nobody is behind it: it is no fault of what was asked.
+AWAY = frozenset({502, 503, 504})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +80,7 @@ async def ask_again(
         if error is not None:
             sent = _worse(sent, error.sent)
             attempts += 1
-            repeats += error.sent is not False
+            repeats += error.sent is not False and getattr(error, "status", None) not in AWAY
             policy = supervisor.policy
             if (
                 policy is None
@@ -140,7 +140,11 @@ async def _hold_off(
     if status not in PASSING or until >= patience:
         raise _for_all(error, sent)
     # Once is nothing to speak of. And a link whose session was lost says so by itself.
-    is_away = status in ABSENT and error.sent is not True and not isinstance(error, SessionLost)
+    is_away = (
+        (status is None or status in AWAY)
+        and error.sent is not True
+        and not isinstance(error, SessionLost)
+    )
     if is_away and attempts > 1:
         supervisor.troubled(driver, error)
     while clock.now() < until and supervisor.known is driver and not driver.closed.done():
