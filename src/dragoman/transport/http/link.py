@@ -90,6 +90,8 @@ class HttpLink:
         self._others: set[asyncio.Task[None]] = set()
         self._telling: set[asyncio.Task[None]] = set()
         self._gate: asyncio.Event | None = None
+        # Until the server took our first notification, which says that the session is open.
+        self._is_opening = True
         self._unsent = 0
         self._drained: list[asyncio.Future[None]] = []
         self._resumed: asyncio.Event | None = None
@@ -281,10 +283,14 @@ class HttpLink:
             if gate is not None:
                 patience = self._loop.call_later(GATE_WAIT_S, gate.set)
             await self._post_despite_trouble(frame)
+            if gate is not None:
+                self._is_opening = False
         except SessionLost as error:
             self._lose_session(error)
         except (LinkError, TimeoutError) as error:
             log.warning("a message to %s was lost: %s", self._access.shown, error)
+            if gate is not None and self._is_opening:
+                self._never_opened(error)
         except Exception:
             log.exception("a message to %s could not be sent", self._access.shown)
         finally:
@@ -298,6 +304,14 @@ class HttpLink:
             self._unsent -= len(frame) + ANSWER_COST_BYTES
             if self._drained and not self.is_congested:
                 self._wake()
+
+    def _never_opened(self, error: LinkError | TimeoutError) -> None:
+        """The server does not know that we are ready: it would refuse whatever we ask."""
+        if not isinstance(error, LinkError):
+            error = LinkError(f"{self._access.shown} did not take our first notification")
+        for ident in list(self._held):
+            self._lose(ident, error.again(sent=False))
+        self._end(error)
 
     async def _post_despite_trouble(self, frame: bytes) -> None:
         """Post a frame that does no harm when it comes twice, again if need be."""
