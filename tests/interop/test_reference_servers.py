@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from dragoman.model.roots import Root
 from dragoman.model.sampling import CreateMessageParams, CreateMessageResult
 from interop import peers
 from tests.interop.documents import PNG_SIGNATURE, REVISIONS
+from tests.interop.serving import PATHS, Program
 
 pytestmark = pytest.mark.interop
 
@@ -34,7 +35,27 @@ async def on_elicit(params: ElicitParams) -> ElicitResult:
     return ElicitResult(action="decline")
 
 
+Reach = Callable[[], "str | list[str]"]
+
+
+@pytest.fixture(scope="module", params=["(stdio)", "(sse)", "(streamable)"])
+def reach(request: pytest.FixtureRequest) -> Iterator[Reach]:
+    """How to reach server-everything over each transport; over HTTP one process serves all tests."""
+    transport = request.param.strip("()")
+    if transport == "stdio":
+        yield lambda: peers.binary("server-everything", EVERYTHING, "stdio")
+        return
+    mode = {"sse": "sse", "streamable": "streamableHttp"}[transport]
+    with Program(
+        f"server-everything-{mode}",
+        lambda port: peers.binary("server-everything", EVERYTHING, mode),
+        env=lambda port: {"PORT": str(port)},
+    ) as program:
+        yield lambda: program.url + PATHS[transport]
+
+
 def everything(
+    reach: Reach,
     use: Callable[[Client], Awaitable[None]],
     *,
     revision: str | None = None,
@@ -44,7 +65,7 @@ def everything(
 
     async def run() -> None:
         async with Client(
-            peers.binary("server-everything", EVERYTHING, "stdio"),
+            reach(),
             revision=revision,
             timeout_s=20,
             sampling_handler=on_sampling,
@@ -57,17 +78,17 @@ def everything(
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_everything_speaks_every_revision(revision: str) -> None:
+def test_everything_speaks_every_revision(reach: Reach, revision: str) -> None:
     async def use(client: Client) -> None:
         assert client.protocol_version == revision
         assert client.server_info.name == "mcp-servers/everything"
         result = await client.call_tool("get-sum", {"a": 2, "b": 3})
         assert result.text == "The sum of 2 and 3 is 5."
 
-    everything(use, revision=revision)
+    everything(reach, use, revision=revision)
 
 
-def test_everything_lists_what_it_offers() -> None:
+def test_everything_lists_what_it_offers(reach: Reach) -> None:
     async def use(client: Client) -> None:
         tools = {tool.name: tool for tool in await client.list_tools()}
         assert {"echo", "get-sum", "get-structured-content", "get-tiny-image"} <= set(tools)
@@ -78,10 +99,10 @@ def test_everything_lists_what_it_offers() -> None:
         assert prompts["args-prompt"].title == "Arguments Prompt"
         assert len(await client.list_resources()) >= 7
 
-    everything(use)
+    everything(reach, use)
 
 
-def test_everything_returns_every_kind_of_content() -> None:
+def test_everything_returns_every_kind_of_content(reach: Reach) -> None:
     async def use(client: Client) -> None:
         picture = (await client.call_tool("get-tiny-image")).content
         assert [type(block) for block in picture] == [TextContent, ImageContent, TextContent]
@@ -100,18 +121,18 @@ def test_everything_returns_every_kind_of_content() -> None:
         assert noted.annotations is not None
         assert noted.annotations.audience == ["user", "assistant"]
 
-    everything(use)
+    everything(reach, use)
 
 
-def test_everything_returns_structured_content() -> None:
+def test_everything_returns_structured_content(reach: Reach) -> None:
     async def use(client: Client) -> None:
         result = await client.call_tool("get-structured-content", {"location": "New York"})
         assert result.data == {"temperature": 33, "conditions": "Cloudy", "humidity": 82}
 
-    everything(use)
+    everything(reach, use)
 
 
-def test_everything_reports_progress() -> None:
+def test_everything_reports_progress(reach: Reach) -> None:
     steps: list[tuple[float, float | None]] = []
 
     async def use(client: Client) -> None:
@@ -123,10 +144,10 @@ def test_everything_reports_progress() -> None:
         assert "completed" in result.text
         assert steps == [(1, 3), (2, 3), (3, 3)]
 
-    everything(use)
+    everything(reach, use)
 
 
-def test_everything_samples_and_elicits() -> None:
+def test_everything_samples_and_elicits(reach: Reach) -> None:
     async def use(client: Client) -> None:
         sampled = await client.call_tool(
             "trigger-sampling-request", {"prompt": "hello", "maxTokens": 17}
@@ -135,18 +156,18 @@ def test_everything_samples_and_elicits() -> None:
         elicited = await client.call_tool("trigger-elicitation-request", {})
         assert "decline" in elicited.text
 
-    everything(use)
+    everything(reach, use)
 
 
-def test_everything_sees_our_roots() -> None:
+def test_everything_sees_our_roots(reach: Reach) -> None:
     async def use(client: Client) -> None:
         result = await client.call_tool("get-roots-list")
         assert "file:///srv/project" in result.text
 
-    everything(use, roots=(Root(uri="file:///srv/project", name="project"),))
+    everything(reach, use, roots=(Root(uri="file:///srv/project", name="project"),))
 
 
-def test_everything_completes_with_what_is_settled_already() -> None:
+def test_everything_completes_with_what_is_settled_already(reach: Reach) -> None:
     async def use(client: Client) -> None:
         prompt = PromptReference(name="completable-prompt")
         assert (await client.complete(prompt, "department", "E")).values == ["Engineering"]
@@ -155,10 +176,10 @@ def test_everything_completes_with_what_is_settled_already() -> None:
         template = ResourceTemplateReference(uri="demo://resource/dynamic/text/{resourceId}")
         assert (await client.complete(template, "resourceId", "1")).values == ["1"]
 
-    everything(use)
+    everything(reach, use)
 
 
-def test_everything_refuses_what_it_does_not_have() -> None:
+def test_everything_refuses_what_it_does_not_have(reach: Reach) -> None:
     async def use(client: Client) -> None:
         with pytest.raises(ToolError, match="no-such-tool"):
             await client.call_tool("no-such-tool")
@@ -166,7 +187,29 @@ def test_everything_refuses_what_it_does_not_have() -> None:
             await client.get_prompt("no-such-prompt", {})
         assert caught.value.code == -32602
 
-    everything(use)
+    everything(reach, use)
+
+
+@pytest.mark.parametrize("mode", ["(sse)", "(streamableHttp)"])
+def test_everything_that_is_killed_and_started_again_is_found(mode: str) -> None:
+    mode = mode.strip("()")
+    program = Program(
+        f"server-everything-restarted-{mode}",
+        lambda port: peers.binary("server-everything", EVERYTHING, mode),
+        env=lambda port: {"PORT": str(port)},
+    )
+
+    async def use() -> None:
+        path = {"sse": "/sse", "streamableHttp": "/mcp"}[mode]
+        async with Client(program.url + path, timeout_s=20) as client:
+            await client.call_tool("get-sum", {"a": 2, "b": 3})
+            await asyncio.to_thread(program.kill)
+            await asyncio.to_thread(program.start)
+            result = await client.call_tool("get-sum", {"a": 2, "b": 4}, idempotent=True)
+            assert result.text == "The sum of 2 and 4 is 6."
+
+    with program:
+        asyncio.run(use())
 
 
 def test_filesystem_works_inside_our_roots_and_nowhere_else(tmp_path: Path) -> None:
