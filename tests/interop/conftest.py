@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from interop import nginx
+
 # The mark that `tests.interop.documents.grouped` leaves in the name of a test.
 GROUP = re.compile(r"\(([^()]+)\)")
 
@@ -28,3 +30,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return f"{path}::{group[1]}" if group else nodeid
 
     return ByGroup(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say what was left out, below the dots; skipped tests alone are easily overlooked."""
+    if hasattr(terminalreporter.config, "workerinput") or nginx.find() is not None:
+        return
+    skipped = terminalreporter.stats.get("skipped", ())
+    if any("test_nginx" in report.nodeid for report in skipped):
+        terminalreporter.write_line("SKIPPED: everything behind a proxy, for there is no nginx")
