@@ -7,8 +7,9 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
 
 import click
 import msgspec
@@ -261,17 +262,108 @@ async def _as_coroutine(session: Session, work: Callable[[Client], Awaitable[T]]
 # --- the commands -----------------------------------------------------------------------------
 
 
-@group.command("run", short_help="Serve the server in FILE over stdio.")
+@group.command("run", short_help="Serve the server in FILE, over stdio or HTTP.")
 @click.argument("target", metavar="FILE[:OBJECT]")
-def run(target: str) -> int:
-    """Serve the server in FILE over stdio.
+@click.option(
+    "--transport",
+    type=click.Choice(["stdio", "http", "sse", "unix"]),
+    help="How clients reach it (stdio). http and sse are the same server with two addresses.",
+)
+@click.option("--host", metavar="NAME", help="The address to listen on (127.0.0.1).")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port (8000); 0 takes a free one.")
+@click.option("--path", metavar="/PATH", help="The path in its URL (/mcp; /sse with sse).")
+@click.option("--socket", metavar="FILE", help="The Unix socket to listen on.")
+@click.option(
+    "--allow-host",
+    "allow_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A name that clients call it by, besides this machine's own. May be repeated.",
+)
+@click.option(
+    "--allow-origin",
+    "allow_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="A web page that may use it: https://app.example.com. May be repeated.",
+)
+@click.option("--keep-sessions", metavar="FILE", help="Keep sessions there over a restart.")
+@click.option("--reload", "is_reloading", is_flag=True, help="Start again when the code changes.")
+@click.option(
+    "--json", "is_json", is_flag=True, help='Print {"url": ...} as a line on stdout, once ready.'
+)
+@click.option("--handed", hidden=True)
+def run(
+    target: str,
+    transport: Literal["stdio", "http", "sse", "unix"] | None,
+    is_reloading: bool,
+    handed: str | None,
+    **options: Any,
+) -> int:
+    """Serve the server in FILE: over stdio, or over HTTP with --transport http.
 
-    OBJECT is the name of the Server in it; it may be left out when there is one. stdout belongs
-    to the protocol from the start: whatever the file prints goes to stderr.
+    OBJECT is the name of the Server in it; it may be left out when there is one. On stdio, stdout
+    belongs to the protocol from the start: whatever the file prints goes to stderr.
     """
-    from dragoman.cli.serve import run_file
+    given = {
+        name: value
+        for name, value in options.items()
+        if value is not None and value != () and value is not False
+    }
+    if transport in (None, "stdio"):
+        words = [_OPTION_OF[name] for name in given if name != "is_json"]
+        words += ["--reload"] * is_reloading
+        if words:
+            raise click.UsageError(
+                f"{words[0]} is for a server that is reached over HTTP: add --transport http"
+                if transport is None
+                else f"{words[0]} means nothing on stdio, where the client starts the server",
+                click.get_current_context(),
+            )
+        from dragoman.cli.serve import run_file
 
-    return run_file(target)
+        return run_file(target)
+    assert transport is not None
+    assert transport != "stdio"
+    _check_place(transport, given)
+    from dragoman.cli.hosting import Hosting, host_file
+
+    hosting = Hosting(transport=transport, **given)
+    if is_reloading:
+        from dragoman.cli.reload import reload_file
+
+        return reload_file(target, hosting)
+    if handed is not None:
+        sock, parent = handed.split(",")
+        hosting = replace(hosting, handed=(int(sock), int(parent)))
+    return host_file(target, hosting)
+
+
+_OPTION_OF = {
+    "host": "--host",
+    "port": "--port",
+    "path": "--path",
+    "socket": "--socket",
+    "allow_hosts": "--allow-host",
+    "allow_origins": "--allow-origin",
+    "keep_sessions": "--keep-sessions",
+}
+
+
+def _check_place(transport: str, given: Mapping[str, Any]) -> None:
+    """A port or a Unix socket, as the transport says. Raises UsageError."""
+    context = click.get_current_context()
+    if transport != "unix":
+        if "socket" in given:
+            raise click.UsageError("--socket needs --transport unix", context)
+        return
+    for name in ("host", "port"):
+        if name in given:
+            raise click.UsageError(
+                f"{_OPTION_OF[name]} means nothing for a Unix socket; --socket names one", context
+            )
+    if "socket" not in given and context.params.get("handed") is None:
+        raise click.UsageError("--transport unix needs --socket FILE", context)
 
 
 @_target_command("TARGET")

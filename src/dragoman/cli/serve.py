@@ -12,7 +12,14 @@ from typing import Any
 from dragoman.errors import Misconfigured
 from dragoman.transport.stdio.serve import take_streams
 
-__all__ = ["NotLoaded", "find_server_object", "load_file", "run_file"]
+__all__ = [
+    "NotLoaded",
+    "find_server_object",
+    "load_file",
+    "run_file",
+    "show_fault",
+    "split_target",
+]
 
 # The name the file is imported under: never that of a real module, whatever the file is called.
 MODULE_NAME = "__dragoman_main__"
@@ -27,7 +34,7 @@ def run_file(target: str) -> int:
     Raises:
         Misconfigured: there is no such file or object, or no streams to serve on.
     """
-    path, name = _split(target)
+    path, name = split_target(target)
     is_by_hand = sys.stdin is not None and sys.stdin.isatty()
     streams = take_streams()
     try:
@@ -38,7 +45,7 @@ def run_file(target: str) -> int:
         streams.give_back()
         if not isinstance(error, NotLoaded):
             raise
-        _show(error.fault, path)
+        show_fault(error.fault, path)
         return 2
     if is_by_hand:
         sys.stderr.write(
@@ -79,7 +86,7 @@ def load_file(path: Path) -> ModuleType:
     return module
 
 
-def _show(error: Exception, path: Path) -> None:
+def show_fault(error: Exception, path: Path) -> None:
     """The traceback, without our part of it, on stderr."""
     shown = traceback.TracebackException.from_exception(error)
     own = [n for n, frame in enumerate(shown.stack) if frame.filename == str(path)]
@@ -130,7 +137,8 @@ def _servers(module: ModuleType, kind: type[Any]) -> str:
     return f" (servers there: {', '.join(names)})" if names else ""
 
 
-def _split(target: str) -> tuple[Path, str | None]:
+def split_target(target: str) -> tuple[Path, str | None]:
+    """The file, absolute, and the name behind the colon. Raises Misconfigured when it is none."""
     path = Path(target)
     name: str | None = None
     if not path.is_file():

@@ -242,8 +242,8 @@ async def serve(
                 undo()
 
         def _told_to_stop(self, signal: object) -> None:
-            # Told twice: now.
-            self.force_exit = self.should_exit
+            # Told again within moments is told once, as by a supervisor that signals the process and
+            # its group; later, the process ends as if nobody handled it.
             self.should_exit = True
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
