@@ -1029,7 +1029,7 @@ async def test_a_client_shows_its_certificate(kind: str, authority: Authority) -
                 response = await client.send("POST", peer.url, {}, b"{}")
                 assert await response.read(9) == b"x"
         async with opened(kind, verify=authority.ca) as client:
-            await fails(client, peer.url)
+            assert (await fails(client, peer.url)).sent is not True
         assert len(peer.calls) == 2
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from dragoman.errors import HttpError
 from dragoman.transport.http.inflate import Inflater, encoding_of
 
-__all__ = ["Inflated", "RawBody", "broken", "read_all", "too_large"]
+__all__ = ["Inflated", "RawBody", "broken", "no_answer", "read_all", "too_large"]
 
 
 class RawBody(Protocol):
@@ -89,6 +89,20 @@ async def read_all(
 def broken(shown: str, how: str) -> HttpError:
     """The error for an answer that began and did not come to its end."""
     return HttpError(f"the answer from {shown} broke off: {how}", sent=True, url=shown)
+
+
+def no_answer(shown: str, method: str, reason: str) -> HttpError:
+    """The error for a request that was written, at least in part, and got no answer."""
+    # With TLS 1.3 the server's opinion of our certificate comes after the handshake, in place of
+    # an answer: it never read the request.
+    if "_ALERT_" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
+        return HttpError(
+            f"{shown} does not accept our certificate: {reason}",
+            sent=False,
+            url=shown,
+            hint="Pass cert= in HttpOptions",
+        )
+    return HttpError(f"{method} {shown} got no answer: {reason}", sent=None, url=shown)
 
 
 def too_large(shown: str, limit: int) -> HttpError:

@@ -75,25 +75,26 @@ def proxy_for(options: HttpOptions, place: Address) -> str | None:
 
 def _is_exempt(place: Address) -> bool:
     listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    for entry in listed.split(","):
-        name = entry.strip().lower()
-        if not name:
-            continue
-        if name == "*":
-            return True
-        if "/" in name:
-            if _is_within(place.host, name):
-                return True
-            continue
-        host, colon, port = name.rpartition(":")
-        if colon and port.isdigit() and "]" not in port and host.count(":") != 1:
-            if int(port) != place.port:
-                continue
-            name = host
-        name = name.strip("[]").lstrip("*").lstrip(".")
-        if place.host == name or place.host.endswith(f".{name}"):
-            return True
-    return False
+    return any(_matches(place, entry.strip().lower()) for entry in listed.split(","))
+
+
+def _matches(place: Address, entry: str) -> bool:
+    """Whether an entry of NO_PROXY means this host: a name, an address or a network, with port."""
+    if entry in ("", "*"):
+        return entry == "*"
+    if "/" in entry:
+        return _is_within(place.host, entry)
+    if entry.startswith("["):
+        host, _, port = entry[1:].partition("]:")
+        host = host.removesuffix("]")
+    elif entry.count(":") == 1:
+        host, _, port = entry.partition(":")
+    else:
+        host, port = entry, ""
+    if port and port != str(place.port):
+        return False
+    name = host.lstrip("*").lstrip(".")
+    return place.host == name or place.host.endswith(f".{name}")
 
 
 def _is_within(host: str, network: str) -> bool:

@@ -75,7 +75,7 @@ def address(url: str) -> Address:
     if scheme not in _DEFAULT_PORTS:
         raise Misconfigured(f"a URL begins with http:// or https://, not with {scheme[:20]!r}")
     host = _ascii_host(host)
-    if port == 0:
+    if port == 0 or ("[" in parts.netloc and ":" not in host):
         raise Misconfigured("a URL has a host or a port that cannot be")
     literal = f"[{host}]" if ":" in host else host
     place = literal if port in (None, _DEFAULT_PORTS[scheme]) else f"{literal}:{port}"

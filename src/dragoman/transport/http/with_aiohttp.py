@@ -13,8 +13,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from multidict import CIMultiDict
 from yarl import URL
 
-from dragoman.errors import HttpError
-from dragoman.transport.http.bodies import Inflated, broken, read_all, too_large
+from dragoman.errors import HttpError, Misconfigured
+from dragoman.transport.http.bodies import Inflated, broken, no_answer, read_all, too_large
 from dragoman.transport.http.client import HttpClient, HttpOptions, HttpResponse
 from dragoman.transport.http.redirects import Exchanger, Following, Sealed
 from dragoman.transport.http.settings import proxy_for, tls_context
@@ -141,6 +141,8 @@ class _Session(Exchanger):
 
     def _look_up(self, place: Address) -> tuple[URL, URL | None]:
         proxy = proxy_for(self._options, place)
+        if proxy is not None and not proxy.startswith(("http://", "https://")):
+            raise Misconfigured("aiohttp knows http and https proxies; take backend='httpx2'")
         found = URL(place.url, encoded=True), None if proxy is None else URL(proxy)
         # 64: a client talks to one or two addresses.
         if len(self._urls) < 64:
@@ -280,7 +282,7 @@ def _failure(place: Address, problem: Exception, method: str) -> HttpError:
             url=place.shown,
             status=status,
         )
-    return HttpError(f"{method} {place.shown} got no answer: {reason}", sent=None, url=place.shown)
+    return no_answer(place.shown, method, reason)
 
 
 def _reason(problem: BaseException) -> str:

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import httpcore2
 
 from dragoman.errors import HttpError, MissingExtra
-from dragoman.transport.http.bodies import Inflated, broken, read_all
+from dragoman.transport.http.bodies import Inflated, broken, no_answer, read_all
 from dragoman.transport.http.client import HttpClient, HttpOptions, HttpResponse
 from dragoman.transport.http.network import Network
 from dragoman.transport.http.redirects import Exchanger, Following, Sealed
@@ -343,9 +343,7 @@ def _failure(place: Address, problem: Exception, method: str) -> HttpError:
     reason = _reason(problem)
     names = {base.__name__ for base in type(problem).__mro__}
     if not names & _NOT_SENT:
-        return HttpError(
-            f"{method} {place.shown} got no answer: {reason}", sent=None, url=place.shown
-        )
+        return no_answer(place.shown, method, reason)
     status = None
     if "ProxyError" in names and str(problem)[:3].isdigit():
         status = int(str(problem)[:3])
