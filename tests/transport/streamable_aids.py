@@ -187,6 +187,11 @@ class ScriptedServer:
         self.url = f"http://127.0.0.1:{port}/mcp"
 
     @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """The server's own tasks, which are no leak of the client's."""
+        return set(self._tasks)
+
+    @property
     def port(self) -> int:
         """The port it listens on."""
         return int(self.url.split(":")[2].split("/")[0])

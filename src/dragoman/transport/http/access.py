@@ -72,6 +72,8 @@ class Access:
         Raises:
             LinkError: the function failed, or returned no token; `sent` is False.
         """
+        # A lock is of one loop; a connector may be used in another.
+        self._asking = asyncio.Lock()
         if self.round == 0:
             await self.renew(0)
 

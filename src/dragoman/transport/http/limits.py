@@ -15,6 +15,7 @@ __all__ = [
     "MAX_REPEATS",
     "MAX_RETRY_MS",
     "MAX_SESSION_CHARS",
+    "MIN_DELAY_S",
     "MESSAGE_WAIT_S",
     "SESSION_WAIT_S",
     "SETTLED_S",
@@ -30,6 +31,10 @@ MAX_FAILURES = 8
 
 # 10 s open: such a stream was in order, and its end is no reason to wait longer for the next.
 SETTLED_S = 10.0
+
+# 50 ms at least between two connections for one stream, whatever the server says: one that says 0
+# and hangs up at once would have us do nothing else.
+MIN_DELAY_S = 0.05
 
 # A day: what a server may ask us to wait at most. Longer is a slip of units.
 MAX_RETRY_MS = 86_400_000

@@ -133,7 +133,10 @@ class HttpLink:
             gate = self._gate
             if gate is not None:
                 self._held.add(about)
-            self._requests[about] = self._loop.create_task(self._carry(about, frame, gate))
+            task = self._loop.create_task(self._carry(about, frame, gate))
+            # A loop with eager tasks may have run it to its end already.
+            if not task.done():
+                self._requests[about] = task
         else:
             self._send_cancel(about, frame)
 
@@ -222,10 +225,13 @@ class HttpLink:
             log.exception("a request could not be carried")
             self._lose(ident, LinkError("the request failed on our side of the link"))
         finally:
-            self._held.discard(ident)
-            del self._requests[ident]
+            self._forget(ident)
             if self._lost is not None and not self._requests:
                 self._end(self._lost)
+
+    def _forget(self, ident: int | str) -> None:
+        self._held.discard(ident)
+        self._requests.pop(ident, None)
 
     def _lose(self, ident: int | str, error: LinkError) -> None:
         if isinstance(error, SessionLost):
@@ -244,8 +250,9 @@ class HttpLink:
     def _send_cancel(self, ident: int | str, frame: bytes) -> None:
         task = self._requests.get(ident)
         if task is not None and ident in self._held:
-            # The server has never heard of it.
+            # The server has never heard of it. The task may not have begun, and then never cleans up.
             task.cancel()
+            self._forget(ident)
         elif self._lost is None:
             self._spawn(self._tell_cancelled(frame, task), self._telling)
 
@@ -464,7 +471,9 @@ class HttpLink:
             await asyncio.wait([self._goodbye])
         tasks = self._stop_all()
         if tasks:
-            await asyncio.wait(tasks)
+            _, stuck = await asyncio.wait(tasks, timeout=FAREWELL_WAIT_S)
+            for task in stuck:
+                log.warning("a task of the link ignores its cancellation: %r", task)
         if self._owns_http:
             await self._http.aclose()
 

@@ -40,7 +40,7 @@ _NOT_TAKEN = frozenset({307, 308, 503, 511, *range(400, 500)} - {408, 499})
 _PASSING = frozenset({408, 425, 429, 502, 503, 504})
 
 # What a proxy says when nobody is behind it.
-_UNREACHABLE = frozenset({502, 503, 504})
+_NOBODY = frozenset({502, 503})
 
 _HINTS = {
     401: "The server wants credentials; pass token= or headers=",
@@ -89,9 +89,15 @@ def is_passing(error: LinkError) -> bool:
     return error.status in _PASSING if error.status is not None else error.sent is not True
 
 
-def is_unreachable(error: LinkError) -> bool:
-    """Whether the failure says that nobody serves there now."""
-    return isinstance(error, HttpError) and (error.status is None or error.status in _UNREACHABLE)
+def is_unreachable(error: LinkError, *, was_heard: bool) -> bool:
+    """Whether the failure says that nobody serves there now.
+
+    The words of a proxy count where the same request `was_heard` before: else it may be the proxy
+    that does not like it.
+    """
+    if not isinstance(error, HttpError):
+        return False
+    return error.status is None or (was_heard and error.status in _NOBODY)
 
 
 def wished_s(error: LinkError) -> float:

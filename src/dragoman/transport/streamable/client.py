@@ -20,6 +20,7 @@ from dragoman.transport.http.limits import (
     MAX_FAILURES,
     MAX_RETRY_MS,
     MAX_SESSION_CHARS,
+    MIN_DELAY_S,
     SETTLED_S,
 )
 from dragoman.transport.http.link import HttpLink, Wait, backoff_s
@@ -67,7 +68,7 @@ class _Place:
         own_s = backoff_s(failures)
         if self.retry_ms is None:
             return own_s
-        asked_s = min(self.retry_ms, MAX_RETRY_MS) / 1000
+        asked_s = max(min(self.retry_ms, MAX_RETRY_MS) / 1000, MIN_DELAY_S)
         return max(asked_s, own_s) if failures else asked_s
 
 
@@ -286,7 +287,12 @@ class StreamableLink(HttpLink):
                 was_heard = self._is_heard = True
                 began = self._loop.time()
                 broke = await self._follow(response, place, None)
-                was_good = place.has_news or self._loop.time() - began > SETTLED_S
+                was_good = (
+                    place.has_news
+                    or self._loop.time() - began > SETTLED_S
+                    # Whoever says when to come back hangs up on purpose.
+                    or (broke is None and place.retry_ms is not None)
+                )
                 failures = 0 if was_good else failures + 1
                 if broke is not None:
                     log.debug("the stream we listen to broke: %s", broke)
@@ -296,11 +302,13 @@ class StreamableLink(HttpLink):
                     raise
                 raise LinkError("there is none") from lost
             except LinkError as error:
-                may_come_back = is_passing(error) or (was_heard and _is_taken(error))
-                if not may_come_back or (not was_heard and failures >= MAX_FAILURES):
+                if not is_passing(error) and not (was_heard and _is_taken(error)):
+                    raise
+                is_gone = is_unreachable(error, was_heard=was_heard)
+                if not was_heard and not is_gone and failures >= MAX_FAILURES:
                     raise
                 failures += 1
-                if is_unreachable(error):
+                if is_gone:
                     self._trouble(error)
                 asked_s = wished_s(error)
             else:
