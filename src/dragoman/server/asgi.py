@@ -669,6 +669,9 @@ class AsgiApp:
             await send({"type": "http.response.start", "status": 200, "headers": _SSE_HEADERS})
             await send({"type": "http.response.body", "body": missed, "more_body": False})
             return
+        if self._is_draining and stream is link.general:
+            # What it missed, and no more: nobody waits here for what may come.
+            link.hang_up(stream)
         try:
             await self._stream(receive, send, stream, missed)
         finally:
