@@ -156,10 +156,11 @@ class Received:
 
 
 class Recorder:
-    """Stands before an app and keeps every request, with its whole body."""
+    """Stands before an app and keeps every request, with its whole body; `tell` hears of each."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, tell: Callable[[Received], None] | None = None) -> None:
         self.app = app
+        self.tell = tell
         self.requests: list[Received] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -172,7 +173,10 @@ class Recorder:
             event = await receive()
             body += event.get("body", b"")
             is_whole = not event.get("more_body", False)
-        self.requests.append(Received(scope["method"], scope["path"], headers, body))
+        received = Received(scope["method"], scope["path"], headers, body)
+        self.requests.append(received)
+        if self.tell is not None:
+            self.tell(received)
         has_told = False
 
         async def listen() -> Any:

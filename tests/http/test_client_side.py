@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dragoman import Client
-from tests.http.aids import BOTH, STREAM, Peer, Recorder, serving
+from tests.http.aids import BOTH, STREAM, Peer, Received, Recorder, serving
 from tests.http.workshop import LATEST, POLLED, STREAMABLE, Workshop, looped
 from tests.requirements.duties import duty
 from tests.support import HANDSHAKE
@@ -224,6 +224,30 @@ async def test_a_broken_stream_is_taken_up_where_it_broke(revision: str) -> None
         assert shop.entered == 1
     (resumed,) = [one for one in recorder.named("GET") if "last-event-id" in one.headers]
     assert resumed.headers["last-event-id"]
+
+
+@duty("http.retry.respected", "http.stream.polled", "http.resume.get")
+@looped
+async def test_a_client_comes_back_when_it_is_told_to_and_no_sooner() -> None:
+    shop = Workshop()
+
+    def tell(received: Received) -> None:
+        if "last-event-id" in received.headers:
+            shop.gate.set()
+
+    recorder = Recorder(shop.server.asgi(), tell)
+    async with (
+        serving(recorder) as place,
+        Client(f"{place.url}/mcp", revision=POLLED) as client,
+    ):
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        assert (await client.call_tool("leave", {"retry_s": 0.3})).text == "True"
+        # A lower bound: however slow the machine is, it cannot be too slow for it.
+        assert loop.time() - before >= 0.3
+    (resumed,) = [one for one in recorder.named("GET") if "last-event-id" in one.headers]
+    assert len(recorder.posts("tools/call")) == 1
+    assert resumed.headers["mcp-session-id"] == recorder.requests[-1].headers["mcp-session-id"]
 
 
 @duty("http.session.careful")

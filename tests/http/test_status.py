@@ -7,7 +7,19 @@ from typing import Any
 
 import pytest
 
-from tests.http.aids import BOTH, JSON, STREAM, Answer, Peer, ask, initialize, notification, request
+from dragoman.jsonrpc.frame import Principal
+from tests.http.aids import (
+    BOTH,
+    JSON,
+    STREAM,
+    Answer,
+    Peer,
+    ask,
+    bare,
+    initialize,
+    notification,
+    request,
+)
 from tests.http.workshop import LATEST, STREAMABLE, Workshop, looped, place_of, session
 from tests.requirements.duties import duty
 from tests.support import HANDSHAKE
@@ -376,3 +388,84 @@ async def test_a_list_widens_who_may_ask_and_nothing_else_does() -> None:
             answer = await peer.post(initialize(LATEST), host=host, origin=origin)
             assert answer.status == status, (host, origin)
             await answer.read()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Host", "evil.example"),
+        ("Origin", "http://evil.example"),
+        ("Mcp-Session-Id", "x"),
+        ("MCP-Protocol-Version", "2024-11-05"),
+        ("Content-Type", "text/plain"),
+    ],
+)
+@looped
+async def test_a_header_that_decides_something_may_not_come_twice(name: str, value: str) -> None:
+    # Whoever stands in front might look at the one, and we at the other.
+    async with session() as (peer, _):
+        body = json.dumps(request(1, "ping")).encode()
+        good = {
+            "Host": peer.place.host,
+            "Origin": peer.place.url,
+            "Mcp-Session-Id": peer.session or "",
+            "MCP-Protocol-Version": LATEST,
+            "Content-Type": JSON,
+            "Accept": BOTH,
+        }
+        for headers in ([*good.items(), (name, value)], [(name, value), *good.items()]):
+            reader, writer = await peer.place.connect()
+            writer.write(bare("POST", "/mcp", headers, body))
+            head = await reader.readuntil(b"\r\n\r\n")
+            answer = Answer(reader, writer, head[:-4])
+            assert answer.status == 400
+            answer.close()
+        assert await peer.call("add", {"a": 1, "b": 2}) == "3"
+
+
+@looped
+async def test_a_page_that_is_allowed_may_ask_first_and_read_the_session_id() -> None:
+    origin = "https://app.example"
+    async with place_of(Workshop(), allow_origins=[origin]) as place:
+        asking = {
+            "Origin": origin,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "content-type, mcp-session-id",
+        }
+        answer = await ask(place, "OPTIONS", "/mcp", asking)
+        assert answer.status in {200, 204}
+        assert answer.headers["access-control-allow-origin"] == origin
+        allowed = answer.headers["access-control-allow-headers"].lower()
+        for name in ("content-type", "mcp-session-id", "mcp-protocol-version", "last-event-id"):
+            assert name in allowed
+        for method in ("GET", "POST", "DELETE"):
+            assert method in answer.headers["access-control-allow-methods"]
+        await answer.read()
+        answer = await Peer(place, LATEST).post(initialize(LATEST), origin=origin)
+        assert answer.headers["access-control-allow-origin"] == origin
+        assert "mcp-session-id" in answer.headers["access-control-expose-headers"].lower()
+        # A cache must not show one page's answer to another.
+        assert "origin" in answer.headers["vary"].lower()
+        await answer.read()
+        for headers in (asking | {"Origin": "https://evil.example"},):
+            answer = await ask(place, "OPTIONS", "/mcp", headers)
+            assert answer.status == 403
+            assert "access-control-allow-origin" not in answer.headers
+            await answer.read()
+
+
+@looped
+async def test_whoever_is_nobody_gets_401_wherever_he_knocks() -> None:
+    def identify(scope: Any) -> Principal | None:
+        given = dict(scope["headers"]).get(b"authorization")
+        return Principal("ada", "test") if given == b"Bearer good" else None
+
+    async with place_of(Workshop(), identify=identify) as place:
+        peer = await Peer.open(place, LATEST, extra={"Authorization": "Bearer good"})
+        assert await peer.call("add", {"a": 1, "b": 2}) == "3"
+        for given in (None, "Bearer bad", "good"):
+            for method, target in METHODS:
+                answer = await tried(peer, method, target, authorization=given)
+                assert answer.status == 401
+                assert "bearer" in answer.headers["www-authenticate"].lower()
+                await answer.read()
