@@ -10,7 +10,7 @@ import pytest
 from dragoman import Client, Context, DragomanError, LinkError, Server
 from dragoman.client.supervisor import Reconnect
 from dragoman.errors import HttpError, Misconfigured
-from dragoman.testing.faulty_http import FaultyHttp, HttpFaultPlan
+from dragoman.testing import FaultyHttp, HttpFaultPlan
 from tests.http.aids import serving
 from tests.support import run
 

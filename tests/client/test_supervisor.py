@@ -22,7 +22,7 @@ from dragoman.errors import (
     WrongState,
 )
 from dragoman.model.logging import LEVELS
-from dragoman.testing.faults import FaultyConnector, FaultyLink
+from dragoman.testing import FaultyConnector, FaultyLink
 from dragoman.transport.base import Link
 from tests.instant import InstantLoop, run_instantly
 

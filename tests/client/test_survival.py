@@ -19,7 +19,7 @@ from dragoman.client.supervisor import ConnectionEvent, Reconnect
 from dragoman.client.targets import connector_for
 from dragoman.errors import CannotStart, HttpError, SessionLost
 from dragoman.model.tools import ToolAnnotations
-from dragoman.testing.faults import FaultyConnector, FaultyLink
+from dragoman.testing import FaultyConnector, FaultyLink
 from dragoman.transport.base import About
 from tests.instant import run_instantly
 from tests.support import run

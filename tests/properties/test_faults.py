@@ -22,7 +22,7 @@ from dragoman import (
 from dragoman.client.supervisor import ConnectionEvent, Reconnect
 from dragoman.client.targets import connector_for
 from dragoman.errors import WrongState
-from dragoman.testing.faults import CALM, FaultPlan, FaultyConnector
+from dragoman.testing import CALM, FaultPlan, FaultyConnector
 from tests.instant import run_instantly
 
 # A share of the seeds in the default run, all of them with `-m slow`.
