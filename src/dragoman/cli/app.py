@@ -35,8 +35,8 @@ Command = Callable[..., int]
 
 HELP = """Talk to servers of the Model Context Protocol, and run them.
 
-TARGET is a script (server.py), a name in an mcp.json, or, after all options and words, a command
-line: `dragoman list -- npx some-server`.
+TARGET is a URL, a script (server.py), a name in an mcp.json, or, after all options and words, a
+command line: `dragoman list -- npx some-server`.
 """
 
 EXITS = """\b
@@ -125,6 +125,18 @@ def _pairs(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> 
     return found
 
 
+def _headers(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> dict[str, str]:
+    """NAME:VALUE texts as a mapping."""
+    found = {}
+    for one in value:
+        name, colon, text = one.partition(":")
+        if not name.strip() or not colon:
+            # What it is may be a secret.
+            raise click.BadParameter("it is not NAME:VALUE", ctx, param)
+        found[name.strip()] = text.strip()
+    return found
+
+
 _TARGET_OPTIONS = [
     click.option("--config", metavar="FILE", help="TARGET is a name in this mcp.json."),
     click.option(
@@ -135,6 +147,19 @@ _TARGET_OPTIONS = [
         help="A variable for the server; it gets few of ours. May be repeated.",
     ),
     click.option("--cwd", metavar="DIR", help="The server's working directory."),
+    click.option(
+        "--header",
+        "headers",
+        multiple=True,
+        callback=_headers,
+        metavar="NAME:VALUE",
+        help="A header for the server at a URL. May be repeated.",
+    ),
+    click.option(
+        "--token-env",
+        metavar="NAME",
+        help="The variable that holds the bearer token for the server at a URL.",
+    ),
     click.option("--revision", metavar="DATE", help="Speak exactly this revision."),
     click.option(
         "--timeout",
@@ -163,6 +188,8 @@ _SETTINGS = (
     "config",
     "env",
     "cwd",
+    "headers",
+    "token_env",
     "revision",
     "timeout_s",
     "wire",
@@ -214,7 +241,7 @@ def _target_command(usage: str) -> Callable[[Command], click.Command]:
             target, rest = (None, words) if command is not None else (words[:1], words[1:])
             if command is None and not target:
                 raise click.UsageError(
-                    "TARGET is missing: a script, a name in an mcp.json, or a command after --",
+                    "TARGET is missing: a URL, a script, a name in an mcp.json, or a command after --",
                     context,
                 )
             settings = Settings(

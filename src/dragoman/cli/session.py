@@ -17,6 +17,7 @@ from dragoman.cli.show import Listing, ServerPage
 from dragoman.cli.targets import connector_of
 from dragoman.cli.wire import WireView
 from dragoman.client.client import Client
+from dragoman.client.supervisor import ConnectionEvent
 from dragoman.errors import ChildExited, RemoteFailure
 from dragoman.jsonrpc.codes import METHOD_NOT_FOUND
 from dragoman.model.logging import LEVELS, LoggingLevel, LogMessageParams
@@ -44,6 +45,8 @@ class Settings:
     config: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    token_env: str | None = None
     revision: str | None = None
     timeout_s: float | None = None
     wire: bool = False
@@ -67,6 +70,8 @@ class Session:
             config=settings.config,
             env=settings.env,
             cwd=settings.cwd,
+            headers=settings.headers,
+            token_env=settings.token_env,
             stderr=self._stderr_line if settings.stderr else None,
         )
 
@@ -91,6 +96,7 @@ class Session:
             elicitation_url=True,
             on_log=self._log,
             on_junk=self._junk_line,
+            on_connection=self._connection,
             on_wire=WireView(self.screen.err) if settings.wire else None,
         )
         try:
@@ -117,6 +123,11 @@ class Session:
         logger = f" {one_line(params.logger)}" if params.logger else ""
         style = "red" if LEVELS[params.level] >= LEVELS["error"] else "dim"
         self.screen.note(f"[{params.level}{logger}] {data}", style)
+
+    def _connection(self, event: ConnectionEvent) -> None:
+        # That it broke is told by what fails; that it takes time because of it, by nothing else.
+        if event.kind == "retrying":
+            self.screen.note(one_line(str(event)), "yellow")
 
     def _junk_line(self, line: bytes) -> None:
         self._junk += 1
