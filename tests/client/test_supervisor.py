@@ -703,6 +703,41 @@ def test_a_listener_that_fails_hurts_nobody() -> None:
     run_instantly(main())
 
 
+@pytest.mark.parametrize("kind", ["lost", "retrying", "restored", "given_up"])
+def test_a_listener_may_close_the_client(kind: str) -> None:
+    closed: list[str] = []
+
+    async def main() -> None:
+        async def listen(event: ConnectionEvent) -> None:
+            if event.kind == kind:
+                await client.aclose()
+                closed.append(event.kind)
+
+        flaky = Flaky(small())
+        client = Client(flaky, on_connection=listen, reconnect=Reconnect(max_tries=2))
+        await client.connect()
+        if kind == "given_up":
+            flaky.fail(*[LinkError("down", sent=False)] * 2)
+        flaky.link.cut()
+        while not closed:
+            await asyncio.sleep(0.01)
+        assert client.connection_state == "closed"
+        assert all(link.is_closed for link in flaky.faulty.links)
+
+    run_instantly(main())
+
+
+def test_a_client_that_is_closed_twice_at_once_is_closed() -> None:
+    async def main(scene: Scene) -> None:
+        scene.flaky.link.cut()
+        await scene.until("retrying")
+        await asyncio.gather(*(scene.client.aclose() for _ in range(3)))
+        await scene.client.connect()
+        await asyncio.gather(*(scene.client.aclose() for _ in range(3)))
+
+    in_scene(main)
+
+
 def test_async_listeners_hear_everything_in_order() -> None:
     heard: list[str] = []
 

@@ -548,6 +548,22 @@ def test_a_server_that_stays_away_meets_the_deadline_of_each_call() -> None:
     run_instantly(main())
 
 
+def test_a_ping_that_is_lost_ends_no_watch() -> None:
+    async def main() -> None:
+        async with held(keep_alive_s=5.0) as it:
+            it.lose(http(503), http(503))
+            await asyncio.sleep(7)
+            assert it.events == ["lost"]
+            assert it.client.connection_state == "reconnecting"
+            await asyncio.sleep(10)
+            assert it.events == ["lost", "restored"]
+            it.lose(http(502))
+            await asyncio.sleep(12)
+            assert it.events == ["lost", "restored"] * 2
+
+    run_instantly(main())
+
+
 def test_a_lost_session_is_replaced_and_the_calls_are_made_in_the_new_one() -> None:
     async def main() -> None:
         async with held() as it:

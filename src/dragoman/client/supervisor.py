@@ -284,7 +284,8 @@ class Supervisor:
             return
         self._move(_Move.CLOSE)
         self._outage += 1
-        driver, self._current, self.driver, self.known = self._current, None, None, None
+        # Also when it is broken: who was to close it may not have begun.
+        driver, self._current, self.driver, self.known = self.known, None, None, None
         reconnecting, self._reconnecting = self._reconnecting, None
         self._wake()
         try:

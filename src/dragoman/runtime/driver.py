@@ -528,6 +528,7 @@ class Driver:
 
     async def _watch(self, interval_s: float, timeout_s: float) -> None:
         due = self.clock.now() + interval_s
+        is_troubled = False
         while not self.closed.done():
             await self._until(due)
             asked_at = self.clock.now()
@@ -542,14 +543,22 @@ class Driver:
             except (RemoteFailure, LimitExceeded):
                 # A peer that does not know ping, or owes us many answers, is alive all the same.
                 continue
-            except LinkError:
-                return
+            except LinkError as error:
+                if self.closed.done():
+                    return
+                # Only this ping was lost; the link goes on.
+                is_troubled = True
+                self.link_troubled(error)
             except DeadlineExceeded:
                 log.warning("a ping got no answer within %g s", timeout_s)
                 if self._heard_at < asked_at:
                     self._lost = LinkError(f"the peer answered no ping within {timeout_s:g} s")
                     await self.link.aclose()
                     return
+            else:
+                if is_troubled:
+                    is_troubled = False
+                    self.link_troubled(None)
 
     async def _until(self, when: float) -> None:
         """Wait for a time of the clock."""
