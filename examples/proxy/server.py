@@ -6,6 +6,7 @@ Run it:        python examples/proxy/server.py
 from __future__ import annotations
 
 import asyncio
+import os
 
 import uvicorn
 
@@ -28,4 +29,5 @@ app = server.asgi(allow_hosts=["localhost", "127.0.0.1", "tools.example.com"])
 
 if __name__ == "__main__":
     # root_path is the prefix that the proxy cuts off: HTTP+SSE tells its clients where to post.
-    uvicorn.run(app, host="127.0.0.1", port=8000, root_path="/tools")
+    port = int(os.environ.get("PORT", "8000"))
+    uvicorn.run(app, host="127.0.0.1", port=port, root_path="/tools")

@@ -51,9 +51,10 @@ class Program:
         command: Callable[[int], list[str]],
         *,
         env: Callable[[int], dict[str, str]] = lambda port: {},
+        port: int | None = None,
     ) -> None:
-        """`name`: what its log is called. `command` and `env` are told the port."""
-        self.port = free_port()
+        """`name`: what its log is called. `command` and `env` are told the port, a free one if not given."""
+        self.port = free_port() if port is None else port
         self.url = f"http://{HOST}:{self.port}"
         self._command = command(self.port)
         self._environment = {**os.environ, **env(self.port)}

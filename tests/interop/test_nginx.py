@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
+import subprocess
 import sys
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,15 +20,16 @@ from pathlib import Path
 
 import pytest
 
-from dragoman import Client, DeadlineExceeded, LinkError
+from dragoman import Client, DeadlineExceeded, LinkError, Server
 from dragoman.client.supervisor import ConnectionEvent, Reconnect
 from dragoman.errors import HttpError
 from dragoman.model.progress import ProgressParams
+from dragoman.transport.http.client import HttpOptions
 from interop import nginx, peers
 from tests.interop.clients import CLIENTS, RUNS, pair
 from tests.interop.documents import CHECKS, run
 from tests.interop.serving import PATHS as PATH_OF
-from tests.interop.serving import Program
+from tests.interop.serving import Program, free_port
 
 CONFIGURATION = peers.ROOT / "examples" / "proxy" / "nginx.conf"
 NGINX = nginx.find()
@@ -49,6 +52,8 @@ def more(line: str) -> Change:
     return "            proxy_http_version 1.1;\n", f"            proxy_http_version 1.1;\n{line}\n"
 
 
+# As root its workers would become somebody who may not write below a test's directory.
+USER = "daemon off; user root;" if os.geteuid() == 0 else "daemon off;"
 AT_THE_ROOT = ("location /tools/ {", "location / {")
 BUFFERED = more("proxy_buffering on;")
 UNBUFFERED = more("proxy_buffering off;")
@@ -80,24 +85,27 @@ class Proxied:
 
 @contextlib.contextmanager
 def proxied(
-    directory: Path, *changes: Change, server: Callable[[int], list[str]] | None = None
+    directory: Path,
+    *changes: Change,
+    server: Callable[[int], list[str]] | None = None,
+    env: Callable[[int], dict[str, str]] = lambda port: {},
 ) -> Iterator[Proxied]:
     """A server behind nginx, configured as in examples/proxy but for the changes."""
     script = peers.PROGRAMS / "proxied_server.py"
     backend = Program(
         "proxied-server",
         server or (lambda port: [sys.executable, str(script), str(port), PREFIX]),
+        env=env,
     )
     written = directory / "nginx.conf"
 
     def command(port: int) -> list[str]:
         text = CONFIGURATION.read_text("utf-8")
         ports = (("127.0.0.1:8000", f"127.0.0.1:{backend.port}"), (":8080", f":{port}"))
-        if os.geteuid() == 0:
-            # Its workers would become somebody who may not write below a test's directory.
-            text = text.replace("daemon off;", "daemon off; user root;")
-        for old, new in (*ports, *changes):
-            # The comments may name a port as well.
+        told = [
+            (old.replace("PORT", str(port)), new.replace("PORT", str(port))) for old, new in changes
+        ]
+        for old, new in (*ports, ("daemon off;", USER), *told):
             assert old in text, old
             text = text.replace(old, new)
         written.write_text(text, "utf-8")
@@ -317,6 +325,100 @@ def test_without_a_server_the_proxy_is_to_blame_and_named(tmp_path: Path) -> Non
             assert place.url in str(caught.value)
 
         in_time(use())
+
+
+def test_the_page_about_it_quotes_the_configuration_and_its_commands_work(tmp_path: Path) -> None:
+    page = (peers.ROOT / "docs" / "reverse-proxy.md").read_text("utf-8")
+    known = {line.strip() for line in CONFIGURATION.read_text("utf-8").splitlines()}
+    quoted = [
+        line.strip()
+        for block in page.split("```nginx\n")[1:]
+        for line in block.split("```")[0].splitlines()
+    ]
+    assert len(quoted) > 10
+    assert set(quoted) <= known | {""}
+    example = CONFIGURATION.with_name("server.py")
+
+    def server(port: int) -> list[str]:
+        return [sys.executable, str(example)]
+
+    with proxied(tmp_path, server=server, env=lambda port: {"PORT": str(port)}) as place:
+        (told,) = [line for line in page.splitlines() if line.startswith("$ dragoman call ")]
+        url, *rest = told.removeprefix("$ dragoman call ").split()
+        command = [
+            sys.executable,
+            "-m",
+            "dragoman",
+            "call",
+            url.replace(":8080", f":{place.front.port}"),
+            *rest,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=USE_TIMEOUT_S)
+        assert done.stderr == ""
+        assert f"{told}\n{done.stdout}" in page
+
+
+def test_a_unix_socket_may_join_the_server_and_the_proxy(tmp_path: Path) -> None:
+    place = tmp_path / "mcp.sock"
+    text = CONFIGURATION.read_text("utf-8")
+    port = free_port()
+    for old, new in (
+        ("server 127.0.0.1:8000", f"server unix:{place}"),
+        (":8080", f":{port}"),
+        ("daemon off;", USER),
+    ):
+        text = text.replace(old, new)
+    (tmp_path / "nginx.conf").write_text(text, "utf-8")
+
+    async def use() -> None:
+        server = Server("joined")
+
+        @server.tool
+        def add(a: int, b: int) -> int:
+            return a + b
+
+        ready = asyncio.Event()
+        serving = asyncio.create_task(
+            server.serve_http(socket=place, on_ready=lambda url: ready.set())
+        )
+        await ready.wait()
+        command = [str(NGINX), "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]
+        try:
+            with Program("nginx-unix", lambda _: command, port=port) as front:
+                async with Client(front.url + PREFIX + "/mcp") as client:
+                    assert (await client.call_tool("add", {"a": 2, "b": 3})).text == "5"
+        finally:
+            serving.cancel()
+            await asyncio.wait([serving])
+
+    in_time(use())
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+@pytest.mark.parametrize("http2", [False, True], ids=["1.1", "2"])
+def test_the_proxy_may_do_tls_and_http2(http2: bool, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+    files = ["-nodes", "-days", "2", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*request, *names, *files], check=True, capture_output=True)
+    pair_of_files = f"ssl_certificate {certificate}; ssl_certificate_key {key};"
+    listening = ("listen 127.0.0.1:PORT;", f"listen 127.0.0.1:PORT ssl http2; {pair_of_files}")
+    versions = ("access_log off;", 'log_format v "$server_protocol"; access_log access.log v;')
+    with proxied(tmp_path, listening, versions) as place:
+
+        async def use() -> None:
+            options = HttpOptions(verify=str(certificate), http2=http2)
+            url = place.url.replace("http://", "https://")
+            for path in PATHS:
+                async with Client(url + path, http=options) as client:
+                    calls = [client.call_tool("size", {"text": "a" * n}) for n in range(32)]
+                    results = await asyncio.gather(*calls)
+                    assert [result.text for result in results] == [str(n) for n in range(32)]
+                    assert await walk(client, 3) == [1, 2, 3]
+
+        in_time(use())
+        assert {line for (line,) in place.lines()} == {"HTTP/2.0" if http2 else "HTTP/1.1"}
 
 
 # One client of each line of the peers, the oldest first.
