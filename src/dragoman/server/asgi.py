@@ -265,9 +265,8 @@ class AsgiApp:
             await asyncio.wait([self._quiet], timeout=min(left_s, TICK_S))
         self._quiet = None
 
-    async def stop(self) -> None:
-        """Drain, end every session, then the server's lifespan."""
-        await self.drain()
+    async def end_sessions(self) -> None:
+        """End every session, whatever is under way; those that are kept go on elsewhere."""
         for timer in (self._tick, self._sweep):
             if timer is not None:
                 timer.cancel()
@@ -278,6 +277,11 @@ class AsgiApp:
             self._end_soon(session, is_kept=self.store is not None)
         while self._ending:
             await asyncio.wait(list(self._ending))
+
+    async def stop(self) -> None:
+        """Drain, end every session, then the server's lifespan."""
+        await self.drain()
+        await self.end_sessions()
         await self.events.flush()
         life, self._life = self._life, None
         if life is not None:
@@ -521,9 +525,9 @@ class AsgiApp:
                 chunk = stream.take()
                 is_last = stream.is_over or stream.is_leaving
                 if chunk or is_last:
-                    await send(
-                        {"type": "http.response.body", "body": chunk, "more_body": not is_last}
-                    )
+                    body = {"type": "http.response.body", "body": chunk, "more_body": not is_last}
+                    async with asyncio.timeout(self.limits.write_s):
+                        await send(body)
                 if is_last:
                     if stream.is_over:
                         self._done.append((link.loop.time(), link.session, stream.name))
@@ -546,6 +550,8 @@ class AsgiApp:
             else:
                 # Another connection reads it now, or this one was too slow.
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            log.info("a client took nothing for %g s and was given up", self.limits.write_s)
         finally:
             if patience is not None:
                 patience.cancel()

@@ -254,6 +254,8 @@ async def serve(
             if self.server_state.connections:
                 await asyncio.sleep(LINGER_S)
             await app.drain()
+            # What is left would only be waited for once more.
+            await app.end_sessions()
             await super().shutdown(sockets)
 
     config = uvicorn.Config(

@@ -67,7 +67,7 @@ class Stream:
         link = self.link
         link.events.append(link.session, self.name, number, frame)
         reader = self.reader
-        if reader is None:
+        if reader is None or self.is_leaving:
             return
         if frame:
             event = encode_event(f"{self.name}-{number}", frame)
@@ -78,8 +78,9 @@ class Stream:
                 int(link.limits.retry_s * 1000),
             )
         if self.pending_bytes > link.limits.max_unread_bytes:
-            # It reads too slowly to hold its place; everything it missed is kept.
-            self.leave()
+            # It reads too slowly to hold its place: what is written already is its last, and
+            # everything it misses is kept.
+            link.hang_up(self)
         else:
             self.say(event)
 
@@ -199,6 +200,7 @@ class StreamableLink:
         "connected",
         "events",
         "general",
+        "high_water_bytes",
         "limits",
         "loop",
         "on_end",
@@ -222,6 +224,8 @@ class StreamableLink:
         self.owner = owner
         self.events = events
         self.limits = limits
+        # Handlers wait well before a reader is given up for reading too little.
+        self.high_water_bytes = min(HIGH_WATER_BYTES, limits.max_unread_bytes // 2)
         self.receiver: Receiver | None = None
         self.wire = ""
         self.primes_streams = False
@@ -310,7 +314,7 @@ class StreamableLink:
     @property
     def is_congested(self) -> bool:
         """True while more waits for readers than the high-water mark."""
-        return self.unread_bytes > HIGH_WATER_BYTES
+        return self.unread_bytes > self.high_water_bytes
 
     async def drain(self) -> None:
         """Wait until readers have taken enough, or have gone."""
