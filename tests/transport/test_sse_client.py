@@ -30,6 +30,12 @@ from tests.transport.streamable_aids import (
     text,
 )
 
+HELLO = {
+    "jsonrpc": "2.0",
+    "id": 0,
+    "method": "initialize",
+    "params": {"protocolVersion": HANDSHAKE[0].wire},
+}
 INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 
 
@@ -392,6 +398,41 @@ async def test_a_server_that_speaks_neither_is_told_by_its_first_refusal() -> No
 
 
 @in_loop
+async def test_a_link_that_found_no_transport_is_over() -> None:
+    async def refuse(asked: Asked, reply: Reply) -> None:
+        await reply.send(404)
+
+    async with scripted({"initialize": refuse, "GET": refuse}) as server:
+        side = Side(await HttpConnector(server.url).connect())
+        side.ask(HELLO)
+        lost = await side.outcome(0)
+        assert isinstance(lost, HttpError)
+        assert len(side.ear.ends) == 1
+        assert isinstance(side.ear.ends[0], HttpError)
+        with pytest.raises(LinkClosed):
+            side.link.send(encoded(call(1)), 1)
+        await side.link.aclose()
+        assert len(side.ear.ends) == 1
+
+
+@in_loop
+async def test_a_pause_lasts_over_the_change_of_transports() -> None:
+    old = OldServer()
+    async with scripted(old.scripts) as server:
+        side = Side(await HttpConnector(server.url).connect())
+        side.link.pause_reading()
+        side.ask(HELLO)
+        await server.until(lambda: len(server.of("initialize")) == 2)
+        side.link.send(encoded(INITIALIZED))
+        await server.until(lambda: bool(server.of("notifications/initialized")))
+        assert not side.ear.frames
+        side.link.resume_reading()
+        assert "result" in await side.outcome(0)
+        await side.link.aclose()
+        old.may_end.set()
+
+
+@in_loop
 async def test_a_stream_that_must_not_be_used_is_told_for_what_it_is() -> None:
     old = OldServer(endpoint="https://example.com/messages")
     async with scripted(old.scripts) as server:
@@ -420,13 +461,7 @@ async def test_a_client_that_gives_up_while_it_finds_out_leaves_nothing() -> Non
     async with scripted(old.scripts) as server:
         for turns in range(40):
             side = Side(await HttpConnector(server.url).connect())
-            hello = {
-                "jsonrpc": "2.0",
-                "id": 0,
-                "method": "initialize",
-                "params": {"protocolVersion": HANDSHAKE[0].wire},
-            }
-            side.ask(hello)
+            side.ask(HELLO)
             for _ in range(turns):
                 await asyncio.sleep(0)
             await side.link.aclose()

@@ -137,7 +137,7 @@ async def test_each_request_says_what_it_takes_and_repeats_session_and_revision(
         await reply.result(text("done"))
 
     async with scripted({"tools/call": work}) as server:
-        async with linked(server, headers={"X-Mine": "1", "Accept": "no"}) as side:
+        async with linked(server, headers={"X-Mine": "1", "accept": "no"}) as side:
             side.ask(call(1))
             await side.outcome(1)
         hello, *others = server.asked
@@ -370,8 +370,10 @@ async def test_a_server_that_is_not_there_was_sent_nothing() -> None:
 )
 @in_loop
 async def test_a_lost_session_ends_every_request_that_meets_it_and_then_the_link(
-    status: int, body: bytes
+    status: int, body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The last request ends the link, however long there would be to wait for others.
+    monkeypatch.setattr("dragoman.transport.http.link.SESSION_WAIT_S", 1000.0)
     may_refuse = asyncio.Event()
 
     async def refuse(asked: Asked, reply: Reply) -> None:
@@ -389,6 +391,8 @@ async def test_a_lost_session_ends_every_request_that_meets_it_and_then_the_link
         # What is asked meanwhile is not sent at all.
         side.ask(call(3))
         assert isinstance(await side.outcome(3), SessionLost)
+        side.link.send(encoded(notice("roots/list_changed")))
+        side.cancel(98)
         assert not side.ear.ends
         may_refuse.set()
         last = await side.outcome(1)
@@ -397,6 +401,8 @@ async def test_a_lost_session_ends_every_request_that_meets_it_and_then_the_link
         await side.ear.until(lambda: bool(side.ear.ends))
         assert isinstance(side.ear.ends[0], SessionLost)
         assert len(server.of("tools/call")) == 2
+        assert not server.of("notifications/roots/list_changed")
+        assert not server.of("notifications/cancelled")
         with pytest.raises(LinkClosed) as closed:
             side.link.send(encoded(call(4)), 4)
         assert closed.value.sent is False
@@ -581,6 +587,56 @@ async def test_a_stream_without_event_ids_that_ends_early_loses_its_request(leav
         assert isinstance(lost, LinkError)
         assert lost.sent is True
         assert not side.ear.ends
+        assert len(server.of("GET")) <= 1
+
+
+@in_loop
+async def test_a_stream_that_breaks_again_and_again_without_news_is_given_up() -> None:
+    script = Resumable(_end)
+
+    async def get(asked: Asked, reply: Reply) -> None:
+        if "last-event-id" not in asked.headers:
+            await reply.send(405)
+            return
+        script.resumed.append(asked.headers["last-event-id"])
+        await reply.stream()
+        reply.cut()
+
+    async with scripted({**script.on, "GET": get}) as server, linked(server) as side:
+        side.ask(call(1))
+        lost = await side.outcome(1)
+        assert lost.sent is True
+        assert 5 <= len(script.resumed) <= 20
+
+
+@in_loop
+async def test_an_event_id_that_no_header_can_hold_is_no_place_to_go_on_from() -> None:
+    async def work(asked: Asked, reply: Reply) -> None:
+        await reply.stream()
+        await reply.write("id: é\ndata: \n\n".encode())
+
+    async with scripted({"tools/call": work}) as server, linked(server) as side:
+        side.ask(call(1))
+        lost = await side.outcome(1)
+        assert lost.sent is True
+        assert "before the answer" in str(lost)
+
+
+@in_loop
+async def test_a_stream_that_ends_in_order_leaves_its_connection_to_the_next_request() -> None:
+    async def work(asked: Asked, reply: Reply) -> None:
+        await reply.stream()
+        await reply.event(answer(asked, text("done")))
+        # The end does not come together with the answer.
+        await asyncio.sleep(0)
+        await reply.event(notice("tools/list_changed"))
+
+    async with scripted({"tools/call": work}) as server, linked(server) as side:
+        for ident in range(1, 6):
+            side.ask(call(ident))
+            await side.outcome(ident)
+            await side.ear.until(lambda ident=ident: len(side.ear.frames) == 1 + 2 * ident)  # type: ignore[misc]
+        assert len({one.connection for one in server.of("tools/call")}) <= 2
 
 
 # --- what belongs to no request ---------------------------------------------------------------------
@@ -676,16 +732,48 @@ async def test_a_request_does_not_wait_for_the_stream_we_listen_to() -> None:
 
 
 @in_loop
-async def test_a_listener_whose_session_is_gone_ends_the_link() -> None:
+async def test_a_listener_whose_session_is_gone_ends_the_link_and_all_its_work() -> None:
+    may_leave = asyncio.Event()
+
     async def get(asked: Asked, reply: Reply) -> None:
         if len(server.of("GET")) > 1:
             await reply.send(404)
             return
         await reply.stream()
+        await may_leave.wait()
 
-    async with scripted({"GET": get}) as server, linked(server) as side:
+    async def hang(asked: Asked, reply: Reply) -> None:
+        await reply.gone()
+
+    script = {"GET": get, "answer": hang}
+    async with scripted(script) as server, linked(server) as side:
+        side.link.send(encoded({"jsonrpc": "2.0", "id": "s", "result": {}}), None, True)
+        await server.until(lambda: bool(server.of("answer")))
+        may_leave.set()
         await side.ear.until(lambda: bool(side.ear.ends))
         assert isinstance(side.ear.ends[0], SessionLost)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not asyncio.all_tasks() - {asyncio.current_task(), *server.tasks}
+
+
+@in_loop
+async def test_a_server_that_takes_our_former_stream_for_open_is_asked_again() -> None:
+    never = asyncio.Event()
+
+    async def get(asked: Asked, reply: Reply) -> None:
+        if len(server.of("GET")) in (2, 3):
+            await reply.send(409)
+            return
+        await reply.stream()
+        if len(server.of("GET")) > 3:
+            await reply.event(notice("tools/list_changed"))
+            await never.wait()
+
+    async with scripted({"GET": get}) as server, linked(server) as side:
+        await side.ear.until(lambda: len(side.ear.frames) == 2)
+        assert len(server.of("GET")) == 4
+        assert side.ear.troubles == []
 
 
 @in_loop

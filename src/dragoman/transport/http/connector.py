@@ -147,7 +147,6 @@ class _DetectingLink:
         self._receiver: Receiver | None = None
         self._hello: tuple[bytes, int | str] | None = None
         self._is_paused = False
-        self._is_closed = False
         self._is_falling_back = False
         self._falling_back: asyncio.Task[None] | None = None
 
@@ -192,7 +191,6 @@ class _DetectingLink:
 
     async def aclose(self) -> None:
         """End whichever link there is, and the search for one."""
-        self._is_closed = True
         search = self._falling_back
         if search is not None and not search.done():
             search.cancel()
@@ -230,7 +228,7 @@ class _DetectingLink:
         """The hello was refused: perhaps an older server serves here."""
         assert self._receiver is not None
         is_hello = self._hello is not None and self._hello[1] == ident
-        if not is_hello or not _is_sign(error) or self._is_closed:
+        if not is_hello or not _is_sign(error):
             self._receiver.request_lost(ident, error)
             return
         assert self._hello is not None
