@@ -6,7 +6,7 @@ import pytest
 
 from dragoman import errors
 from dragoman.cli import BROKEN_PIPE, USAGE
-from dragoman.cli.exits import KINDS, Exit, describe, exit_for
+from dragoman.cli.exits import KINDS, Exit, describe, exit_for, text_of
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,11 @@ from dragoman.cli.exits import KINDS, Exit, describe, exit_for
         (errors.CannotStart("x", command=["y"]), 3),
         (errors.ChildExited(command=["y"], exit_code=1, stderr_tail=""), 3),
         (errors.LinkClosed("x"), 3),
+        (errors.HttpError("x", sent=None, url="http://y"), 3),
+        (errors.HttpError("x", sent=None, url="http://y", status=502), 3),
+        (errors.HttpError("x", sent=False, url="http://y", status=429), 3),
+        (errors.HttpError("x", sent=False, url="http://y", status=401), 4),
+        (errors.SessionLost(), 3),
         (errors.RemoteFailure(-1, "x"), 4),
         (errors.NotNegotiated("x"), 4),
         (errors.CannotLower("x", "y"), 4),
@@ -50,3 +55,19 @@ def test_a_remote_failure_is_described_with_its_number_and_data() -> None:
         "method": "resources/read",
         "data": {"uri": "x"},
     }
+
+
+def test_the_status_of_a_refusal_is_told() -> None:
+    error = errors.HttpError("no", sent=False, url="http://y", status=403)
+    assert describe(error, Exit.REMOTE)["error"] == {
+        "kind": "remote",
+        "exit": 4,
+        "message": "no",
+        "status": 403,
+    }
+
+
+def test_remedies_are_those_of_a_command_line() -> None:
+    text = text_of(errors.Misconfigured("secret. pass token= or headers="))
+    assert "--token-env" in text
+    assert "token=" not in text

@@ -16,14 +16,14 @@ import msgspec
 
 from dragoman.cli.arguments import read_arguments, read_json_object, read_pairs
 from dragoman.cli.blocks import Saver, block_text, part_text
-from dragoman.cli.exits import Exit, describe, exit_for, timeout_text
+from dragoman.cli.exits import Exit, describe, exit_for, text_of
 from dragoman.cli.screen import Screen
 from dragoman.cli.session import Session, Settings, listing_of, page_of
 from dragoman.cli.show import listing_tables, page
 from dragoman.cli.version import show_version
 from dragoman.client.client import Client
 from dragoman.client.results import ToolResult
-from dragoman.errors import DeadlineExceeded, DragomanError, Misconfigured
+from dragoman.errors import DragomanError, Misconfigured
 from dragoman.model.completion import PromptReference, ResourceTemplateReference
 from dragoman.model.logging import LEVELS
 from dragoman.model.tools import Tool
@@ -89,9 +89,7 @@ def _run(words: list[str], command: list[str] | None, *, is_json: bool) -> int:
 
 def _failed(error: BaseException, code: Exit, hint: str = "", *, is_json: bool) -> int:
     screen = Screen()
-    text = str(error) or {Exit.INTERRUPTED: "interrupted"}.get(code, type(error).__name__)
-    if isinstance(error, DeadlineExceeded):
-        text = timeout_text(error)
+    text = text_of(error) or {Exit.INTERRUPTED: "interrupted"}.get(code, type(error).__name__)
     if is_json:
         document = describe(error, code)
         document["error"]["message"] = document["error"]["message"] or text

@@ -9,6 +9,7 @@ from dragoman.errors import (
     CannotLower,
     ChildExited,
     DeadlineExceeded,
+    HttpError,
     LinkError,
     LocalError,
     NotNegotiated,
@@ -16,7 +17,7 @@ from dragoman.errors import (
     ToolError,
 )
 
-__all__ = ["Exit", "describe", "exit_for", "timeout_text"]
+__all__ = ["Exit", "describe", "exit_for", "text_of"]
 
 
 class Exit(IntEnum):
@@ -58,6 +59,8 @@ def exit_for(error: BaseException) -> Exit:
             return Exit.TOOL_FAILED
         case DeadlineExceeded():
             return Exit.TIMEOUT
+        case HttpError() if error.status in range(400, 500) and error.status not in _PASSING:
+            return Exit.REMOTE
         case LinkError():
             return Exit.NO_CONNECTION
         case NotNegotiated() | CannotLower():
@@ -72,20 +75,34 @@ def exit_for(error: BaseException) -> Exit:
             return Exit.REMOTE
 
 
-def timeout_text(error: DeadlineExceeded) -> str:
-    """What happened, with the remedy that a command line has."""
-    return str(error).replace("timeout_s=", "--timeout SECONDS")
+def text_of(error: BaseException) -> str:
+    """What happened, with the remedies that a command line has."""
+    text = str(error)
+    for in_code, here in _REMEDIES.items():
+        text = text.replace(in_code, here)
+    return text
+
+
+# Errors name what a program would write.
+_REMEDIES = {
+    "timeout_s=": "--timeout SECONDS",
+    "pass token= or headers=": "name the variable that holds a token with --token-env, or use --header",
+    ", or HttpOptions(allow_plain_secrets=True) on a network you trust": "",
+}
+
+# Statuses that say no more than that it cannot be had at the moment.
+_PASSING = frozenset({408, 429})
 
 
 def describe(error: BaseException, code: Exit) -> dict[str, Any]:
     """The error as the JSON document a command prints instead of its result."""
-    shown: dict[str, Any] = {"kind": KINDS[code], "exit": int(code), "message": str(error)}
-    if isinstance(error, DeadlineExceeded):
-        shown["message"] = timeout_text(error)
-    elif isinstance(error, RemoteFailure):
+    shown: dict[str, Any] = {"kind": KINDS[code], "exit": int(code), "message": text_of(error)}
+    if isinstance(error, RemoteFailure):
         shown |= {"message": error.message, "code": error.code, "method": error.method}
         if error.data is not None:
             shown["data"] = error.data
     elif isinstance(error, ChildExited):
         shown |= {"childExitCode": error.exit_code, "stderr": error.stderr_tail}
+    elif isinstance(error, HttpError) and error.status is not None:
+        shown["status"] = error.status
     return {"error": shown}
