@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import zip_longest
-from typing import Any
+from typing import Any, cast
 
 import httpcore2
 
@@ -53,17 +53,12 @@ class Network(httpcore2.AsyncNetworkBackend):
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         """As the base class says; `timeout` is ours."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                _, protocol = await loop.create_connection(
-                    lambda: _Socket(self._open), sock=await _connected(host, port)
-                )
-        except TimeoutError:
-            raise httpcore2.ConnectTimeout("no connection came about in time") from None
-        except OSError as problem:
-            raise httpcore2.ConnectError(problem.strerror or str(problem)) from None
-        return self._stream(protocol)
+
+        async def connect(end: _Socket) -> None:
+            sock = await _connected(host, port)
+            await asyncio.get_running_loop().create_connection(lambda: end, sock=sock)
+
+        return await self._opened(connect)
 
     async def connect_unix_socket(
         self,
@@ -72,15 +67,11 @@ class Network(httpcore2.AsyncNetworkBackend):
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         """As the base class says; `timeout` is ours."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                _, protocol = await loop.create_unix_connection(lambda: _Socket(self._open), path)
-        except TimeoutError:
-            raise httpcore2.ConnectTimeout("no connection came about in time") from None
-        except OSError as problem:
-            raise httpcore2.ConnectError(problem.strerror or str(problem)) from None
-        return self._stream(protocol)
+
+        async def connect(end: _Socket) -> None:
+            await asyncio.get_running_loop().create_unix_connection(lambda: end, path)
+
+        return await self._opened(connect)
 
     async def sleep(self, seconds: float) -> None:
         """As the base class says."""
@@ -94,8 +85,19 @@ class Network(httpcore2.AsyncNetworkBackend):
         if still_open:
             await asyncio.wait([one.lost for one in still_open])
 
-    def _stream(self, protocol: _Socket) -> _Stream:
-        return _Stream(protocol, self._connect_timeout_s, self._handshakes, self._joins_writes)
+    async def _opened(self, connect: Callable[[_Socket], Awaitable[None]]) -> _Stream:
+        end = _Socket(self._open)
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                await connect(end)
+        except BaseException as problem:
+            end.give_up()
+            if isinstance(problem, TimeoutError):
+                raise httpcore2.ConnectTimeout("no connection came about in time") from None
+            if isinstance(problem, OSError):
+                raise httpcore2.ConnectError(problem.strerror or str(problem)) from None
+            raise
+        return _Stream(end, self._connect_timeout_s, self._handshakes, self._joins_writes)
 
 
 async def _connected(host: str, port: int) -> socket.socket:
@@ -170,8 +172,8 @@ class _Socket(asyncio.Protocol):
         self._kept_in = kept_in
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # Not checked: uvloop's are like asyncio's and derive from nothing.
+        self.transport = cast("asyncio.Transport", transport)
         self._kept_in.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -194,6 +196,13 @@ class _Socket(asyncio.Protocol):
         self._is_full = False
         self._wake(self.reader)
         self._wake(self._writer)
+
+    def give_up(self) -> None:
+        """Close a connection that did not come about, in whatever state it is."""
+        if self in self._kept_in:
+            self.transport.abort()
+            # Neither loop tells a protocol of an end before connecting or TLS was done.
+            self.connection_lost(None)
 
     def pause_writing(self) -> None:
         self._is_full = True
@@ -294,9 +303,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
                     plain, end, ssl_context, server_hostname=server_hostname
                 )
         except BaseException as problem:
-            plain.abort()
-            # asyncio tells a protocol of its end only after a handshake that succeeded.
-            end.connection_lost(None)
+            end.give_up()
             if isinstance(problem, TimeoutError):
                 raise httpcore2.ConnectTimeout("TLS was not agreed on in time") from None
             if isinstance(problem, OSError):
