@@ -181,6 +181,7 @@ class AsgiApp:
         self._clock: Clock | None = None
         self._starting: asyncio.Task[None] | None = None
         self._busy = 0
+        self._is_hurried = False
         # Bound once, for all of them.
         self._when_ended = self._link_ended
         self._is_leaving = False
@@ -257,13 +258,19 @@ class AsgiApp:
         loop = asyncio.get_running_loop()
         until = loop.time() + self.limits.drain_s
         self._quiet = loop.create_future()
-        while self._busy and (left_s := until - loop.time()) > 0:
+        while self._busy and not self._is_hurried and (left_s := until - loop.time()) > 0:
             # These streams end with their last answer, and only we know when that was.
             for session in list(self._listeners.values()):
                 if not session.driver.engine.exchanges:
                     self._end_soon(session)
             await asyncio.wait([self._quiet], timeout=min(left_s, TICK_S))
         self._quiet = None
+
+    def hurry(self) -> None:
+        """Whoever drains shall not wait any longer."""
+        self._is_hurried = True
+        if self._quiet is not None and not self._quiet.done():
+            self._quiet.set_result(None)
 
     async def end_sessions(self) -> None:
         """End every session, whatever is under way; those that are kept go on elsewhere."""

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import logging
 import os
+import signal
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -241,9 +242,12 @@ async def serve(
             finally:
                 undo()
 
-        def _told_to_stop(self, signal: object) -> None:
-            # Told again within moments is told once, as by a supervisor that signals the process and
-            # its group; later, the process ends as if nobody handled it.
+        def _told_to_stop(self, number: object) -> None:
+            # SIGTERM again within moments is told once, as by a supervisor that signals the process
+            # and its group; Ctrl-C again is somebody who does not want to wait. Later, the process
+            # ends as if nobody handled it.
+            if self.should_exit and number == signal.SIGINT:
+                app.hurry()
             self.should_exit = True
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
