@@ -427,13 +427,16 @@ class Supervisor:
         if self.policy is not None and lived_s >= self.policy.steady_s:
             self._tries = 0
             self._down_s = 0.0
+        self._outage += 1
+        outage = self._outage
         if not was_troubled:
             self._tell(ConnectionEvent(kind="lost", error=error))
-        loop = asyncio.get_running_loop()
-        self._outage += 1
-        reconnecting = self._reconnect(driver, self._outage)
-        self._reconnecting = loop.create_task(reconnecting, name="dragoman-reconnect")
         self._wake()
+        # Whoever was told may have closed the client at once.
+        if outage == self._outage:
+            loop = asyncio.get_running_loop()
+            reconnecting = self._reconnect(driver, outage)
+            self._reconnecting = loop.create_task(reconnecting, name="dragoman-reconnect")
 
     async def _reconnect(self, broken: Driver, outage: int) -> None:
         began = broken.clock.now()
