@@ -325,6 +325,7 @@ async def test_an_event_is_decoded_as_soon_as_it_was_flushed(kind: str) -> None:
         ("gzip", gzip.compress(TEXT)[:-9]),
         ("deflate", b"\xff" * 40),
     ],
+    ids=["unknown", "several", "not packed", "cut off", "broken"],
 )
 @in_loop
 async def test_a_body_that_cannot_be_decoded_is_an_error(
