@@ -108,6 +108,33 @@ def test_each_fault_is_what_it_says(plan: HttpFaultPlan, status: int | None) -> 
     run(main())
 
 
+def test_a_server_that_goes_silent_is_noticed_by_pings_and_found_again() -> None:
+    async def main() -> None:
+        server, ran = recording()
+        async with serving(server.asgi()) as place, FaultyHttp(place.url) as proxy:
+            events: list[str] = []
+            async with Client(
+                f"{proxy.url}/mcp",
+                reconnect=POLICY,
+                keep_alive_s=0.05,
+                connect_timeout_s=0.2,
+                on_connection=lambda event: events.append(event.kind),
+            ) as client:
+                await client.list_tools()
+                proxy.plan = HttpFaultPlan(stall=1.0)
+                call = asyncio.ensure_future(client.call_tool("record", {"n": 2}))
+                with pytest.raises(LinkError, match="no ping") as failed:
+                    await call
+                assert failed.value.sent is None
+                proxy.plan = CALM
+                assert (await client.call_tool("record", {"n": 4})).text == "4"
+            assert events[0] == "lost"
+            assert events[-1] == "restored"
+            assert ran[2] == 1
+
+    run(main())
+
+
 def test_a_session_whose_opening_was_lost_is_replaced() -> None:
     async def main() -> None:
         server, _ = recording()

@@ -16,6 +16,8 @@ import socket
 import sys
 import tracemalloc
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ import pytest
 from dragoman import Client, LinkError
 from dragoman.client.supervisor import Reconnect
 from dragoman.errors import DragomanError
+from dragoman.transport.http.client import HttpOptions
 
 SERVER = Path(__file__).parent / "server.py"
 
@@ -43,6 +46,9 @@ class Victim:
 
     def __init__(self, log: Path) -> None:
         self.log = log
+
+    #: How the client is made, besides.
+    options: Mapping[str, Any] = {}
 
     @property
     def target(self) -> Any:
@@ -98,6 +104,22 @@ class HttpVictim(Victim):
             await process.communicate()
 
 
+class OverHttpx(HttpVictim):
+    """The same, over the other library."""
+
+    options: Mapping[str, Any] = {"http": HttpOptions(backend="httpx2")}
+
+
+class OverSse(HttpVictim):
+    """The same, over HTTP+SSE."""
+
+    options: Mapping[str, Any] = {"http_mode": "sse"}
+
+    @property
+    def target(self) -> Any:
+        return f"http://127.0.0.1:{self.port}/sse"
+
+
 class Soak:
     """Workers that call, a killer, and the books on both."""
 
@@ -120,6 +142,7 @@ class Soak:
                 timeout_s=30.0,
                 on_connection=lambda event: self.events.update([event.kind]),
                 on_progress=lambda update: None,
+                **self.victim.options,
             ) as client:
                 await client.subscribe_resource("soak://a")
                 workers = [asyncio.ensure_future(self.work(client)) for _ in range(WORKERS)]
@@ -215,7 +238,9 @@ def soak(victim: Victim, *, seed: int, kills: int) -> Soak:
     return made[0]
 
 
-VICTIMS = pytest.mark.parametrize("kind", [Victim, HttpVictim], ids=["stdio", "http"])
+VICTIMS = pytest.mark.parametrize(
+    "kind", [Victim, HttpVictim, OverHttpx, OverSse], ids=["stdio", "http", "httpx2", "sse"]
+)
 
 
 @VICTIMS
@@ -223,7 +248,52 @@ VICTIMS = pytest.mark.parametrize("kind", [Victim, HttpVictim], ids=["stdio", "h
 def test_calls_have_one_outcome_while_their_server_is_killed(
     kind: type[Victim], tmp_path: Path
 ) -> None:
-    soak(kind(tmp_path / "log"), seed=1, kills=5)
+    soak(kind(tmp_path / "log"), seed=1, kills=3)
+
+
+@pytest.mark.parametrize("kind", [HttpVictim, OverHttpx, OverSse], ids=["http", "httpx2", "sse"])
+def test_cancelling_whoever_holds_an_http_client_leaves_no_socket_and_no_task(
+    kind: type[HttpVictim], tmp_path: Path
+) -> None:
+    chance = random.Random(5)
+
+    policy = replace(POLICY, first_connect=True)
+
+    async def scenario(victim: HttpVictim) -> None:
+        async with Client(victim.target, reconnect=policy, **victim.options) as client:
+            await client.subscribe_resource("soak://a")
+            for n in range(1_000):
+                await client.call_tool(
+                    "record", {"n": n}, idempotent=True, on_progress=lambda update: None
+                )
+
+    async def main() -> None:
+        victim = kind(tmp_path / "log")
+        await victim.start()
+        try:
+            files = None
+            for attempt in range(30):
+                task = asyncio.ensure_future(scenario(victim))
+                await asyncio.sleep(chance.random() * 0.1)
+                if attempt % 10 == 9:
+                    await victim.stop()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                if attempt % 10 == 9:
+                    await victim.start()
+                # Transports close in the turns after.
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                assert asyncio.all_tasks() == {asyncio.current_task()}
+                if attempt == 9:
+                    files = resources()
+            assert files is not None
+            assert resources() <= files
+        finally:
+            await victim.stop()
+
+    asyncio.run(main())
 
 
 @pytest.mark.slow

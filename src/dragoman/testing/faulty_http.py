@@ -27,6 +27,9 @@ MAX_HEAD_BYTES = 64 * 1024
 CHUNK_BYTES = 64 * 1024
 
 
+_FAULTS = ("refuse", "status", "swallow", "stall", "cut", "drip")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HttpFaultPlan:
     """How often what goes wrong; each share is a probability from 0 to 1, a request.
@@ -35,6 +38,7 @@ class HttpFaultPlan:
     - `status`: the answer is one of `statuses`, which did not come from the server; with
       `retry_after_s` it says when to come again.
     - `swallow`: the request is passed on, and the connection closed before the answer.
+    - `stall`: the request is passed on, and nothing comes of it until the client leaves.
     - `cut`: the answer breaks off within its first `cut_within` bytes.
     - `drip`: the answer comes in pieces of `drip_bytes`, each `drip_s` seconds after the last.
     """
@@ -45,6 +49,7 @@ class HttpFaultPlan:
     statuses: Sequence[int] = (429, 502, 503)
     retry_after_s: int | None = None
     swallow: float = 0.0
+    stall: float = 0.0
     cut: float = 0.0
     cut_within: int = 512
     drip: float = 0.0
@@ -52,7 +57,7 @@ class HttpFaultPlan:
     drip_s: float = 0.002
 
     def __post_init__(self) -> None:
-        shares = [self.refuse, self.status, self.swallow, self.cut, self.drip]
+        shares = [getattr(self, name) for name in _FAULTS]
         if min(shares) < 0.0 or sum(shares) > 1.0:
             raise ValueError("the shares are probabilities: none below 0, together at most 1")
 
@@ -143,6 +148,9 @@ class FaultyHttp:
                 # Its answer has begun, so the server did get the request.
                 await from_server.read(1)
                 return
+            if fault == "stall":
+                await reader.read()
+                return
             limit = self._random.randrange(plan.cut_within) if fault == "cut" else None
             relay = asyncio.ensure_future(
                 _relay(from_server, writer, plan, limit=limit, is_slow=fault == "drip")
@@ -162,7 +170,7 @@ class FaultyHttp:
 
     def _draw(self, plan: HttpFaultPlan) -> str:
         point = self._random.random()
-        for name in ("refuse", "status", "swallow", "cut", "drip"):
+        for name in _FAULTS:
             point -= getattr(plan, name)
             if point < 0:
                 return name
