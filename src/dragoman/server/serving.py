@@ -167,36 +167,27 @@ def listen(
     if fd is not None:
         sock = take_socket(fd)
         name = sock.getsockname()
-        if isinstance(name, tuple):
-            _check_reach(name[0], name[1], has_hosts=has_hosts, is_public=is_public)
-        return Place(sock, _origin(sock))
+        host = str(name[0]) if isinstance(name, tuple) else "localhost"
     if path is not None:
         file = Path(path).absolute()
         return Place(bind_unix(path), f"http+unix://{quote(str(file), safe='')}", file)
-    _check_reach(host, port, has_hosts=has_hosts, is_public=is_public)
-    sock = bind_tcp(host, port)
-    return Place(sock, _origin(sock, host))
-
-
-def _check_reach(host: str, port: int, *, has_hosts: bool, is_public: bool) -> None:
-    if is_loopback(host):
-        return
-    if not has_hosts:
+    if not is_loopback(host) and not has_hosts:
         raise Misconfigured(
             f"others can reach {host}: name what they call this server by, for example "
             "allow_hosts=['api.example.com'] (--allow-host api.example.com)"
         )
-    if is_public:
-        log.warning(
-            "whoever can reach %s port %d may use this server: identify= is not set", host, port
-        )
+    if fd is None:
+        sock = bind_tcp(host, port)
+    origin = _origin(sock, host)
+    if is_public and not is_loopback(host):
+        log.warning("whoever can reach %s may use this server: identify= is not set", origin)
+    return Place(sock, origin)
 
 
-def _origin(sock: socket.socket, host: str | None = None) -> str:
+def _origin(sock: socket.socket, host: str) -> str:
     name = sock.getsockname()
     if not isinstance(name, tuple):
         return f"http+unix://{quote(str(name), safe='')}"
-    host = host or str(name[0])
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"
     return f"http://{host}:{name[1]}"
