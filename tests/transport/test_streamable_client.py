@@ -863,6 +863,37 @@ async def test_what_follows_a_notification_waits_until_that_was_taken() -> None:
         await server.until(lambda: bool(server.of("answer")))
 
 
+@pytest.mark.parametrize("status", [200, 201, 400, 405])
+@in_loop
+async def test_a_server_that_takes_no_notifications_is_spoken_to_all_the_same(status: int) -> None:
+    async def take(asked: Asked, reply: Reply) -> None:
+        await reply.json({"jsonrpc": "2.0", "result": {}}, status)
+
+    script = {"notifications/initialized": take, "tools/call": _done}
+    async with scripted(script) as server, linked(server) as side:
+        side.ask(call(1))
+        assert (await side.outcome(1))["result"] == text("done")
+        assert len(server.of("notifications/initialized")) == 1
+        assert len(side.ear.frames) == 2
+
+
+@in_loop
+async def test_a_session_whose_opening_cannot_be_told_is_over_and_nothing_was_sent_in_it() -> None:
+    async def fail(asked: Asked, reply: Reply) -> None:
+        await reply.send(502)
+
+    script = {"notifications/initialized": fail, "tools/call": _done}
+    async with scripted(script) as server, linked(server) as side:
+        side.ask(call(1))
+        lost = await side.outcome(1)
+        assert isinstance(lost, HttpError)
+        assert (lost.status, lost.sent) == (502, False)
+        await side.ear.until(lambda: bool(side.ear.ends))
+        assert isinstance(side.ear.ends[0], HttpError)
+        assert len(server.of("notifications/initialized")) == 4
+        assert not server.of("tools/call")
+
+
 @in_loop
 async def test_a_request_that_waits_to_be_sent_can_be_cancelled_and_never_is() -> None:
     may_take = asyncio.Event()

@@ -296,7 +296,9 @@ class HttpLink:
             self._lose_session(error)
         except (LinkError, TimeoutError) as error:
             log.warning("a message to %s was lost: %s", self._access.shown, error)
-            if gate is not None and self._is_opening:
+            # One that is refused for good may still be a server that takes no notifications.
+            is_out_of_reach = not isinstance(error, LinkError) or is_passing(error)
+            if gate is not None and self._is_opening and is_out_of_reach:
                 self._never_opened(error)
         except Exception:
             log.exception("a message to %s could not be sent", self._access.shown)
