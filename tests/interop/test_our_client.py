@@ -650,6 +650,18 @@ def test_our_client_writes_nothing_the_agreed_revision_does_not_know(visit: Visi
 
 
 @needs_spec
+def test_our_server_says_nothing_to_our_client_that_the_revision_does_not_know(
+    visit: Visit,
+) -> None:
+    if visit.server.peer != "dragoman":
+        pytest.skip("this server is not ours")
+    theirs = [(not is_ours, text) for is_ours, text in visit.wire]
+    found, checked = complaints(theirs, visit.revision)
+    assert found == []
+    assert checked > 60
+
+
+@needs_spec
 def test_the_check_of_the_wire_sees_what_another_server_leaks() -> None:
     visit = visit_of("ts-1-at-2024-11-05")
     theirs = [(not is_ours, text) for is_ours, text in visit.wire]
