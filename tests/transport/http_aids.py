@@ -84,8 +84,9 @@ Script = Callable[[Call], Awaitable[None]]
 class Peer:
     """A running server: what came to it, and how many connections it has."""
 
-    def __init__(self, script: Script, blurts: bytes = b"") -> None:
+    def __init__(self, script: Script, blurts: bytes = b"", *, reads_bodies: bool = True) -> None:
         self.script = script
+        self.reads_bodies = reads_bodies
         #: what it says to whoever has sent anything, in place of reading requests
         self.blurts = blurts
         self.url = ""
@@ -120,7 +121,7 @@ class Peer:
                 writer.write(self.blurts)
                 writer.close()
                 return
-            while (call := await read_call(reader, writer, number)) is not None:
+            while (call := await read_call(reader, writer, number, self.reads_bodies)) is not None:
                 self.calls.append(call)
                 self.changed()
                 await self.script(call)
@@ -139,7 +140,7 @@ class Peer:
 
 
 async def read_call(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int, reads_body: bool
 ) -> Call | None:
     """The next request of a connection, or None at its end."""
     try:
@@ -151,7 +152,9 @@ async def read_call(
     fields = [(name, value.strip()) for name, _, value in (one.partition(":") for one in lines)]
     named = {name.lower(): value for name, value in fields}
     body = b""
-    if "content-length" in named:
+    if not reads_body:
+        pass
+    elif "content-length" in named:
         body = await reader.readexactly(int(named["content-length"]))
     elif named.get("transfer-encoding") == "chunked":
         while size := int(await reader.readline(), 16):
@@ -168,9 +171,10 @@ async def serving(
     tls: ssl.SSLContext | None = None,
     uds: str | None = None,
     blurts: bytes = b"",
+    reads_bodies: bool = True,
 ) -> AsyncIterator[Peer]:
     """A server on a port of its own, or on a Unix socket."""
-    peer = Peer(script, blurts)
+    peer = Peer(script, blurts, reads_bodies=reads_bodies)
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(peer.serve(reader, writer))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import socket
 import ssl
 import zlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -548,6 +549,119 @@ async def test_a_cancelled_request_is_heard_of_by_the_server(kind: str) -> None:
         assert await (await client.send("POST", peer.url, {}, b"{}")).read(9) == b"ok"
 
 
+@every_own
+@in_loop
+async def test_a_body_waits_for_a_server_that_reads_slowly(kind: str) -> None:
+    may_read = asyncio.Event()
+    body = b"x" * (24 << 20)
+
+    async def script(call: Call) -> None:
+        await may_read.wait()
+        assert await call.reader.readexactly(len(body)) == body
+        await call.write(answer(200, b"all"))
+
+    async with serving(script, reads_bodies=False) as peer, opened(kind) as client:
+        task = asyncio.ensure_future(client.send("POST", peer.url, {}, body))
+        await peer.until(lambda: len(peer.calls) == 1)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not task.done()
+        may_read.set()
+        assert await (await task).read(9) == b"all"
+
+
+@every_own
+@in_loop
+async def test_an_answer_may_come_before_the_body_was_taken(kind: str) -> None:
+    async def script(call: Call) -> None:
+        await call.write(answer(413, b"too large"))
+        while await call.reader.read(65536):
+            pass
+
+    async with serving(script, reads_bodies=False) as peer, opened(kind) as client:
+        response = await client.send("POST", peer.url, {}, b"x" * (24 << 20))
+        assert (response.status, await response.read(99)) == (413, b"too large")
+        await response.aclose()
+
+
+# --- addresses of a name ----------------------------------------------------------------------
+
+
+def _resolved(monkeypatch: pytest.MonkeyPatch, *places: tuple[str, int]) -> None:
+    """Let every name have these addresses."""
+
+    async def getaddrinfo(*_: object, **__: object) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+
+
+@contextmanager
+def mute_listener() -> Iterator[tuple[str, int]]:
+    """An address where connecting neither succeeds nor fails: its queue is full."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        place: tuple[str, int] = full.getsockname()
+        callers = [socket.socket() for _ in range(3)]
+        for caller in callers:
+            caller.setblocking(False)
+            caller.connect_ex(place)
+        try:
+            yield place
+        finally:
+            for caller in callers:
+                caller.close()
+
+
+@in_loop
+async def test_the_next_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(says(answer(200, b"x"))) as peer, opened("httpx2") as client:
+        host, _, port = peer.url.removeprefix("http://").partition(":")
+        here = host, int(port)
+        closed = host, free_port()
+        with mute_listener() as mute:
+            for places in ((closed, here), (here, mute), (mute, closed, here)):
+                with monkeypatch.context() as patch:
+                    _resolved(patch, *places)
+                    url = f"http://{len(places)}{places[0][1]}.invalid:{port}/"
+                    response = await client.send("GET", url, {})
+                    assert await response.read(9) == b"x"
+        assert len(peer.calls) == 3
+        _resolved(monkeypatch, closed, closed)
+        assert (await fails(client, "http://closed.invalid/")).sent is False
+
+
+@in_loop
+async def test_cancelling_while_addresses_are_tried_leaves_no_socket(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with mute_listener() as mute:
+        _resolved(monkeypatch, mute, mute)
+        async with opened("httpx2") as client:
+            task = asyncio.ensure_future(client.send("GET", "http://mute.invalid/", {}))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert task.cancelled()
+    # an open socket would be a ResourceWarning, which is an error here
+    gc.collect()
+
+
+@every_own
+@in_loop
+async def test_a_name_that_is_looked_up_for_ever_is_given_up(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def getaddrinfo(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    async with opened(kind, connect_timeout_s=0.05) as client:
+        assert (await fails(client, "http://slow.invalid/")).sent is False
+
+
 # --- failures, and whether the request may have run -------------------------------------------
 
 
@@ -803,6 +917,17 @@ async def test_https_never_leads_to_http(kind: str, authority: Authority) -> Non
 
 
 @every_own
+@in_loop
+async def test_another_machine_never_leads_to_this_one(kind: str) -> None:
+    async with serving(says(answer(200))) as ours:
+        moved = answer(307, b"", {"Location": ours.url})
+        async with serving(says(moved)) as proxy, opened(kind, proxy=proxy.url) as client:
+            error = await fails(client, "http://public.invalid/")
+            assert (error.status, error.sent) == (307, False)
+            assert len(proxy.calls) == 1
+
+
+@every_own
 @pytest.mark.parametrize(
     "location", [None, "ftp://127.0.0.1/", "file:///etc/passwd", "http://a b/", "//[x/"]
 )
@@ -967,6 +1092,19 @@ async def test_a_proxy_that_never_answers_is_given_up(kind: str) -> None:
         error = await fails(client, "https://example.invalid/")
         assert error.sent is False
         await proxy.until_closed()
+
+
+@in_loop
+async def test_a_socks_proxy_needs_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = open_http(HttpOptions(proxy="socks5://127.0.0.1:9"))
+    with pytest.raises(MissingExtra) as caught:
+        await client.send("GET", "http://public.invalid/", {})
+    assert caught.value.extra == "socks"
+    await client.aclose()
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    async with opened("aiohttp") as other:
+        with pytest.raises(Misconfigured):
+            await other.send("GET", "http://public.invalid/", {})
 
 
 def test_the_variables_choose_a_proxy_but_not_for_this_machine(
