@@ -99,7 +99,7 @@ def host_file(target: str, hosting: Hosting) -> int:
         store = SqliteStore(hosting.keep_sessions)
         options |= {"events": store, "sessions": store}
     try:
-        server.run("unix" if hosting.transport == "unix" else "http", on_ready=on_ready, **options)
+        server.run("http", on_ready=on_ready, **options)
     finally:
         if store is not None:
             asyncio.run(store.aclose())
