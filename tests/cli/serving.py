@@ -41,7 +41,7 @@ def note() -> str:
 
 @server.tool
 async def change(ctx: Context) -> None:
-    server.resource_updated("note://x")
+    server.notify_resource_updated("note://x")
 """
 
 
@@ -94,6 +94,11 @@ class Running:
         """Send a signal and wait for the end; returns the exit code."""
         self.process.send_signal(number)
         return self.process.wait(PATIENCE_S)
+
+    def join(self) -> None:
+        """Wait until nobody has its stderr any more."""
+        self._reader.join(PATIENCE_S)
+        assert not self._reader.is_alive()
 
     def press_ctrl_c(self) -> int:
         """As a terminal does it: every process of the group hears of it."""
