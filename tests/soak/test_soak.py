@@ -248,7 +248,7 @@ VICTIMS = pytest.mark.parametrize(
 def test_calls_have_one_outcome_while_their_server_is_killed(
     kind: type[Victim], tmp_path: Path
 ) -> None:
-    soak(kind(tmp_path / "log"), seed=1, kills=3)
+    soak(kind(tmp_path / "log"), seed=1, kills=2)
 
 
 @pytest.mark.parametrize("kind", [HttpVictim, OverHttpx, OverSse], ids=["http", "httpx2", "sse"])
