@@ -499,3 +499,40 @@ async def test_a_stream_behind_a_redirect_names_an_endpoint_that_learns_no_secre
         assert (await side.outcome(1))["result"] == text("done")
         assert server.asked[0].headers["authorization"] == "Bearer t0"
         assert all("authorization" not in one.headers for one in other.asked)
+
+
+@in_loop
+async def test_a_stream_is_opened_with_a_new_token_when_the_first_is_refused() -> None:
+    tokens = iter(["t0", "t1"])
+    old = OldServer()
+
+    async def get(asked: Asked, reply: Reply) -> None:
+        if asked.headers["authorization"] == "Bearer t0":
+            await reply.send(401)
+            return
+        await old.get(asked, reply)
+
+    async with (
+        scripted({**old.scripts, "GET": get}) as server,
+        linked(server, token=lambda: next(tokens)) as side,
+    ):
+        side.ask(call(1))
+        assert (await side.outcome(1))["result"] == text("done")
+        assert server.asked[-1].headers["authorization"] == "Bearer t1"
+
+
+@in_loop
+async def test_a_stream_that_never_names_an_endpoint_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dragoman.transport.http_sse.client.ENDPOINT_WAIT_S", 0.05)
+
+    async def get(asked: Asked, reply: Reply) -> None:
+        await reply.stream()
+        await reply.gone()
+
+    async with scripted({"GET": get}) as server:
+        with pytest.raises(LinkError, match="no endpoint") as failed:
+            async with linked(server):
+                pass
+        assert failed.value.sent is False

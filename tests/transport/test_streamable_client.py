@@ -1172,3 +1172,128 @@ async def test_a_redirect_is_followed_for_good_and_takes_no_secret_along() -> No
             assert "authorization" not in one.headers
             assert "x-mine" not in one.headers
             assert one.rpc == "initialize" or one.headers["mcp-session-id"] == "s-1"
+
+
+@in_loop
+async def test_a_stream_to_listen_to_is_asked_for_with_a_new_token_too() -> None:
+    given: list[str] = []
+    never = asyncio.Event()
+
+    def token() -> str:
+        given.append(f"t{len(given)}")
+        return given[-1]
+
+    async def get(asked: Asked, reply: Reply) -> None:
+        if asked.headers["authorization"] == "Bearer t0":
+            await reply.send(401)
+            return
+        await reply.stream()
+        await reply.event(notice("tools/list_changed"))
+        await never.wait()
+
+    async with scripted({"GET": get}) as server, linked(server, token=token) as side:
+        await side.ear.until(lambda: len(side.ear.frames) == 2)
+        assert given == ["t0", "t1"]
+
+
+@in_loop
+async def test_a_notification_that_is_answered_with_a_stream_holds_nothing_up() -> None:
+    may_end = asyncio.Event()
+
+    async def take(asked: Asked, reply: Reply) -> None:
+        await reply.stream()
+        await reply.event(notice("tools/list_changed"))
+        await may_end.wait()
+
+    script = {"notifications/initialized": take, "tools/call": _done}
+    async with scripted(script) as server, linked(server) as side:
+        side.ask(call(1))
+        assert (await side.outcome(1))["result"] == text("done")
+        await side.ear.until(lambda: len(side.ear.frames) == 3)
+        may_end.set()
+
+
+@in_loop
+async def test_a_stream_that_does_not_end_after_its_answer_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dragoman.transport.streamable.client.LINGER_S", 0.0)
+    gone = asyncio.Event()
+
+    async def work(asked: Asked, reply: Reply) -> None:
+        await reply.stream()
+        await reply.event(answer(asked, text("done")))
+        await reply.gone()
+        gone.set()
+
+    async with scripted({"tools/call": work}) as server, linked(server) as side:
+        side.ask(call(1))
+        assert (await side.outcome(1))["result"] == text("done")
+        await gone.wait()
+        assert not side.ear.ends
+
+
+@in_loop
+async def test_trouble_is_over_as_soon_as_anything_gets_through() -> None:
+    async def get(asked: Asked, reply: Reply) -> None:
+        if len(server.of("GET")) > 1:
+            await reply.send(502)
+            return
+        await reply.stream()
+
+    class Once(Waits):
+        """The second wait, which comes when there is trouble, lasts for ever."""
+
+        async def __call__(self, seconds: float) -> None:
+            await super().__call__(seconds)
+            if len(self.asked) > 1:
+                await asyncio.Event().wait()
+
+    script = {"GET": get, "tools/call": _done}
+    async with scripted(script) as server, linked(server, wait=Once()) as side:
+        await side.ear.until(lambda: len(side.ear.troubles) == 1)
+        side.ask(call(1))
+        assert (await side.outcome(1))["result"] == text("done")
+        assert side.ear.troubles[1:] == [None]
+
+
+@in_loop
+async def test_a_cancellation_that_meets_a_lost_session_ends_the_link() -> None:
+    async def hang(asked: Asked, reply: Reply) -> None:
+        await reply.gone()
+
+    async def refuse(asked: Asked, reply: Reply) -> None:
+        await reply.send(404)
+
+    script = {"tools/call": hang, "notifications/cancelled": refuse}
+    async with scripted(script) as server, linked(server) as side:
+        side.ask(call(1))
+        await server.until(lambda: bool(server.of("tools/call")))
+        side.cancel(1)
+        await side.ear.until(lambda: bool(side.ear.ends))
+        assert isinstance(side.ear.ends[0], SessionLost)
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "date", "wished_s"),
+    [
+        ("3", "", 3.0),
+        ("Wed, 21 Oct 2015 07:28:10 GMT", "Wed, 21 Oct 2015 07:28:00 GMT", 10.0),
+        ("Wed, 21 Oct 2015 07:28:10 GMT", "", 0.0),
+        ("9" * 400, "", 86_400.0),
+        ("soon", "", None),
+        ("-3", "", None),
+    ],
+)
+@in_loop
+async def test_how_long_a_server_asks_to_wait_is_read_in_either_form(
+    retry_after: str, date: str, wished_s: float | None
+) -> None:
+    async def work(asked: Asked, reply: Reply) -> None:
+        await reply.send(503, retry_after=retry_after, date=date)
+
+    async with scripted({"tools/call": work}) as server, linked(server) as side:
+        side.ask(call(1))
+        lost = await side.outcome(1)
+        assert isinstance(lost, HttpError)
+        assert lost.retry_after_s == wished_s
