@@ -200,6 +200,42 @@ async def test_without_a_session_a_body_that_is_no_message_gets_400() -> None:
             assert (await fault(answer))["code"] in {-32700, -32600}
 
 
+NASTY = [
+    b"[" * 100_000,
+    b'{"a":' * 50_000,
+    b"1e999999999",
+    b'"\\ud800"',
+    b'{"jsonrpc":"2.0","id":1e400,"method":"ping"}',
+    b'{"jsonrpc":"2.0","id":1.5,"method":"ping"}',
+    b'{"jsonrpc":"2.0","id":[1],"method":"ping"}',
+    b'{"jsonrpc":"2.0","id":123456789012345678901234567890,"method":"ping"}',
+    b'{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}',
+    b'{"jsonrpc":"2.0","id":1,"method":"ping","params":7}',
+    b'{"jsonrpc":"2.0","id":1,"method":7}',
+    b'{"jsonrpc":"2.0","id":1,"method":"initialize"}',
+    b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":7}}',
+    b'{"jsonrpc":"2.0","id":1,"result":{},"error":{}}',
+    b'{"jsonrpc":"2.0","id":1,"error":7}',
+    b'{"jsonrpc":"2.0","id":1,"method":"ping","id":2}',
+    b'\xef\xbb\xbf{"jsonrpc":"2.0","id":1,"method":"ping"}',
+    b'{"jsonrpc":"2.0","id":1,"method":"pi\x00ng"}',
+    "{}".encode("utf-16"),
+]
+
+
+@duty("http.refused")
+@pytest.mark.parametrize("body", NASTY, ids=range(len(NASTY)))
+@looped
+async def test_nothing_that_a_body_holds_is_the_servers_fault(body: bytes) -> None:
+    async with session() as (peer, _):
+        for posting in (peer, Peer(peer.place, LATEST)):
+            answer = await posting.post(body)
+            # 413: less is taken from whoever has no session yet.
+            assert answer.status in {200, 202, 400, 413}
+            await answer.read()
+        assert await peer.call("add", {"a": 1, "b": 2}) == "3"
+
+
 # --- sessions ---------------------------------------------------------------------------------------
 
 
@@ -280,6 +316,30 @@ async def test_a_header_that_names_no_revision_gets_400(value: str) -> None:
             assert answer.status == 400
             await answer.read()
         assert await peer.call("add", {"a": 1, "b": 2}) == "3"
+
+
+@duty("versions.answer.other", "versions.answer.latest")
+@pytest.mark.parametrize("offered", ["1999-01-01", "2024-10-07", "2026-07-28", "9999-12-31", "x"])
+@looped
+async def test_a_revision_we_do_not_have_is_answered_with_the_newest(offered: str) -> None:
+    async with place_of(Workshop()) as place:
+        peer = Peer(place, LATEST)
+        answer = await peer.post(initialize(offered))
+        assert answer.status == 200
+        peer.session = answer.headers["mcp-session-id"]
+        assert (await answer.json())["result"]["protocolVersion"] == LATEST
+        await peer.notify("notifications/initialized")
+        assert await peer.call("add", {"a": 1, "b": 2}) == "3"
+
+
+@duty("http.version-header.invalid")
+@looped
+async def test_a_refused_revision_is_told_which_there_are() -> None:
+    async with session() as (peer, _):
+        answer = await peer.post(request(1, "ping"), mcp_protocol_version="2026-07-28")
+        assert answer.status == 400
+        told = (await answer.read()).decode()
+        assert all(revision in told for revision in HANDSHAKE)
 
 
 @duty("http.version-header.missing")
