@@ -103,6 +103,11 @@ class Reply:
         self.is_over = True
         await self.writer.drain()
 
+    def hang_up(self) -> None:
+        """Close the connection in the middle of the stream; what was written arrives."""
+        self.is_over = True
+        self.writer.close()
+
     def cut(self) -> None:
         """Break the connection."""
         self.is_over = True

@@ -12,6 +12,7 @@ import pytest
 
 from dragoman.errors import HttpError, LinkClosed, LinkError, SessionLost
 from dragoman.transport.base import Link
+from dragoman.transport.event_stream import encode_event
 from dragoman.transport.http.client import HttpOptions
 from dragoman.transport.http.connector import HttpConnector
 from tests.transport.aids import in_loop, open_descriptors
@@ -577,6 +578,67 @@ async def test_a_server_that_wants_to_be_asked_again_and_again_is() -> None:
         assert (await side.outcome(1))["result"] == text("at last")
         assert seen == ["p-0"] * polls
         assert side.waits.asked == [0.06] * polls
+
+
+@in_loop
+async def test_wherever_a_stream_is_cut_its_messages_come_once_and_in_order() -> None:
+    place = 0
+
+    def events(asked: Asked) -> list[bytes]:
+        messages = [
+            None,
+            notice("progress", progressToken=1, progress=1),
+            notice("progress", progressToken=1, progress=2),
+            answer(asked, text("done")),
+        ]
+        return [
+            encode_event(b"" if one is None else encoded(one), id=f"c{number}-{asked_id(asked)}")
+            for number, one in enumerate(messages)
+        ]
+
+    def asked_id(asked: Asked) -> int:
+        return int(asked.message["id"])
+
+    calls: dict[int, Asked] = {}
+
+    async def work(asked: Asked, reply: Reply) -> None:
+        calls[asked_id(asked)] = asked
+        await reply.stream()
+        whole = b"".join(events(asked))
+        if whole[:place]:
+            await reply.write(whole[:place])
+        reply.hang_up()
+
+    async def get(asked: Asked, reply: Reply) -> None:
+        last = asked.headers.get("last-event-id")
+        if last is None:
+            await reply.send(405)
+            return
+        number, _, ident = last.removeprefix("c").partition("-")
+        await reply.stream()
+        # Another piece, and another cut: each connection brings half of an event more.
+        rest = events(calls[int(ident)])[int(number) + 1 :]
+        await reply.write(rest[0] + b"".join(rest[1:])[:20])
+        reply.hang_up()
+
+    async with scripted({"tools/call": work, "GET": get}) as server, linked(server) as side:
+        first, *_ = events(Asked("POST", "/", {}, encoded(call(1)), 0))
+        whole = len(b"".join(events(Asked("POST", "/", {}, encoded(call(1)), 0))))
+        for place in range(0, whole, 5):
+            del side.ear.frames[:]
+            ident = 1000 + place
+            side.ask(call(ident))
+            outcome = await side.outcome(ident)
+            messages = [
+                m["params"]["progress"] if "method" in m else "answer" for m in side.ear.messages
+            ]
+            if isinstance(outcome, LinkError):
+                # Only a stream that never said where it is cannot be taken up again.
+                assert outcome.sent is True
+                assert place < len(first) + len("1000")
+                assert messages == []
+            else:
+                assert messages == [1, 2, "answer"], place
 
 
 @pytest.mark.parametrize("leave", [_end, _cut])
