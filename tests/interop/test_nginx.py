@@ -282,7 +282,9 @@ def test_the_client_survives_a_server_that_is_redeployed_behind_the_proxy(
             updated: list[str] = []
             async with Client(
                 place.url + path,
-                reconnect=Reconnect(first_delay_s=0.05, max_delay_s=0.3),
+                reconnect=Reconnect(
+                    first_delay_s=0.05, max_delay_s=0.3, max_tries=1_000, total_s=USE_TIMEOUT_S
+                ),
                 on_connection=events.append,
                 on_resource_updated=updated.append,
             ) as client:

@@ -29,6 +29,7 @@ from dragoman.model.progress import ProgressParams
 from dragoman.model.roots import Root
 from dragoman.model.sampling import CreateMessageParams, CreateMessageResult
 from dragoman.protocol.events import Fault, FaultKind
+from dragoman.transport.http.client import HttpOptions
 from tests.interop.documents import (
     ECHOED,
     OPTIONAL_TOOLS,
@@ -71,6 +72,17 @@ VISITS: dict[str, tuple[str, str | None, str]] = {
         f"{name}-over-streamable-at-{revision}": (name, revision, "streamable")
         for name in ("mcp-2.3", "ts-1", "ts-2", "dragoman")
         for revision in REVISIONS[1:-1]
+    },
+    # The same over the other HTTP library, with a peer of each kind.
+    **{
+        f"{name}-over-{transport}-by-httpx2": (name, None, transport)
+        for name, transport in (
+            ("mcp-1.6", "sse"),
+            ("mcp-1.29", "streamable"),
+            ("ts-2", "streamable"),
+            ("dragoman", "sse"),
+            ("dragoman", "streamable"),
+        )
     },
 }
 
@@ -235,18 +247,26 @@ async def pages(client: Client) -> list[list[str]]:
             return found
 
 
-async def visit_server(server: Server, pinned: str | None, transport: str) -> Visit:
+async def visit_server(name: str) -> Visit:
+    server_name, pinned, transport = VISITS[name]
+    server = SERVERS[server_name]
     visit = Visit(server, pinned or server.newest, transport)
-    with address(f"for-our-client-{server.peer}", server.peer, server.program, transport) as target:
-        await use_everything(visit, pinned, target if transport == "stdio" else target[1])
+    http = None
+    if transport != "stdio":
+        http = HttpOptions(backend="httpx2" if name.endswith("-by-httpx2") else None)
+    with address(f"for-our-client-{name}", server.peer, server.program, transport) as target:
+        await use_everything(visit, pinned, target if http is None else target[1], http)
     visit.children = children()
     return visit
 
 
-async def use_everything(visit: Visit, pinned: str | None, target: str | list[str]) -> None:
+async def use_everything(
+    visit: Visit, pinned: str | None, target: str | list[str], http: HttpOptions | None
+) -> None:
     server = visit.server
     async with Client(
         target,
+        http=http,
         name="dragoman-client",
         version="1",
         revision=pinned,
@@ -322,8 +342,7 @@ async def use_everything(visit: Visit, pinned: str | None, target: str | list[st
 
 @functools.cache
 def visit_of(name: str) -> Visit:
-    server, pinned, transport = VISITS[name]
-    return asyncio.run(visit_server(SERVERS[server], pinned, transport))
+    return asyncio.run(visit_server(name))
 
 
 @pytest.fixture(params=grouped(VISITS))
