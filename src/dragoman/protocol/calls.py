@@ -68,7 +68,8 @@ class BatchReply:
 class Exchange:
     """A request of the peer.
 
-    `is_over` once it was answered or cancelled: nothing more is sent for it then. `dialect` is
+    `is_over` once it was answered or cancelled: nothing more is sent for it then; `was_stopped` when
+    its handler was ended for that. `dialect` is
     the revision it is answered in; `seen` who asked. `held_progress` is the newest value that the
     rate limit held back.
     """
@@ -86,6 +87,7 @@ class Exchange:
         "method",
         "seen",
         "token",
+        "was_stopped",
     )
 
     def __init__(
@@ -106,6 +108,7 @@ class Exchange:
         self.deadline = deadline
         self.batch = batch
         self.is_over = False
+        self.was_stopped = False
         self.last_progress: float | None = None
         self.held_progress: ProgressParams | None = None
         self.bucket: Bucket | None = None

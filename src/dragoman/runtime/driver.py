@@ -15,7 +15,7 @@ import logging
 import os
 import types
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from dragoman.errors import (
@@ -240,6 +240,57 @@ class Driver:
             self._lend_hand()
         self.flush()
 
+    def take_in(self, frame: bytes, seen: Seen) -> RequestArrived | None:
+        """As `frames_received` with one frame, but a request that it brings is the caller's.
+
+        Whoever gets one awaits `handle` with it, in a task of its own. For links whose every frame
+        has a task already: no other is made, and the answer is there when that task goes on.
+        """
+        self._heard_at = now = self.clock.now()
+        if self.tap is not None:
+            self._show("received", frame)
+        events = self.engine.receive(frame, now=now, seen=seen)
+        mine: RequestArrived | None = None
+        if events:
+            first = events[0]
+            if len(events) == 1 and type(first) is RequestArrived and not self._is_clogged:
+                mine = first
+            else:
+                self._dispatch(events)
+        if self._is_new:
+            self._tell_agreed()
+        if mine is not None:
+            self._mind_deadline()
+            return mine
+        if self._queue and not self._checking and not self._is_clogged:
+            self._lend_hand()
+        self.flush()
+        return None
+
+    async def handle(self, event: RequestArrived) -> None:
+        """Answer a request that `take_in` gave, in the task of the caller.
+
+        The task is cancelled when the request is, and goes on after it. Whoever else cancels the
+        task ends it.
+        """
+        exchange = event.exchange
+        if exchange.is_over:
+            return
+        this = asyncio.current_task()
+        assert this is not None
+        self._running[exchange] = this
+        self._hands[this] = None
+        try:
+            await self._run(exchange, self.handler.handle_request(self, exchange, event.params))
+        except asyncio.CancelledError:
+            if not exchange.was_stopped:
+                raise
+            while this.cancelling():
+                this.uncancel()
+        finally:
+            self._hands.pop(this, None)
+            self.flush()
+
     def _tell_agreed(self) -> None:
         if self.engine.has_agreed:
             self._is_new = False
@@ -372,7 +423,10 @@ class Driver:
                     unclogging = self._loop.create_task(self._unclog())
                     if not unclogging.done():
                         self._unclogging = unclogging
-        wake = engine.next_deadline()
+        self._mind_deadline()
+
+    def _mind_deadline(self) -> None:
+        wake = self.engine.next_deadline()
         if wake is not None and (self._timer is None or wake < self._timer_at):
             if self._timer is not None:
                 self._timer.cancel()
@@ -677,7 +731,12 @@ class Driver:
                     # Cancelled before it began.
                     continue
                 self._running[exchange] = this
-                await self._run(exchange, params)
+                handling = self.handler.handle_request(self, exchange, params)
+                try:  # noqa: SIM105 - this is on the way of every request, and costs nothing
+                    await self._run(exchange, _in_own_context(handling))
+                except asyncio.CancelledError:
+                    # The request has failed; what this task does next is decided below.
+                    pass
                 if this.cancelling():
                     # A task that was cancelled once may be cancelled again: it takes no new work.
                     break
@@ -712,11 +771,11 @@ class Driver:
             if self._queue and not self._checking:
                 self._check_soon()
 
-    async def _run(self, exchange: Exchange, params: Record) -> None:
-        """One request of the peer, from its event to its answer."""
+    async def _run(self, exchange: Exchange, handling: Awaitable[Record | Encoded]) -> None:
+        """One request of the peer, from its event to its answer. Raises CancelledError alone."""
         engine = self.engine
         try:
-            result = await _in_own_context(self.handler.handle_request(self, exchange, params))
+            result = await handling
             if type(result) is Encoded:
                 self._answer_encoded(exchange, result)
             else:
@@ -725,7 +784,9 @@ class Driver:
             engine.fail(exchange, refusal)
         except asyncio.CancelledError:
             # The peer's cancellation and the end of the link have marked the exchange already.
+            exchange.was_stopped = exchange.is_over
             engine.fail(exchange, InternalError(f"{exchange.method.name} was cancelled here"))
+            raise
         except BaseException:  # noqa: BLE001 - logged in full under its id
             # Even SystemExit from a handler ends the request, not the server. A result that cannot
             # be written ends here as well.

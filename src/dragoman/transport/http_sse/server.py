@@ -69,13 +69,16 @@ class SseLink:
         """
         if self._has_ended:
             raise LinkClosed("the client's event stream is closed", sent=False)
-        event = b"event: message\ndata: %s\n\n" % frame
-        self.pending.append(event)
-        self.unread_bytes += len(event)
-        if self.unread_bytes > self.max_unread_bytes + len(event):
+        if self.unread_bytes > self.max_unread_bytes:
             # Nothing is kept for later here: a client that reads nothing is given up.
             self.end(LinkClosed("the client does not read its event stream"))
             return
+        self.say(b"event: message\ndata: %s\n\n" % frame)
+
+    def say(self, event: bytes) -> None:
+        """Queue an encoded event."""
+        self.pending.append(event)
+        self.unread_bytes += len(event)
         self.wake()
 
     def wake(self) -> None:

@@ -16,6 +16,13 @@ class HttpLimits:
     max_body_bytes: int = MAX_FRAME_BYTES
     """One POST; the same as one line on stdio, so that what works there works here. 413 over it."""
 
+    max_hello_bytes: int = 64 * 1024
+    """The POST that opens a session: a name, a version and what the client can do. It comes from
+    somebody of whom nothing is known, and stays as long as the session. 413 over it."""
+
+    body_s: float = 30.0
+    """How long a body may take to arrive. 408 after it."""
+
     max_header_bytes: int = 32 * 1024
     """All header fields of a request; twice what common servers take for one. 431 over it."""
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 
 from dragoman.errors import LinkClosed, LinkError, WrongState
-from dragoman.jsonrpc.frame import Delivery, Principal, Seen
+from dragoman.jsonrpc.frame import Delivery, Principal
 from dragoman.revisions.facts import Facts
 from dragoman.transport.base import About, Receiver
 from dragoman.transport.stdio.limits import HIGH_WATER_BYTES
@@ -150,7 +150,7 @@ class Reply(Delivery):
     `waiter` is done when there is one or the other, or when nothing will come.
     """
 
-    __slots__ = ("frame", "is_late", "is_over", "link", "stream", "waiter")
+    __slots__ = ("frame", "is_late", "is_over", "link", "on_stream", "stream", "waiter", "writer")
 
     def __init__(self, link: StreamableLink) -> None:
         super().__init__()
@@ -161,6 +161,10 @@ class Reply(Delivery):
         self.stream: Stream | None = None
         self.is_over = False
         self.waiter: asyncio.Future[None] | None = None
+        # Called with a stream that was opened, and what its reader has to know it by; the task that
+        # writes it then.
+        self.on_stream: Callable[[Reply, Stream, asyncio.Future[None]], None] | None = None
+        self.writer: asyncio.Task[bool] | None = None
 
     def end(self, frame: bytes | None) -> None:
         """Answered, or never to be."""
@@ -254,12 +258,6 @@ class StreamableLink:
             raise WrongState("started", "a link is started once")
         self.receiver = receiver
 
-    def receive(self, body: bytes, seen: Seen) -> None:
-        """Hand in what a POST brought."""
-        assert self.receiver is not None
-        if not self._has_ended:
-            self.receiver.frames_received((body,), seen)
-
     def send(self, frame: bytes, about: About = None, is_answer: bool = False) -> None:
         """Send on the stream of the POST it is about, else on the session's own.
 
@@ -291,11 +289,21 @@ class StreamableLink:
         self._next_stream += 1
         name = f"{self.prefix}{self._next_stream:x}"
         stream = self.streams[name] = reply.stream = Stream(self, name, reply)
-        stream.join()
+        reader = stream.join()
         if self.primes_streams:
             stream.put(b"")
+        if reply.on_stream is not None:
+            reply.on_stream(reply, stream, reader)
         reply.wake()
         return stream
+
+    def is_former_own(self, name: str) -> bool:
+        """Whether a name is that of the session's own stream in a former process."""
+        return (
+            len(name) == len(self.prefix) + 1
+            and name.endswith("0")
+            and not name.startswith(self.prefix)
+        )
 
     def own_stream(self) -> Stream:
         """The stream for what belongs to no request."""

@@ -1,0 +1,225 @@
+"""What every HTTP request needs, on bare ASGI: its headers, its body, answers and refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from typing import Any
+
+from dragoman.transport.streamable import rules
+
+__all__ = [
+    "SSE_HEADERS",
+    "Header",
+    "Headers",
+    "HttpRefusal",
+    "Receive",
+    "Scope",
+    "Send",
+    "answer",
+    "answer_json",
+    "read_body",
+    "route_path",
+    "start_stream",
+    "with_headers",
+]
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+# Tuples: what is handed to an ASGI server may be changed on its way by whatever stands between.
+SSE_HEADERS: tuple[Header, ...] = (
+    (b"content-type", rules.SSE),
+    (b"cache-control", b"no-cache, no-transform"),
+    # Proxies that hold back what they pass on are told not to.
+    (b"x-accel-buffering", b"no"),
+)
+
+_JSON: Header = (b"content-type", rules.JSON)
+_EMPTY: Header = (b"content-length", b"0")
+
+
+class HttpRefusal(Exception):
+    """A request ends here, with this status; its text is for whoever reads the body."""
+
+    def __init__(
+        self,
+        status: int,
+        text: str,
+        *headers: Header,
+        code: int = -32600,
+        data: object = None,
+    ) -> None:
+        self.status = status
+        self.text = text
+        self.headers = headers
+        self.code = code
+        self.data = data
+        super().__init__(f"{status}: {text}")
+
+    async def send(self, send: Send) -> None:
+        """Answer with it."""
+        body = rules.refusal(self.code, self.text, self.data)
+        await answer_json(send, self.status, body, *self.headers)
+
+
+class Headers(Mapping[str, str]):
+    """A request's headers by lower-case name, read when somebody asks."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Iterable[Header]) -> None:
+        self._raw = raw
+
+    def __getitem__(self, name: str) -> str:
+        wanted = name.lower().encode("latin-1")
+        values = [value for key, value in self._raw if key == wanted]
+        if not values:
+            raise KeyError(name)
+        return b", ".join(values).decode("latin-1")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({key.decode("latin-1"): None for key, _ in self._raw})
+
+    def __len__(self) -> int:
+        return len({key for key, _ in self._raw})
+
+
+# --- reading ------------------------------------------------------------------------------------------
+
+
+async def read_body(
+    receive: Receive, length: bytes | None, limit: int, patience_s: float
+) -> bytes | None:
+    """The whole body, of at most `limit` bytes; None when the client left before its end.
+
+    `length` is the Content-Length. Nearly always the body is there already; whoever sends it piece
+    by piece has `patience_s` for all of it.
+
+    Raises:
+        HttpRefusal: 413 for a body over the limit, 408 for one that does not come.
+    """
+    if length is not None and length.isdigit() and int(length) > limit:
+        raise _too_large(limit)
+    receiving = receive()
+    if type(receiving) is types.CoroutineType:
+        try:
+            pending = receiving.send(None)
+        except StopIteration as end:
+            message = end.value
+            if not message.get("more_body", False):
+                body: bytes = message.get("body", b"")
+                if len(body) > limit:
+                    raise _too_large(limit) from None
+                return None if message["type"] == "http.disconnect" else body
+            receiving = _done(message)
+        else:
+            receiving = _go_on(receiving, pending)
+    try:
+        async with asyncio.timeout(patience_s):
+            parts = [part async for part in _parts(receiving, receive, limit)]
+    except TimeoutError:
+        raise HttpRefusal(408, f"the body did not come within {patience_s:g} s") from None
+    except EOFError:
+        return None
+    return b"".join(parts)
+
+
+async def _parts(receiving: Awaitable[Any], receive: Receive, limit: int) -> AsyncIterator[bytes]:
+    size = 0
+    while True:
+        message = await receiving
+        if message["type"] == "http.disconnect":
+            raise EOFError
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        yield part
+        if not message.get("more_body", False):
+            return
+        receiving = receive()
+
+
+async def _done(message: Any) -> Any:
+    return message
+
+
+@types.coroutine
+def _go_on(coroutine: Coroutine[Any, Any, Any], pending: Any) -> Generator[Any, Any, Any]:
+    """Await a coroutine that was stepped once already, and waits for `pending`."""
+    step: Callable[..., Any] = coroutine.send
+    while True:
+        try:
+            given = yield pending
+            step = coroutine.send
+        except GeneratorExit:
+            coroutine.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - it belongs to the coroutine
+            given = error
+            step = coroutine.throw
+        try:
+            pending = step(given)
+        except StopIteration as end:
+            return end.value
+
+
+def _too_large(limit: int) -> HttpRefusal:
+    return HttpRefusal(413, f"a body is limited to {limit} bytes")
+
+
+def route_path(scope: Scope) -> str:
+    """The path below whatever this application is mounted at."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root):
+        rest = path[len(root) :]
+        if not rest or rest.startswith("/"):
+            return rest or "/"
+    return path or "/"
+
+
+# --- answering ----------------------------------------------------------------------------------------
+
+
+async def answer_json(send: Send, status: int, body: bytes, *extra: Header) -> None:
+    """One JSON body."""
+    headers = [_JSON, (b"content-length", b"%d" % len(body)), *extra]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def answer(send: Send, status: int, *extra: Header) -> None:
+    """A status without a body."""
+    headers = list(extra) if status == 204 else [_EMPTY, *extra]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def start_stream(send: Send) -> None:
+    """The head of an event stream."""
+    await send({"type": "http.response.start", "status": 200, "headers": [*SSE_HEADERS]})
+
+
+def with_headers(send: Send, *extra: Header) -> Send:
+    """Add headers to whatever is answered."""
+
+    async def sending(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *extra]}
+        await send(message)
+
+    return sending

@@ -1,0 +1,345 @@
+"""The sessions of one server over Streamable HTTP: who has one, how it ends, how it is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import msgspec
+
+from dragoman.jsonrpc.frame import Principal
+from dragoman.model.base import Implementation, NoParams
+from dragoman.model.capabilities import ClientCapabilities
+from dragoman.protocol.engine import Engine
+from dragoman.revisions.registry import HANDSHAKE
+from dragoman.runtime.clock import Clock, LoopClock
+from dragoman.runtime.driver import Driver
+from dragoman.server.http_io import HttpRefusal
+from dragoman.transport.base import Link
+from dragoman.transport.streamable.limits import HttpLimits
+from dragoman.transport.streamable.replay import EventLog
+from dragoman.transport.streamable.server import StreamableLink
+from dragoman.transport.streamable.sessions import SessionRecord, SessionStore
+
+__all__ = ["ID_BYTES", "Serving", "Session", "Sessions"]
+
+log = logging.getLogger("dragoman.server")
+
+# 256 bits: nobody guesses one, and 128 would be as safe.
+ID_BYTES = 32
+
+# 1 s: as exactly as that they are kept in the order of their last use.
+ORDER_S = 1.0
+
+# How often idle sessions are looked for, in seconds; they may live that much longer.
+SWEEP_S = 10.0
+
+
+class Serving(Protocol):
+    """What is needed of the server behind it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def living(self) -> Any: ...
+
+    def attach(
+        self,
+        link: Link,
+        *,
+        clock: Clock | None = None,
+        resume: Callable[[Engine], None] | None = None,
+    ) -> Driver: ...
+
+    async def detach(self, driver: Driver) -> None: ...
+
+
+class Session:
+    """One client: its link and its driver, and since when nobody used it."""
+
+    __slots__ = ("driver", "link", "saved", "used_at")
+
+    def __init__(self, link: StreamableLink, driver: Driver) -> None:
+        self.link = link
+        self.driver = driver
+        self.used_at = 0.0
+        # What was last kept of it: the level, the count of changed subscriptions, when.
+        self.saved = (0, 0, 0.0)
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """What may change during a session, of what is kept."""
+        engine = self.driver.engine
+        return engine.log_level, engine.subscriptions.changes
+
+
+class Sessions:
+    """All of them, by id; those that were used longest ago come first."""
+
+    def __init__(
+        self, server: Serving, limits: HttpLimits, events: EventLog, store: SessionStore | None
+    ) -> None:
+        self.server = server
+        self.limits = limits
+        self.events = events
+        self.store = store
+        self.known: OrderedDict[bytes, Session] = OrderedDict()
+        # Over, but perhaps still in the store: they must not come back from there.
+        self._ending: set[bytes] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._restoring: dict[bytes, asyncio.Task[Session | None]] = {}
+        self._is_keeping = False
+        self._sweep: asyncio.TimerHandle | None = None
+        self._sweep_s = min(SWEEP_S, limits.idle_s)
+        # One for all of them: they live in one loop.
+        self._clock: Clock | None = None
+        # Bound once, for all of them.
+        self._when_ended = self._link_ended
+        self.on_sweep: Callable[[float], None] = lambda now: None
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    # --- beginning ----------------------------------------------------------------------------------
+
+    def open(self, principal: Principal) -> Session:
+        """A session that has said nothing yet; it counts from `admit` on.
+
+        Raises:
+            HttpRefusal: 503, there are too many and all are in use.
+        """
+        if len(self.known) >= self.limits.max_sessions and not self._evict():
+            raise HttpRefusal(503, "too many sessions are open", (b"retry-after", b"30"))
+        link = StreamableLink(os.urandom(ID_BYTES).hex(), principal, self.events, self.limits)
+        return Session(link, self.server.attach(link, clock=self._the_clock()))
+
+    async def admit(self, session: Session) -> bytes:
+        """Its hello was answered: from now on it is found by the id that this returns."""
+        ident = session.link.session.encode()
+        self.known[ident] = session
+        session.link.on_end = self._when_ended
+        self.use(session)
+        if self.store is not None:
+            await self._keep(session)
+        return ident
+
+    def use(self, session: Session) -> None:
+        """Somebody uses it now."""
+        now = session.link.loop.time()
+        if now - session.used_at > ORDER_S:
+            self.known.move_to_end(session.link.session.encode())
+        session.used_at = now
+        if self._sweep is None:
+            self._sweep = session.link.loop.call_later(self._sweep_s, self._sweep_idle)
+
+    async def find(self, ident: bytes, principal: Principal) -> Session:
+        """The session with an id, if this principal may use it; also one that was only kept.
+
+        Raises:
+            HttpRefusal: 404 when there is none for this principal, 503 when nobody knows just now.
+        """
+        session = self.known.get(ident)
+        if session is None and self.store is not None and ident not in self._ending:
+            try:
+                session = await self._restore(ident, principal)
+            except Exception:
+                log.exception("a session could not be looked up")
+                text = "sessions cannot be looked up just now"
+                raise HttpRefusal(503, text, (b"retry-after", b"1")) from None
+        if session is None or session.link.owner != principal:
+            # The same words for both: whether an id exists is its owner's business.
+            raise HttpRefusal(
+                404, "no such session, or it has ended: send initialize to begin a new one"
+            )
+        return session
+
+    # --- ending -------------------------------------------------------------------------------------
+
+    async def end(self, session: Session) -> None:
+        """End a session, and wait until its handlers have ended."""
+        ident = session.link.session.encode()
+        if ident in self._ending:
+            return
+        is_deleted = self._forget(ident, session)
+        try:
+            await self._end(ident, session, is_deleted=is_deleted)
+        except asyncio.CancelledError:
+            # Whoever wanted it has left; it ends all the same.
+            self._spawn(self._end(ident, session, is_deleted=is_deleted))
+            raise
+
+    def end_soon(self, session: Session, *, is_kept: bool = False) -> None:
+        """Nobody finds it any more from now on; the rest follows by itself."""
+        ident = session.link.session.encode()
+        if ident not in self._ending:
+            is_deleted = self._forget(ident, session, is_kept=is_kept)
+            self._spawn(self._end(ident, session, is_deleted=is_deleted))
+
+    def _forget(self, ident: bytes, session: Session, *, is_kept: bool = False) -> bool:
+        """Nobody finds it any more; True when it has to be deleted where it is kept."""
+        self._ending.add(ident)
+        session.link.on_end = None
+        if self.known.pop(ident, None) is None or is_kept:
+            return False
+        self.events.forget(session.link.session)
+        return self.store is not None
+
+    async def _end(self, ident: bytes, session: Session, *, is_deleted: bool) -> None:
+        if is_deleted and self.store is not None:
+            try:
+                await self.store.delete(session.link.session)
+            except Exception:
+                log.exception("a session that has ended could not be deleted where it is kept")
+        await self.server.detach(session.driver)
+        self._ending.discard(ident)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def end_all(self) -> None:
+        """End every one; those that are kept go on in another process."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        if self.store is not None:
+            await self._keep_all()
+        for session in list(self.known.values()):
+            self.end_soon(session, is_kept=self.store is not None)
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    def _link_ended(self, link: StreamableLink) -> None:
+        session = self.known.get(link.session.encode())
+        if session is not None:
+            self.end_soon(session)
+
+    def _sweep_idle(self) -> None:
+        """End the sessions that nobody has used for long."""
+        self._sweep = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self.on_sweep(now)
+        before = now - self.limits.idle_s
+        for session in list(self.known.values()):
+            if session.used_at > before + ORDER_S:
+                break
+            if session.used_at > before:
+                continue
+            if session.link.is_idle:
+                log.info("a session ended that nobody used for %g s", self.limits.idle_s)
+                self.end_soon(session)
+            else:
+                self.use(session)
+        if self.store is not None and not self._is_keeping:
+            self._spawn(self._keep_all())
+        if self.known:
+            self._sweep = loop.call_later(self._sweep_s, self._sweep_idle)
+
+    def _evict(self) -> bool:
+        """Make room: end the idle session that was unused for longest. False when there is none."""
+        for session in self.known.values():
+            if session.link.is_idle:
+                log.warning("over %d sessions: the idlest was ended", self.limits.max_sessions)
+                self.end_soon(session)
+                return True
+        return False
+
+    # --- outliving the process ----------------------------------------------------------------------
+
+    async def keep_changes(self, session: Session) -> None:
+        """Write down what has changed of a session, where sessions are kept."""
+        if self.store is not None and session.state != session.saved[:2]:
+            await self._keep(session)
+
+    async def _keep(self, session: Session) -> None:
+        assert self.store is not None
+        engine = session.driver.engine
+        link = session.link
+        assert engine.peer is not None
+        record = SessionRecord(
+            id=link.session,
+            owner=link.owner.name,
+            issuer=link.owner.issuer,
+            revision=engine.dialect.wire,
+            client_info=msgspec.to_builtins(engine.peer),
+            client_capabilities=msgspec.to_builtins(engine.peer_capabilities),
+            log_level=engine.log_level,
+            subscriptions=tuple(engine.subscriptions),
+            used_at=time.time() - (link.loop.time() - session.used_at),
+        )
+        session.saved = (*session.state, session.used_at)
+        try:
+            await self.store.save(record)
+        except Exception:
+            # It goes on here; only a restart would lose it.
+            log.exception("a session could not be kept")
+        if link.session.encode() not in self.known:
+            # It ended meanwhile, and must not stay behind.
+            await self.store.delete(link.session)
+
+    async def _keep_all(self) -> None:
+        self._is_keeping = True
+        try:
+            for session in list(self.known.values()):
+                if (*session.state, session.used_at) != session.saved:
+                    await self._keep(session)
+        finally:
+            self._is_keeping = False
+
+    async def _restore(self, ident: bytes, principal: Principal) -> Session | None:
+        """A session that another process began; one task for all who ask at once."""
+        restoring = self._restoring.get(ident)
+        if restoring is None:
+            restoring = asyncio.ensure_future(self._load(ident, principal))
+            self._restoring[ident] = restoring
+            restoring.add_done_callback(lambda _: self._restoring.pop(ident, None))
+        return await asyncio.shield(restoring)
+
+    async def _load(self, ident: bytes, principal: Principal) -> Session | None:
+        assert self.store is not None
+        name = ident.decode("latin-1")
+        record = await self.store.load(name)
+        if record is None or ident in self._ending:
+            return None
+        if (record.owner, record.issuer) != (principal.name, principal.issuer):
+            return None
+        dialect = next((one for one in HANDSHAKE if one.wire == record.revision), None)
+        if dialect is None or time.time() - record.used_at > self.limits.idle_s:
+            return None
+        info = msgspec.convert(record.client_info, Implementation)
+        capabilities = msgspec.convert(record.client_capabilities, ClientCapabilities)
+        link = StreamableLink(name, principal, self.events, self.limits)
+        driver = self.server.attach(
+            link,
+            clock=self._the_clock(),
+            resume=lambda engine: engine.resume(
+                info,
+                capabilities,
+                dialect,
+                log_level=record.log_level,
+                subscriptions=record.subscriptions,
+            ),
+        )
+        session = Session(link, driver)
+        session.saved = (*session.state, 0.0)
+        self.known[ident] = session
+        link.on_end = self._when_ended
+        self.use(session)
+        # What we offer may be other than what it was: the client had better look.
+        for kind in ("tools", "resources", "prompts"):
+            method = f"notifications/{kind}/list_changed"
+            if driver.engine.may_send(method):
+                driver.notify(method, NoParams())
+        return session
+
+    def _the_clock(self) -> Clock:
+        if self._clock is None:
+            self._clock = LoopClock()
+        return self._clock
