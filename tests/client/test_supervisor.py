@@ -690,6 +690,58 @@ def test_leaving_while_it_is_restored_leaves_nothing_behind(stage: str) -> None:
     in_scene(main)
 
 
+@pytest.mark.parametrize("then", ["fails", "connects"])
+def test_a_connector_that_swallows_its_cancellation_keeps_nothing_alive(then: str) -> None:
+    async def stubborn() -> None:
+        try:
+            await asyncio.sleep(1_000)
+        except asyncio.CancelledError:
+            if then == "fails":
+                raise LinkError("never mind", sent=False) from None
+
+    async def main(scene: Scene) -> None:
+        scene.flaky.next.append(stubborn)
+        scene.flaky.link.cut()
+        await scene.until("retrying")
+        await asyncio.sleep(1)
+        await scene.client.aclose()
+        assert now() < 2
+
+    scene = in_scene(main)
+    assert scene.kinds == ["lost", "retrying"]
+
+
+def test_a_loop_that_ends_while_it_is_restored_ends_the_waiting() -> None:
+    scenes: list[Scene] = []
+
+    async def main() -> None:
+        scene = Scene()
+        scenes.append(scene)
+        await scene.client.connect()
+        scene.flaky.next.append(lambda: asyncio.sleep(1_000))
+        scene.flaky.link.cut()
+        await scene.until("retrying")
+
+    with asyncio.Runner(loop_factory=InstantLoop) as runner:
+        runner.run(main())
+    assert scenes[0].kinds == ["lost", "retrying", "given_up"]
+    assert scenes[0].client.connection_state == "lost"
+
+
+def test_an_error_that_makes_no_sense_is_the_end_of_it_and_not_a_hang() -> None:
+    class Odd(LinkError):
+        retry_after_s = "soon"
+
+    async def main(scene: Scene) -> None:
+        scene.flaky.fail(Odd("?", sent=False))
+        scene.flaky.link.cut()
+        with pytest.raises(LinkError, match="reconnecting failed"):
+            await scene.client.ping()
+
+    scene = in_scene(main)
+    assert scene.kinds == ["lost", "retrying", "given_up"]
+
+
 def test_a_listener_that_fails_hurts_nobody() -> None:
     async def main() -> None:
         def fail(event: ConnectionEvent) -> None:

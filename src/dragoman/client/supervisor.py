@@ -167,7 +167,7 @@ class Keeper(Handler, Protocol):
         """
 
     def connection_changed(self, event: ConnectionEvent) -> None:
-        """Take note; must not block."""
+        """Take note; must neither block nor raise."""
 
 
 class Supervisor:
@@ -397,10 +397,7 @@ class Supervisor:
 
     def _tell(self, event: ConnectionEvent) -> None:
         log.info("%s: %s", self.connector.description, event)
-        try:
-            self._keeper.connection_changed(event)
-        except Exception:
-            log.exception("a listener failed on %s", event.kind)
+        self._keeper.connection_changed(event)
 
     def troubled(self, driver: Driver, error: LinkError | None) -> None:
         """The link lives and cannot reach its peer now, or can again: there is something to tell."""
@@ -443,13 +440,14 @@ class Supervisor:
         try:
             await _discard(broken)
             policy = self.policy
-            while policy is not None:
+            # A connector may swallow the cancellation by which `aclose` ends this.
+            while policy is not None and outage == self._outage:
                 delay = self._next_delay(policy, broken.clock.now() - began)
                 if delay is None:
                     break
                 self._tell(ConnectionEvent(kind="retrying", attempt=self._tries, in_s=delay))
                 await _sleep(broken.clock, delay)
-                if await self._try_again(broken.engine):
+                if await self._try_again(broken.engine, outage):
                     self._down_s += broken.clock.now() - began
                     return
         except Exception as error:
@@ -461,7 +459,8 @@ class Supervisor:
                 self.error = LinkError("reconnecting was cancelled", sent=False)
                 self._give_up()
             raise
-        self._give_up()
+        if outage == self._outage:
+            self._give_up()
 
     def _give_up(self) -> None:
         self._move(_Move.GIVE_UP)
@@ -482,7 +481,7 @@ class Supervisor:
             return None
         return delay
 
-    async def _try_again(self, before: Engine) -> bool:
+    async def _try_again(self, before: Engine, outage: int) -> bool:
         """One attempt: a link, a handshake, and all that the session has to know."""
         try:
             driver = await self._open()
@@ -498,6 +497,9 @@ class Supervisor:
         except LinkError as error:
             self.error = error
             return False
+        if outage != self._outage:
+            await _discard(driver)
+            return True
         self._adopt(driver)
         self._tell(ConnectionEvent(kind="restored", is_new_session=True, problems=problems))
         return True
