@@ -243,8 +243,13 @@ class _Response(HttpResponse):
         raise too_large(self._place.shown, limit)
 
     async def aclose(self) -> None:
-        # Gives the connection back when the body was read, and closes it otherwise.
+        # Gives the connection back when the body was read, and closes it otherwise: at once, since
+        # TLS would wait for the server's goodbye longer than the event loop may live.
+        connection = self._answer.connection
+        transport = None if connection is None else connection.transport
         self._answer.release()
+        if transport is not None and transport.is_closing():
+            transport.abort()
 
 
 class _Chunks:
