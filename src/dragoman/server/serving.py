@@ -172,6 +172,9 @@ def listen(
         file = Path(path).absolute()
         return Place(bind_unix(path), f"http+unix://{quote(str(file), safe='')}", file)
     if not is_loopback(host) and not has_hosts:
+        if fd is not None:
+            # It stays with whoever gave it.
+            sock.detach()
         raise Misconfigured(
             f"others can reach {host}: name what they call this server by, for example "
             "allow_hosts=['api.example.com'] (--allow-host api.example.com)"
