@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from dragoman.protocol.limits import Limits
 from tests.http.aids import (
     JSON,
     STREAM,
@@ -191,3 +193,46 @@ async def test_an_array_over_the_old_transport_is_refused_by_later_revisions(
             assert (await answer.json())["error"]["code"] == -32600
         assert await peer.call("add", {"a": 1, "b": 2}) == "3"
         peer.stream.close()
+
+
+@duty("jsonrpc.batch.answers", "http.refused")
+@looped
+async def test_an_array_over_the_limit_is_refused_whole() -> None:
+    async with session(BATCHES, shop=Workshop(limits=Limits(max_batch=5))) as (peer, shop):
+        answer = await peer.post([call(n, "wait") for n in range(6)])
+        assert (answer.status, answer.kind) == (400, JSON)
+        assert (await answer.json())["error"]["code"] == -32600
+        assert shop.entered == 0
+        answer = await peer.post([request(n, "ping") for n in range(5)])
+        assert (answer.status, len(await told(answer))) == (200, 5)
+
+
+@duty("jsonrpc.batch.received", "calls.cancel.stops")
+@looped
+async def test_one_cancelled_member_leaves_the_answers_of_the_others() -> None:
+    async with session(BATCHES) as (peer, shop):
+        members = [call(1, "wait"), call(2, "add", {"a": 1, "b": 2}), call(3, "wait")]
+        posting = asyncio.ensure_future(peer.post(members))
+        await shop.until_entered(2)
+        await peer.notify("notifications/cancelled", {"requestId": 1})
+        await shop.until_left()
+        shop.gate.set()
+        answer = await posting
+        assert answer.status == 200
+        assert sorted(m["id"] for m in await told(answer)) == [2, 3]
+
+
+@duty("http.resume.replay", "http.disconnect.no-cancel")
+@looped
+async def test_the_answers_to_an_array_can_be_fetched_after_its_stream_broke() -> None:
+    async with session(BATCHES) as (peer, shop):
+        answer = await peer.post([call(n, "step_and_wait", token=n) for n in (1, 2)])
+        event = await answer.event()
+        assert event is not None
+        answer.abort()
+        await shop.until_entered(2)
+        shop.gate.set()
+        messages = flat(await (await peer.get(last=event.id)).messages())
+        assert sorted(m["id"] for m in messages if "id" in m) == [1, 2]
+        assert len(messages) == 5 + 2
+        assert shop.left == 0
