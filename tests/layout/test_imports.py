@@ -48,6 +48,8 @@ OPTIONAL: dict[str, set[str]] = {
     "server": {"pydantic", "pydantic_core", "attr", "attrs", "uvicorn", "uvloop"},
     "client": {"pydantic", "pydantic_core", "attr", "attrs"},
     "testing": {"jsonschema"},
+    # only for `run --reload`
+    "cli": {"watchfiles"},
 }
 
 # What a layer without IO may not touch: an event loop, a socket, a thread, a process, a clock.

@@ -23,7 +23,17 @@ from dragoman.errors import Misconfigured, MissingExtra
 from dragoman.server.asgi import AsgiApp
 from dragoman.transport.stdio.serve import on_stop_signal
 
-__all__ = ["Place", "bind_tcp", "bind_unix", "is_loopback", "listen", "serve", "take_socket"]
+__all__ = [
+    "GRACE_S",
+    "LINGER_S",
+    "Place",
+    "bind_tcp",
+    "bind_unix",
+    "is_loopback",
+    "listen",
+    "serve",
+    "take_socket",
+]
 
 log = logging.getLogger("dragoman.server")
 
