@@ -146,11 +146,11 @@ def test_a_session_whose_opening_was_lost_is_replaced() -> None:
                 on_connection=lambda event: events.append(event.kind),
             ) as client:
                 # The answer to the hello is here; the word that we are ready is not on its way yet.
-                proxy.plan = HttpFaultPlan(status=1.0, statuses=[413])
+                proxy.plan = HttpFaultPlan(status=1.0, statuses=[503])
                 calls = [client.call_tool("record", {"n": n}) for n in (2, 4)]
                 asking = asyncio.gather(*calls)
                 while not events:
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0.01)
                 proxy.plan = CALM
                 assert [result.text for result in await asking] == ["2", "4"]
             assert events[0] == "lost"
