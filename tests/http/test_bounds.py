@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -286,3 +287,52 @@ async def test_notifications_from_everywhere_at_once_are_all_taken() -> None:
         assert {answer.status for answer in answers} == {202}
         for answer in answers:
             await answer.read()
+
+
+@looped
+async def test_a_body_that_stops_coming_gets_408() -> None:
+    async with session(limits=HttpLimits(body_s=0.05)) as (peer, _):
+        answer = await peer.post(b'{"jsonrpc"', content_length="100")
+        assert answer.status == 408
+        answer.close()
+        assert await peer.call("add", {"a": 1, "b": 2}) == "3"
+
+
+@looped
+async def test_less_is_taken_from_whoever_has_no_session_yet() -> None:
+    shop = Workshop()
+    async with place_of(shop, limits=HttpLimits(max_hello_bytes=1_000)) as place:
+        peer = await Peer.open(place, LATEST)
+        hello = initialize(LATEST)
+        hello["params"]["_meta"] = {"pad": "y" * 1_000}
+        for body in (hello, b" " * 1_001):
+            answer = await Peer(place, LATEST).post(body)
+            assert answer.status == 413
+            await answer.read()
+        answer = await peer.post(request(1, "ping", {"_meta": {"pad": "y" * 1_000}}))
+        assert answer.status == 200
+        await answer.read()
+
+
+@pytest.mark.parametrize("transport", ["streamable", "sse"])
+@looped
+async def test_a_reader_that_takes_nothing_at_all_is_given_up(
+    transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "dragoman.server")
+    async with place_of(Workshop(), limits=HttpLimits(write_s=0.05)) as place:
+        quick = await Peer.open(place, LATEST)
+        flood = call(1, "fill", {"size": 20_000, "count": 1_000})
+        if transport == "streamable":
+            answer = await (await Peer.open(place, LATEST)).post(flood)
+        else:
+            old = await OldPeer.open(place)
+            await old.send(flood)
+            answer = old.stream
+        while "was given up" not in caplog.text:
+            assert await quick.call("add", {"a": 1, "b": 2}) == "3"
+        seen: list[Any] = []
+        # What was on its way already still comes, and then the connection ends.
+        while (event := await event_or_break(answer)) is not None:
+            seen += [event.message] if event.data else []
+        assert not any("result" in message for message in seen)

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from dragoman import Server
+from dragoman.errors import Misconfigured
 from tests.http.aids import App, OldPeer, Peer, ask, call, request, serving
 from tests.http.workshop import LATEST, Workshop, looped
 from tests.requirements.duties import duty
@@ -137,3 +138,42 @@ async def test_two_servers_stand_beside_each_other() -> None:
         answer = await stray.post(request(1, "ping"))
         assert answer.status == 404
         await answer.read()
+
+
+@pytest.mark.parametrize("is_stripped", [True, False])
+@looped
+async def test_a_prefix_may_stay_in_the_path_or_be_taken_off(is_stripped: bool) -> None:
+    # Both are done: the ASGI specification keeps it, some frameworks and proxies take it off.
+    app = Workshop().server.asgi()
+
+    async def outer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            path = scope["path"].removeprefix(PREFIX) if is_stripped else scope["path"]
+            scope = {**scope, "path": path, "root_path": PREFIX}
+        await app(scope, receive, send)
+
+    async with serving(outer) as place:
+        peer = await Peer.open(place, LATEST, target=f"{PREFIX}/mcp")
+        assert await peer.call("add", {"a": 1, "b": 2}) == "3"
+        old = await OldPeer.open(place, target=f"{PREFIX}/sse")
+        assert old.endpoint.startswith(f"{PREFIX}/messages")
+        assert await old.call("add", {"a": 1, "b": 2}) == "3"
+        old.stream.close()
+
+
+@pytest.mark.parametrize("path", ["mcp", "/mcp?x=1", "/mcp#x", ""])
+def test_a_path_that_is_none_is_refused_at_once(path: str) -> None:
+    for name in ("path", "sse_path", "message_path"):
+        with pytest.raises(Misconfigured):
+            Workshop().server.asgi(**{name: path})  # type: ignore[arg-type]
+
+
+@looped
+async def test_the_old_transport_can_be_left_out() -> None:
+    async with serving(Workshop().server.asgi(sse_path=None)) as place:
+        for method, target in (("GET", "/sse"), ("POST", "/messages")):
+            answer = await ask(place, method, target)
+            assert answer.status == 404
+            await answer.read()
+        peer = await Peer.open(place, LATEST)
+        assert await peer.call("add", {"a": 1, "b": 2}) == "3"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import tempfile
 from collections import Counter
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 
 from dragoman.jsonrpc.frame import Principal
-from tests.http.aids import Peer, initialize, request, serving
+from dragoman.protocol.engine import Engine
+from dragoman.runtime.driver import Driver
+from tests.http.aids import OldPeer, Peer, call, initialize, request, serving
 from tests.http.workshop import LATEST, STREAMABLE, Workshop, looped, place_of, session
 from tests.requirements.duties import duty
 
@@ -133,3 +136,36 @@ async def test_a_session_over_a_unix_socket() -> None:
             peer = await Peer.open(place, LATEST)
             assert await peer.call("add", {"a": 1, "b": 2}) == "3"
             await (await peer.delete()).read()
+
+
+def alive(kind: type) -> int:
+    """How many objects of a class there are."""
+    gc.collect()
+    return sum(type(one) is kind for one in gc.get_objects())
+
+
+@looped
+async def test_sessions_that_ended_leave_nothing_behind() -> None:
+    shop = Workshop()
+    shop.gate.set()
+    app = shop.server.asgi()
+    async with serving(app) as place:
+        before = alive(Engine), alive(Driver), len(asyncio.all_tasks())
+        for _ in range(20):
+            peer = await Peer.open(place, LATEST)
+            listening = await peer.get()
+            answer = await peer.post(call(1, "step_and_wait", token=1))
+            await answer.messages()
+            await (await peer.delete()).read()
+            assert await listening.messages() == []
+            old = await OldPeer.open(place)
+            assert await old.call("add", {"a": 1, "b": 2}) == "3"
+            old.stream.abort()
+        while app.sessions:
+            await asyncio.sleep(0)
+        place.leave()
+        for _ in range(100):
+            if (alive(Engine), alive(Driver), len(asyncio.all_tasks())) <= before:
+                break
+            await asyncio.sleep(0.01)
+        assert (alive(Engine), alive(Driver), len(asyncio.all_tasks())) <= before
