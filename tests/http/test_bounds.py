@@ -12,6 +12,8 @@ from dragoman.transport.streamable.limits import HttpLimits
 from tests.http.aids import (
     JSON,
     STREAM,
+    Answer,
+    Event,
     OldPeer,
     Peer,
     call,
@@ -22,6 +24,15 @@ from tests.http.aids import (
 )
 from tests.http.workshop import LATEST, POLLED, STREAMABLE, Workshop, looped, place_of, session
 from tests.requirements.duties import duty
+
+
+async def event_or_break(answer: Answer) -> Event | None:
+    """The next event; None when the connection ended, however it did."""
+    try:
+        return await answer.event()
+    except (asyncio.IncompleteReadError, ConnectionError, AssertionError, ValueError):
+        answer.close()
+        return None
 
 
 async def statuses(peer: Peer, count: int, body: Any) -> list[int]:
