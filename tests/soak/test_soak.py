@@ -37,8 +37,9 @@ POLICY = Reconnect(max_tries=200, first_delay_s=0.02, max_delay_s=0.2, steady_s=
 
 WORKERS = 16
 
-# 120 s: a child starts in 0.2 s on an idle machine; this one may be busy.
+# 120 s, and 10 s a death: a server starts in 0.5 s on an idle machine; this one may be busy.
 PATIENCE_S = 120.0
+PATIENCE_A_KILL_S = 10.0
 
 
 class Victim:
@@ -159,6 +160,7 @@ class Soak:
                 await client.ping()
                 assert client.connection_state == "connected"
         finally:
+            self.is_over = True
             await self.victim.stop()
         assert after - before <= 2 * WORKERS, "files were left open"
 
@@ -182,6 +184,9 @@ class Soak:
             try:
                 outcome: object = (await call).structured_content
             except (DragomanError, asyncio.CancelledError) as error:
+                this = asyncio.current_task()
+                if this is not None and this.cancelling():
+                    raise
                 outcome = error
             assert n not in self.outcomes
             self.outcomes[n] = outcome
@@ -222,7 +227,7 @@ def soak(victim: Victim, *, seed: int, kills: int) -> Soak:
     async def main() -> None:
         it = Soak(victim, seed)
         made.append(it)
-        async with asyncio.timeout(PATIENCE_S + kills):
+        async with asyncio.timeout(PATIENCE_S + PATIENCE_A_KILL_S * kills):
             await it.run(kills)
         # Transports of subprocesses close in the turns after.
         for _ in range(5):
@@ -297,18 +302,18 @@ def test_cancelling_whoever_holds_an_http_client_leaves_no_socket_and_no_task(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3_600)
+@pytest.mark.timeout(3_000)
 @VICTIMS
-def test_calls_have_one_outcome_through_hundreds_of_deaths_and_memory_stays_flat(
+def test_calls_have_one_outcome_through_a_hundred_deaths_and_memory_stays_flat(
     kind: type[Victim], tmp_path: Path
 ) -> None:
-    soak(kind(tmp_path / "first"), seed=2, kills=20)
+    soak(kind(tmp_path / "first"), seed=2, kills=10)
     tracemalloc.start()
     try:
-        soak(kind(tmp_path / "second"), seed=3, kills=20)
+        soak(kind(tmp_path / "second"), seed=3, kills=10)
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
-        soak(kind(tmp_path / "third"), seed=4, kills=200)
+        soak(kind(tmp_path / "third"), seed=4, kills=100)
         gc.collect()
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
