@@ -230,3 +230,27 @@ def test_a_unix_socket_stays_the_same_one_over_a_reload(tmp_path: Path) -> None:
         assert not path.exists()
 
     run_within_a_minute(talk)
+
+
+LEAVES_ONE_BEHIND = """
+import os, sys, time
+if os.fork() == 0:
+    while os.path.exists({!r}):
+        time.sleep(0.01)
+    os._exit(0)
+sys.exit(9)
+"""
+
+
+def test_a_file_that_starts_a_program_before_it_fails_does_not_hold_us_up(tmp_path: Path) -> None:
+    file, flag = tmp_path / "counter.py", tmp_path / "flag"
+    flag.touch()
+    file.write_text(LEAVES_ONE_BEHIND.format(str(flag)))
+    with Running(str(file), *RELOAD) as server:
+        try:
+            server.expect("exit code 9")
+            counter(tmp_path, 2)
+            assert server.url().endswith("/mcp")
+            assert server.stop() == 0
+        finally:
+            flag.unlink()

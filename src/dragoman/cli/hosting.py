@@ -125,6 +125,7 @@ def announce(name: str, url: str, *, is_json: bool) -> None:
 def _report_to(fd: int, name: str, hosting: Hosting) -> Callable[[str], None]:
     """What tells the parent that we are ready. We end when it has ended."""
     parent = socket.socket(fileno=fd)
+    parent.set_inheritable(False)
     parent.setblocking(True)
 
     def wait() -> None:

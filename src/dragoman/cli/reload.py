@@ -196,10 +196,11 @@ class _Parent:
         """Wait until it serves; False when it ended first, or is not wanted any more."""
         loading = asyncio.ensure_future(child.until_ready())
         try:
-            if not await self._first(loading, timeout=LOADING_S):
+            # A child that ends may leave a child of its own behind, which keeps the socket open.
+            if not await self._first(loading, child.ended, timeout=LOADING_S):
                 text = f"{self._path.name} is still being loaded"
                 async with self._refusing(text):
-                    await self._first(loading)
+                    await self._first(loading, child.ended)
             said = loading.result() if loading.done() else None
         finally:
             loading.cancel()

@@ -133,6 +133,8 @@ def take_socket(fd: int) -> socket.socket:
     if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, LISTENING):
         sock.detach()
         raise Misconfigured(f"the descriptor {fd} is no listening socket")
+    # Whatever the server starts must not keep the port open after it.
+    sock.set_inheritable(False)
     sock.setblocking(False)
     return sock
 
