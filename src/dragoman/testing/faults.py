@@ -277,6 +277,11 @@ class FaultyLink:
         if self._receiver is not None and not self._has_ended and isinstance(about, int | str):
             self._receiver.request_lost(about, error)
 
+    def delivery_lost(self, delivery: Delivery, reason: str) -> None:
+        """Pass it on."""
+        if self._receiver is not None and not self._is_cut:
+            self._receiver.delivery_lost(delivery, reason)
+
     def link_troubled(self, error: LinkError | None) -> None:
         """Pass it on."""
         if self._receiver is not None and not self._is_cut:
