@@ -71,7 +71,7 @@ STEPS = st.lists(
     st.one_of(
         st.builds(Append, SESSIONS, STREAMS, st.sampled_from([0, 1, 40, 400])),
         st.builds(Append, SESSIONS, STREAMS, st.sampled_from([0, 1, 40, 400])),
-        st.builds(Replay, SESSIONS, STREAMS, st.integers(-1, 12)),
+        st.builds(Replay, SESSIONS, STREAMS, st.integers(0, 12)),
         st.builds(Forget, SESSIONS, st.none() | STREAMS),
         st.builds(Flush),
     ),
