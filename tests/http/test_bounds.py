@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dragoman.server import http_io
 from dragoman.transport.streamable.limits import HttpLimits
 from tests.http.aids import (
     JSON,
@@ -21,6 +22,7 @@ from tests.http.aids import (
     initialize,
     notification,
     request,
+    serving,
 )
 from tests.http.workshop import LATEST, POLLED, STREAMABLE, Workshop, looped, place_of, session
 from tests.requirements.duties import duty
@@ -328,10 +330,12 @@ async def test_less_is_taken_from_whoever_has_no_session_yet() -> None:
 @pytest.mark.parametrize("transport", ["streamable", "sse"])
 @looped
 async def test_a_reader_that_takes_nothing_at_all_is_given_up(
-    transport: str, caplog: pytest.LogCaptureFixture
+    transport: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, "dragoman.server")
-    async with place_of(Workshop(), limits=HttpLimits(write_s=0.05)) as place:
+    monkeypatch.setattr(http_io, "WRITE_S", 0.05)
+    app = Workshop().server.asgi()
+    async with serving(app) as place:
         quick = await Peer.open(place, LATEST)
         flood = call(1, "fill", {"size": 20_000, "count": 1_000})
         if transport == "streamable":
@@ -340,7 +344,8 @@ async def test_a_reader_that_takes_nothing_at_all_is_given_up(
             old = await OldPeer.open(place)
             await old.send(flood)
             answer = old.stream
-        while "was given up" not in caplog.text:
+        # A session of the old transport ends with its stream; the other is there to come back to.
+        while "was given up" not in caplog.text if transport == "streamable" else app.sessions > 1:
             assert await quick.call("add", {"a": 1, "b": 2}) == "3"
         seen: list[Any] = []
         # What was on its way already still comes, and then the connection ends.

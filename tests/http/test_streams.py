@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
-from tests.http.aids import JSON, STREAM, Answer, Peer, call, closing, notification, request
-from tests.http.workshop import POLLED, STREAMABLE, looped, session
+from tests.http.aids import (
+    BOTH,
+    JSON,
+    STREAM,
+    Answer,
+    Peer,
+    bare,
+    call,
+    notification,
+    request,
+    serving,
+)
+from tests.http.workshop import POLLED, STREAMABLE, Workshop, looped, session
 from tests.requirements.duties import duty
 from tests.support import HANDSHAKE
 
@@ -326,25 +338,52 @@ async def test_a_client_that_closes_its_side_of_json_costs_nobody_else() -> None
 
 @looped
 async def test_many_requests_follow_each_other_on_one_connection() -> None:
-    import json
-
-    from tests.http.aids import BOTH, bare
-
     async with session() as (peer, _):
         reader, writer = await peer.place.connect()
-        fixed = [
-            ("Host", peer.place.host),
-            ("Content-Type", JSON),
-            ("Accept", BOTH),
-            ("Mcp-Session-Id", peer.session or ""),
-        ]
         for n in range(20):
-            body = json.dumps(call(n, "add", {"a": n, "b": 1})).encode()
-            writer.write(bare("POST", "/mcp", fixed, body))
+            writer.write(posted(peer, call(n, "add", {"a": n, "b": 1})))
             head = await reader.readuntil(b"\r\n\r\n")
             answer = Answer(reader, writer, head[:-4])
             assert answer.status == 200
             text = await reader.readexactly(int(answer.headers["content-length"]))
             assert json.loads(text)["result"]["content"][0]["text"] == str(n + 1)
-        with closing(answer):
-            pass
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+@looped
+async def test_requests_sent_before_the_answers_came_are_answered_in_order(http: str) -> None:
+    async with serving(Workshop().server.asgi(), http=http) as place:
+        peer = await Peer.open(place, HANDSHAKE[1])
+        reader, writer = await place.connect()
+        bodies = [call(1, "steps", {"count": 2}, token=1), call(2, "add", {"a": 1, "b": 2})]
+        for body in bodies:
+            writer.write(posted(peer, body))
+        first = Answer(reader, writer, (await reader.readuntil(b"\r\n\r\n"))[:-4])
+        assert [await first.message() for _ in range(3)][-1]["id"] == 1
+        await reader.readuntil(b"0\r\n\r\n")
+        second = Answer(reader, writer, (await reader.readuntil(b"\r\n\r\n"))[:-4])
+        assert (await second.json())["id"] == 2
+
+
+@looped
+async def test_a_client_that_knows_no_chunks_gets_a_stream_that_ends_with_its_connection() -> None:
+    # uvicorn sends chunks to such a client all the same when it parses with httptools.
+    async with serving(Workshop().server.asgi(), http="h11") as place:
+        peer = await Peer.open(place, HANDSHAKE[1])
+        reader, writer = await place.connect()
+        body = posted(peer, call(1, "steps", {"count": 2}, token=1))
+        writer.write(body.replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n"))
+        answer = Answer(reader, writer, (await reader.readuntil(b"\r\n\r\n"))[:-4])
+        assert "transfer-encoding" not in answer.headers
+        assert kinds(await answer.messages()) == ["notifications/progress"] * 2 + ["answer"]
+
+
+def posted(peer: Peer, body: Any) -> bytes:
+    """A POST of a session as bytes."""
+    fixed = [
+        ("Host", peer.place.host),
+        ("Content-Type", JSON),
+        ("Accept", BOTH),
+        ("Mcp-Session-Id", peer.session or ""),
+    ]
+    return bare("POST", "/mcp", fixed, json.dumps(body).encode())
