@@ -250,3 +250,13 @@ async def test_calls_at_once_are_answered_as_they_end() -> None:
         shop.gate.set()
         assert (await peer.stream.message())["id"] == 1
         await asyncio.sleep(0)
+
+
+@looped
+async def test_a_flood_is_held_back_until_the_client_has_read() -> None:
+    # 20 MB out of a handler that waits for nothing else.
+    async with old_session() as (peer, _):
+        await peer.send(call(1, "fill", {"size": 20_000, "count": 1_000}))
+        for _ in range(1_000):
+            assert (await peer.stream.message())["method"] == "notifications/message"
+        assert (await peer.stream.message())["id"] == 1
