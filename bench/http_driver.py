@@ -370,7 +370,7 @@ def events_of(body: bytes) -> list[bytes]:
 
 def _joined(body: bytes) -> bytes:
     """A chunked body without its chunks."""
-    parts = []
+    parts: list[bytes] = []
     at = 0
     while True:
         end = body.index(b"\r\n", at)

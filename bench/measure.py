@@ -302,7 +302,8 @@ def memory(bench: Bench) -> None:
 
 def _client_runs(bench: Bench, section: str, runs: Sequence[tuple[Library, str, str]]) -> None:
     keys = (f"{section}.rate", f"{section}.cpu", f"{section}.p50")
-    _client_rounds(bench, section, [ClientRun(*one, keys) for one in runs], bench.effort.slice_s)
+    every = [ClientRun(*one, keys) for one in runs]
+    _client_rounds(bench, section, every, bench.effort.slice_s, bench.effort.rounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,15 +321,17 @@ class ClientRun:
         return places.client(self.library, self.how, calls, 32, self.url)
 
 
-def _client_rounds(bench: Bench, section: str, runs: Sequence[ClientRun], slice_s: float) -> None:
-    effort, results = bench.effort, bench.results
+def _client_rounds(
+    bench: Bench, section: str, runs: Sequence[ClientRun], slice_s: float, rounds: int
+) -> None:
+    results = bench.results
     sizes: dict[ClientRun, int] = {}
     failed: set[ClientRun] = set()
     for run in runs:
         with bench.attempt(section, run.library, run.label):
             pilot = _client(run.command(bench.places, 400))
             sizes[run] = _size(pilot["wall_s"] / pilot["calls"], slice_s * 1.5, 100_000)
-    for n in range(effort.rounds):
+    for n in range(rounds):
         shift = n % len(runs)
         for run in (*runs[shift:], *runs[:shift]):
             if run not in sizes or run in failed:
@@ -513,7 +516,9 @@ def http_clients(bench: Bench) -> None:
                 runs.append(ClientRun(library, "http", library.name, keys, server.url))
                 if library.name == OURS:
                     runs.append(ClientRun(library, "http-httpx2", WITH_HTTPX, keys, server.url))
-        _client_rounds(bench, "http-clients", runs, bench.effort.slice_s / 2)
+        # Ten programs to start for each round: fewer, shorter ones keep the whole within minutes.
+        rounds = min(3, bench.effort.rounds)
+        _client_rounds(bench, "http-clients", runs, bench.effort.slice_s / 2, rounds)
 
 
 # -- installation ----------------------------------------------------------------------------------
@@ -617,7 +622,7 @@ def count_steps(bench: Bench, sections: Sequence[str]) -> int:
         "http-sse": served * (effort.rounds + 1),
         "http-sessions": served * (effort.rounds + 1),
         "http-open": sum(1 for one in bench.libraries if one.http),
-        "http-clients": 2 * remote * (effort.rounds + 1),
+        "http-clients": 2 * remote * (min(3, effort.rounds) + 1),
         "install": inside * effort.starts,
     }
     return sum(steps[name] for name in sections)

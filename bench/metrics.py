@@ -220,11 +220,18 @@ TARGETS: tuple[Target, ...] = (
     Target("HTTP JSON answers", "json.rate", FLOOR, times=0.5),
     Target("HTTP SSE answers", "sse.rate", MCP, times=10),
     Target("HTTP sessions/s", "sessions.rate", MCP, times=5),
+    # The same four by CPU, which other work on the machine moves far less than the clock.
+    Target("HTTP JSON answers, CPU", "json.cpu", MCP, times=8),
+    Target("HTTP JSON answers, h11, CPU", "json.plain.cpu", MCP, times=3.5),
+    Target("HTTP SSE answers, CPU", "sse.cpu", MCP, times=10),
+    Target("HTTP sessions, CPU", "sessions.cpu", MCP, times=5),
     Target("KiB an idle HTTP session", "sessions.idle", None, part=8),
     # Memory that is cold costs something; a search through the sessions would cost thousands of times.
     Target("a call at 10,000 sessions to one at 1", "open.flat", None, part=1.25),
     Target("HTTP client calls/s, aiohttp", "remote.json", MCP, times=5),
     Target("HTTP client calls/s, httpx2", "remote.json", MCP, times=1.3, row=WITH_HTTPX),
+    Target("HTTP client, aiohttp, CPU", "remote.json.cpu", MCP, times=5),
+    Target("HTTP client, httpx2, CPU", "remote.json.cpu", MCP, times=1.3, row=WITH_HTTPX),
     Target("resident memory, idle", "start.rss", MCP, part=0.5),
     Target("distributions installed", "install.count", None, part=2),
     Target("MB installed", "install.mb", None, part=1.5),
