@@ -34,6 +34,14 @@ class Delivery:
         self.open = 0
         self.is_unreadable = False
 
+    @property
+    def is_congested(self) -> bool:
+        """True while more waits for whoever reads its answer than should; `drain` then waits."""
+        return False
+
+    async def drain(self) -> None:
+        """Wait until enough was read; returns at once when nothing waits."""
+
     def let_go(self, retry_s: float) -> bool:
         """Close the connection that waits for the answer; whoever waits comes back for it.
 

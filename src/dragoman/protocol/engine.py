@@ -922,6 +922,8 @@ class Engine:
     def _unreadable(self, bad: BadMessage, seen: Seen, batch: BatchReply | None) -> None:
         self._events.append(Fault(FaultKind.UNREADABLE, bad.reason, bad.sample))
         if bad.is_answer:
+            if seen.delivery is not None and batch is None:
+                seen.delivery.is_unreadable = True
             call = None if bad.id is None else self.calls.pop(bad.id, None)
             if call is not None:
                 detail = f"the answer to {call.method.name} is no valid message: {bad.reason}"

@@ -14,7 +14,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from dragoman.errors import Misconfigured
 from dragoman.jsonrpc.frame import Delivery, Principal, Seen
@@ -22,6 +22,7 @@ from dragoman.protocol.events import RequestArrived
 from dragoman.revisions.registry import HANDSHAKE
 from dragoman.runtime.driver import Driver
 from dragoman.server.http_io import (
+    PIECE_BYTES,
     Header,
     Headers,
     HttpRefusal,
@@ -34,15 +35,16 @@ from dragoman.server.http_io import (
     route_path,
     start_stream,
     with_headers,
+    write,
 )
 from dragoman.server.http_sessions import ID_BYTES, Serving, Session, Sessions
-from dragoman.server.http_streams import DONE_S, resume, write_old_stream, write_stream
+from dragoman.server.http_streams import DONE_S, Writing, resume, write_old_stream, write_stream
 from dragoman.transport.http.guard import Guard
 from dragoman.transport.http_sse.server import SseLink
 from dragoman.transport.streamable import rules
 from dragoman.transport.streamable.limits import HttpLimits
 from dragoman.transport.streamable.replay import EventLog, MemoryEventLog
-from dragoman.transport.streamable.server import Reply, Stream
+from dragoman.transport.streamable.server import Reply
 from dragoman.transport.streamable.sessions import SessionStore
 
 __all__ = ["AsgiApp", "Identify"]
@@ -118,6 +120,10 @@ class AsgiApp:
         for name, value in (("path", path), ("sse_path", sse_path), ("message_path", message_path)):
             if value is not None and (not value.startswith("/") or "?" in value or "#" in value):
                 raise Misconfigured(f"{name}={value!r} is not a path: it begins with a slash")
+        if sse_path is not None:
+            paths = {one.rstrip("/") for one in (path, sse_path, message_path)}
+            if len(paths) < len((path, sse_path, message_path)):
+                raise Misconfigured("path=, sse_path= and message_path= must differ")
         self.server = server
         self.path, self.sse_path, self.message_path = path, sse_path, message_path
         self.guard = Guard(allow_hosts, allow_origins)
@@ -225,6 +231,9 @@ class AsgiApp:
             for listener in list(self._listeners.values()):
                 if not listener.driver.engine.exchanges:
                     listener.link.end(None)
+            if self._quiet.done():
+                # It was quiet for a moment, and somebody came.
+                self._quiet = loop.create_future()
             await asyncio.wait([self._quiet], timeout=min(left_s, TICK_S))
         self._quiet = None
 
@@ -249,6 +258,8 @@ class AsgiApp:
         await self.end_sessions()
         await self.events.flush()
         life, self._life = self._life, None
+        # It may be started again, in another loop.
+        self._sessions.forget_loop()
         if life is not None:
             await life.aclose()
 
@@ -300,6 +311,8 @@ class AsgiApp:
             for name in _ONCE:
                 if names.count(name) > 1:
                     raise HttpRefusal(400, f"the header {name.decode()} came more than once")
+            if names.count(b"accept") > 1:
+                headers[b"accept"] = b", ".join(value for name, value in raw if name == b"accept")
         size = sum(map(len, headers.values()))
         if size + sum(map(len, headers)) > self.limits.max_header_bytes:
             text = f"headers are limited to {self.limits.max_header_bytes} bytes"
@@ -373,17 +386,20 @@ class AsgiApp:
         reply = Reply(link)
         mine = session.driver.take_in(body, Seen(principal, Headers(scope["headers"]), reply))
         if mine is not None or reply.open:
-
-            def write(reply: Reply, stream: Stream, reader: asyncio.Future[None]) -> None:
-                reply.writer = link.loop.create_task(
-                    write_stream(receive, send, stream, reader, limits, may_have_left=reply.is_late)
-                )
-
-            reply.on_stream = write
-            await self._wait(session, reply, mine)
+            writing = Writing(receive, send, reply, limits)
+            reply.on_stream = writing.opened
+            await self._wait(session, reply, mine, writing)
         if self._sessions.store is not None:
             await self._sessions.keep_changes(session)
-        await self._answer(send, reply)
+        if reply.frame is not None and len(reply.frame) > PIECE_BYTES:
+            # It counts until it was taken.
+            link.replies[reply] = None
+        try:
+            await self._answer(send, reply)
+        except TimeoutError:
+            log.info("a client took nothing of its answer and was given up")
+        finally:
+            link.replies.pop(reply, None)
 
     def _check_types(self, headers: dict[bytes, bytes]) -> None:
         """What a POST says of itself and of what it takes. Raises HttpRefusal."""
@@ -399,7 +415,9 @@ class AsgiApp:
         if len(self._good) < MAX_REMEMBERED:
             self._good.add(known)
 
-    async def _wait(self, session: Session, reply: Reply, mine: RequestArrived | None) -> None:
+    async def _wait(
+        self, session: Session, reply: Reply, mine: RequestArrived | None, writing: Writing
+    ) -> None:
         """Until all that a POST asked is answered, or over: the handler of a single request runs
         here, those of a batch in tasks of the driver."""
         link = session.link
@@ -414,20 +432,18 @@ class AsgiApp:
             elif reply.stream is None and not reply.is_over:
                 reply.waiter = loop.create_future()
                 await reply.waiter
-            if reply.writer is not None and await reply.writer:
-                assert reply.stream is not None
+            if reply.stream is not None and await writing.finish():
                 self._done.append((loop.time(), link.session, reply.stream.name))
         except asyncio.CancelledError:
             link.lose(reply, "the connection was closed")
             raise
         finally:
-            reply.waiter = None
+            # Nothing may hold itself: there are thousands of these a second.
+            reply.waiter = reply.on_stream = None
             del self._waiting[reply]
             link.replies.pop(reply, None)
-            if reply.writer is not None and not reply.writer.done():
-                reply.writer.cancel()
-                with suppress(asyncio.CancelledError):
-                    await reply.writer
+            if reply.stream is not None:
+                await writing.aclose()
 
     def _look_at_waiting(self) -> None:
         """Answers that take long become streams."""
@@ -449,6 +465,8 @@ class AsgiApp:
             return
         if reply.frame is not None:
             await answer_json(send, 400 if reply.is_unreadable else 200, reply.frame)
+        elif reply.is_unreadable:
+            raise HttpRefusal(400, "the body is an answer, but not one that can be read")
         elif reply.is_over or reply.open:
             if reply.link.is_over:
                 # It may have run: neither a client nor a proxy should take this for "not found".
@@ -512,28 +530,42 @@ class AsgiApp:
             raise HttpRefusal(400, text)
         session = await self._find(headers, principal)
         link = session.link
-        if link.connected >= self.limits.max_streams:
+        if link.readers >= self.limits.max_streams:
             text = f"a session has at most {self.limits.max_streams} streams"
             raise HttpRefusal(429, text)
         last = headers.get(LAST_EVENT)
         place = None if last is None else rules.split_event_id(last)
         if last is not None and place is None:
             raise HttpRefusal(400, "Last-Event-ID is no id that this server gave")
+        # Counted by connections and not by streams: whoever comes back again and again, and reads
+        # nothing of it, holds many of the former.
+        link.readers += 1
+        try:
+            await self._read(receive, send, session, place)
+        finally:
+            link.readers -= 1
+            if not link.is_over:
+                self._sessions.use(session)
+
+    async def _read(
+        self, receive: Receive, send: Send, session: Session, place: tuple[str, int] | None
+    ) -> None:
+        """Write a stream of a session, from a place on, for one connection."""
+        link = session.link
         stream, reader, missed = await resume(link, place)
         if stream is None or reader is None:
             # It was answered to its end, or nothing is known of it: what there is, and no more.
             await start_stream(send)
-            await send({"type": "http.response.body", "body": missed, "more_body": False})
+            try:
+                await write(send, missed, is_last=True)
+            except TimeoutError:
+                log.info("a client took nothing of what it missed and was given up")
             return
         if self._is_draining and stream is link.general:
             # What it missed, and no more: nobody waits here for what may come.
             link.hang_up(stream)
-        try:
-            if await write_stream(receive, send, stream, reader, self.limits, missed=missed):
-                self._done.append((link.loop.time(), link.session, stream.name))
-        finally:
-            if not link.is_over:
-                self._sessions.use(session)
+        if await write_stream(receive, send, stream, reader, self.limits, missed=missed):
+            self._done.append((link.loop.time(), link.session, stream.name))
 
     def _forget_done(self, now: float) -> None:
         """Streams that were read to their end some time ago need not be kept any more."""

@@ -215,7 +215,12 @@ class Context:
         """Hand over what was written; wait when the client reads more slowly than we write."""
         driver = self._driver
         driver.flush()
-        if driver.link.is_congested:
+        delivery = self._exchange.seen.delivery
+        if delivery is not None:
+            # What others do not read is no reason to wait here.
+            if delivery.is_congested:
+                await delivery.drain()
+        elif driver.link.is_congested:
             await driver.drain()
 
     async def close_stream(self, *, retry_s: float = 1.0) -> bool:

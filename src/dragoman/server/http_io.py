@@ -19,7 +19,9 @@ from typing import Any
 from dragoman.transport.streamable import rules
 
 __all__ = [
+    "PIECE_BYTES",
     "SSE_HEADERS",
+    "WRITE_S",
     "Header",
     "Headers",
     "HttpRefusal",
@@ -31,6 +33,7 @@ __all__ = [
     "read_body",
     "route_path",
     "start_stream",
+    "write",
     "with_headers",
 ]
 
@@ -49,6 +52,14 @@ SSE_HEADERS: tuple[Header, ...] = (
 
 _JSON: Header = (b"content-type", rules.JSON)
 _EMPTY: Header = (b"content-length", b"0")
+
+
+# 64 KiB: what an ASGI server takes before it lets the next write wait for the client. In one piece a
+# body would be held in memory for whoever reads none of it.
+PIECE_BYTES = 64 * 1024
+
+# 20 s: a client that takes nothing for that long is not there, or wants to cost us something.
+WRITE_S = 20.0
 
 
 class HttpRefusal(Exception):
@@ -199,7 +210,43 @@ async def answer_json(send: Send, status: int, body: bytes, *extra: Header) -> N
     """One JSON body."""
     headers = [_JSON, (b"content-length", b"%d" % len(body)), *extra]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    if len(body) > PIECE_BYTES:
+        await write(send, body, is_last=True)
+    else:
+        await send({"type": "http.response.body", "body": body})
+
+
+async def write(send: Send, body: bytes, *, is_last: bool) -> None:
+    """Write more of a body, as fast as the client takes it.
+
+    Raises:
+        TimeoutError: the client took none of it for `WRITE_S`.
+    """
+    start = 0
+    while True:
+        piece = body[start : start + PIECE_BYTES] if len(body) > PIECE_BYTES else body
+        start += PIECE_BYTES
+        is_end = start >= len(body)
+        message = {
+            "type": "http.response.body",
+            "body": piece,
+            "more_body": not (is_end and is_last),
+        }
+        await _in_time(send(message))
+        if is_end:
+            return
+
+
+async def _in_time(sending: Awaitable[None]) -> None:
+    # A timer costs more than the write, and nearly every write ends at once.
+    if type(sending) is types.CoroutineType:
+        try:
+            pending = sending.send(None)
+        except StopIteration:
+            return
+        sending = _go_on(sending, pending)
+    async with asyncio.timeout(WRITE_S):
+        await sending
 
 
 async def answer(send: Send, status: int, *extra: Header) -> None:

@@ -16,6 +16,7 @@ from dragoman.jsonrpc.frame import Principal
 from dragoman.model.base import Implementation, NoParams
 from dragoman.model.capabilities import ClientCapabilities
 from dragoman.protocol.engine import Engine
+from dragoman.protocol.lifecycle import State
 from dragoman.revisions.registry import HANDSHAKE
 from dragoman.runtime.clock import Clock, LoopClock
 from dragoman.runtime.driver import Driver
@@ -35,6 +36,9 @@ ID_BYTES = 32
 
 # 1 s: as exactly as that they are kept in the order of their last use.
 ORDER_S = 1.0
+
+# 60 s: who has not finished opening a session by then never will.
+OPENING_S = 60.0
 
 # How often idle sessions are looked for, in seconds; they may live that much longer.
 SWEEP_S = 10.0
@@ -62,12 +66,14 @@ class Serving(Protocol):
 class Session:
     """One client: its link and its driver, and since when nobody used it."""
 
-    __slots__ = ("driver", "link", "saved", "used_at")
+    __slots__ = ("driver", "is_over", "link", "saved", "used_at")
 
     def __init__(self, link: StreamableLink, driver: Driver) -> None:
         self.link = link
         self.driver = driver
         self.used_at = 0.0
+        # It ended for good, here and wherever it is kept.
+        self.is_over = False
         # What was last kept of it: the level, the count of changed subscriptions, when.
         self.saved = (0, 0, 0.0)
 
@@ -113,7 +119,7 @@ class Sessions:
         Raises:
             HttpRefusal: 503, there are too many and all are in use.
         """
-        if len(self.known) >= self.limits.max_sessions and not self._evict():
+        if len(self.known) >= self.limits.max_sessions and not self._evict(principal):
             raise HttpRefusal(503, "too many sessions are open", (b"retry-after", b"30"))
         link = StreamableLink(os.urandom(ID_BYTES).hex(), principal, self.events, self.limits)
         return Session(link, self.server.attach(link, clock=self._the_clock()))
@@ -132,7 +138,9 @@ class Sessions:
         """Somebody uses it now."""
         now = session.link.loop.time()
         if now - session.used_at > ORDER_S:
-            self.known.move_to_end(session.link.session.encode())
+            ident = session.link.session.encode()
+            if ident in self.known:
+                self.known.move_to_end(ident)
         session.used_at = now
         if self._sweep is None:
             self._sweep = session.link.loop.call_later(self._sweep_s, self._sweep_idle)
@@ -186,6 +194,7 @@ class Sessions:
         session.link.on_end = None
         if self.known.pop(ident, None) is None or is_kept:
             return False
+        session.is_over = True
         self.events.forget(session.link.session)
         return self.store is not None
 
@@ -228,11 +237,13 @@ class Sessions:
         self.on_sweep(now)
         before = now - self.limits.idle_s
         for session in list(self.known.values()):
-            if session.used_at > before + ORDER_S:
-                break
             if session.used_at > before:
-                continue
-            if session.link.is_idle:
+                if (
+                    session.driver.engine.state is not State.OPEN
+                    and session.used_at < now - OPENING_S
+                ):
+                    self.end_soon(session)
+            elif session.link.is_idle:
                 log.info("a session ended that nobody used for %g s", self.limits.idle_s)
                 self.end_soon(session)
             else:
@@ -242,14 +253,28 @@ class Sessions:
         if self.known:
             self._sweep = loop.call_later(self._sweep_s, self._sweep_idle)
 
-    def _evict(self) -> bool:
-        """Make room: end the idle session that was unused for longest. False when there is none."""
-        for session in self.known.values():
-            if session.link.is_idle:
-                log.warning("over %d sessions: the idlest was ended", self.limits.max_sessions)
-                self.end_soon(session)
+    def _evict(self, principal: Principal) -> bool:
+        """Make room for a principal; False when nobody can go.
+
+        First goes who never finished opening, then who of the same principal was idle for longest,
+        then who was of all: so that nobody who opens many ends somebody else's.
+        """
+        idle = [session for session in self.known.values() if session.link.is_idle]
+        for choice in (
+            (one for one in idle if one.driver.engine.state is not State.OPEN),
+            (one for one in idle if one.link.owner == principal),
+            iter(idle),
+        ):
+            victim = next(choice, None)
+            if victim is not None:
+                log.warning("over %d sessions: an idle one was ended", self.limits.max_sessions)
+                self.end_soon(victim)
                 return True
         return False
+
+    def forget_loop(self) -> None:
+        """All is over in this event loop; there may be another."""
+        self._clock = None
 
     # --- outliving the process ----------------------------------------------------------------------
 
@@ -260,6 +285,8 @@ class Sessions:
 
     async def _keep(self, session: Session) -> None:
         assert self.store is not None
+        if session.is_over:
+            return
         engine = session.driver.engine
         link = session.link
         assert engine.peer is not None
@@ -280,9 +307,12 @@ class Sessions:
         except Exception:
             # It goes on here; only a restart would lose it.
             log.exception("a session could not be kept")
-        if link.session.encode() not in self.known:
-            # It ended meanwhile, and must not stay behind.
-            await self.store.delete(link.session)
+        await self._delete_if_over(session)
+
+    async def _delete_if_over(self, session: Session) -> None:
+        """What ended while it was written down must not stay behind."""
+        if session.is_over and self.store is not None:
+            await self.store.delete(session.link.session)
 
     async def _keep_all(self) -> None:
         self._is_keeping = True

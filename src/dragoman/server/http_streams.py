@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
-from dragoman.server.http_io import Receive, Send, start_stream
+from dragoman.server.http_io import WRITE_S, Receive, Send, start_stream, write
 from dragoman.transport.http_sse.server import SseLink
 from dragoman.transport.streamable.limits import HttpLimits
 from dragoman.transport.streamable.replay import Kept
-from dragoman.transport.streamable.server import Stream, StreamableLink, encode_event
+from dragoman.transport.streamable.server import Reply, Stream, StreamableLink, encode_event
 
-__all__ = ["resume", "write_old_stream", "write_stream"]
+__all__ = ["DONE_S", "Writing", "resume", "write_old_stream", "write_stream"]
 
 log = logging.getLogger("dragoman.server")
 
@@ -23,6 +24,65 @@ _BREATH = b": \n\n"
 # 60 s after the whole of a stream was handed to its reader's socket it is forgotten: by then the
 # reader has it, or has noticed that its connection broke and come back.
 DONE_S = 60.0
+
+# How often something that tells no disconnect is asked for one, in seconds.
+AGAIN_S = 1.0
+
+
+class Writing:
+    """The stream of one POST, if it comes to that: begun when its handler first waits, else by the
+    POST itself once the handler has ended.
+    """
+
+    __slots__ = ("_limits", "_reader", "_receive", "_reply", "_send", "_task")
+
+    def __init__(self, receive: Receive, send: Send, reply: Reply, limits: HttpLimits) -> None:
+        self._receive = receive
+        self._send = send
+        self._reply = reply
+        self._limits = limits
+        self._reader: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[bool] | None = None
+
+    def opened(self, reader: asyncio.Future[None]) -> None:
+        """There is a stream, with this reader."""
+        self._reader = reader
+        self._reply.link.loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        if self._reader is not None:
+            self._task = self._reply.link.loop.create_task(self._write())
+
+    def _write(self) -> Coroutine[Any, Any, bool]:
+        reader, self._reader = self._reader, None
+        reply = self._reply
+        assert reader is not None
+        assert reply.stream is not None
+        return write_stream(
+            self._receive,
+            self._send,
+            reply.stream,
+            reader,
+            self._limits,
+            may_have_left=reply.is_late,
+        )
+
+    async def finish(self) -> bool:
+        """Write what is left. True when the whole stream was written."""
+        if self._reader is not None:
+            return await self._write()
+        return False if self._task is None else await self._task
+
+    async def aclose(self) -> None:
+        """End it, whatever is left."""
+        reader, self._reader = self._reader, None
+        stream = self._reply.stream
+        if reader is not None and stream is not None and stream.reader is reader:
+            stream.leave()
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
 
 
 async def write_stream(
@@ -49,21 +109,18 @@ async def write_stream(
             leaving = _watch(receive, stream.wake)
             await asyncio.sleep(0)
             if leaving.done():
-                _lose(stream)
                 return False
         await start_stream(send)
         if missed:
-            await _write(send, missed, limits, is_last=False)
+            await write(send, missed, is_last=False)
         while stream.reader is reader:
             chunk = stream.take()
             is_last = stream.is_over or stream.is_leaving
             if chunk or is_last:
-                await _write(send, chunk, limits, is_last=is_last)
+                await write(send, chunk, is_last=is_last)
             if is_last:
                 return stream.is_over
             if leaving is not None and leaving.done():
-                if stream.number < 0:
-                    _lose(stream)
                 return False
             if reader.done():
                 if stream.reader is not reader:
@@ -77,16 +134,21 @@ async def write_stream(
             await reader
             patience.cancel()
         # Another connection reads it now.
-        await _write(send, b"", limits, is_last=True)
+        await write(send, b"", is_last=True)
         return False
     except TimeoutError:
-        log.info("a client took nothing for %g s and was given up", limits.write_s)
+        log.info("a client took nothing for %g s and was given up", WRITE_S)
+        return False
+    except OSError as error:
+        log.debug("a client left: %s", error)
         return False
     finally:
         if patience is not None:
             patience.cancel()
         if stream.reader is reader:
             stream.leave()
+            if stream.number < 0 and not stream.is_over:
+                _lose(stream)
         if leaving is not None:
             leaving.cancel()
             with suppress(asyncio.CancelledError):
@@ -102,13 +164,13 @@ async def write_old_stream(
     try:
         await start_stream(send)
         first = b"event: endpoint\ndata: %s\n\n" % endpoint.encode()
-        await _write(send, first, limits, is_last=False)
+        await write(send, first, is_last=False)
         leaving = _watch(receive, lambda: link.end(None))
         while True:
             chunk = link.take()
             is_last = link.is_over
             if chunk or is_last:
-                await _write(send, chunk, limits, is_last=is_last)
+                await write(send, chunk, is_last=is_last)
             if is_last:
                 return
             if not link.pending and not link.is_over:
@@ -117,7 +179,9 @@ async def write_old_stream(
                 await link.reader
                 patience.cancel()
     except TimeoutError:
-        log.info("a client took nothing for %g s and was given up", limits.write_s)
+        log.info("a client took nothing for %g s and was given up", WRITE_S)
+    except OSError as error:
+        log.debug("a client left: %s", error)
     finally:
         if patience is not None:
             patience.cancel()
@@ -125,12 +189,6 @@ async def write_old_stream(
             leaving.cancel()
             with suppress(asyncio.CancelledError):
                 await leaving
-
-
-async def _write(send: Send, chunk: bytes, limits: HttpLimits, *, is_last: bool) -> None:
-    """One write. Raises TimeoutError when the client takes nothing."""
-    async with asyncio.timeout(limits.write_s):
-        await send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
 
 
 def _watch(receive: Receive, tell: Callable[[], None]) -> asyncio.Task[None]:
@@ -141,8 +199,9 @@ def _watch(receive: Receive, tell: Callable[[], None]) -> asyncio.Task[None]:
 
 
 async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    # Something in between may give the body again and again, without ever waiting.
+    while (await receive())["type"] != "http.disconnect":  # noqa: ASYNC110 - no event tells it
+        await asyncio.sleep(AGAIN_S)
 
 
 def _lose(stream: Stream) -> None:

@@ -63,8 +63,5 @@ class HttpLimits:
     max_kept_events: int = 4_096
     """... and how many events of one session."""
 
-    write_s: float = 60.0
-    """How long a connection may take none of what is written to it before it is given up."""
-
     drain_s: float = 10.0
     """How long a server that is told to stop lets calls finish."""

@@ -46,6 +46,7 @@ class Stream:
         "pending_bytes",
         "reader",
         "reply",
+        "waiters",
     )
 
     def __init__(self, link: StreamableLink, name: str, reply: Reply | None) -> None:
@@ -60,6 +61,7 @@ class Stream:
         self.pending: deque[bytes] = deque()
         self.pending_bytes = 0
         self.reader: asyncio.Future[None] | None = None
+        self.waiters: list[asyncio.Future[None]] | None = None
 
     def put(self, frame: bytes) -> None:
         """Say something; an empty frame primes the client to come back."""
@@ -89,7 +91,8 @@ class Stream:
         self.pending.append(event)
         size = len(event)
         self.pending_bytes += size
-        self.link.unread_bytes += size
+        if self.reply is not None:
+            self.link.unread_bytes += size
         self.wake()
 
     def wake(self) -> None:
@@ -107,10 +110,19 @@ class Stream:
         pending.clear()
         if self.reply is None:
             self.link.read_up_to = self.number
-        self.link.unread_bytes -= self.pending_bytes
+        self._taken()
+        return chunk
+
+    def _taken(self) -> None:
+        """Nothing waits any more."""
+        if self.reply is not None:
+            self.link.unread_bytes -= self.pending_bytes
         self.pending_bytes = 0
         self.link.wake_waiters()
-        return chunk
+        waiters, self.waiters = self.waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
 
     def join(self) -> asyncio.Future[None]:
         """A connection reads from now on; the one that did before ends."""
@@ -131,9 +143,7 @@ class Stream:
         reader, self.reader = self.reader, None
         self.is_leaving = False
         self.pending.clear()
-        self.link.unread_bytes -= self.pending_bytes
-        self.pending_bytes = 0
-        self.link.wake_waiters()
+        self._taken()
         if reader is not None and not reader.done():
             reader.set_result(None)
 
@@ -150,7 +160,7 @@ class Reply(Delivery):
     `waiter` is done when there is one or the other, or when nothing will come.
     """
 
-    __slots__ = ("frame", "is_late", "is_over", "link", "on_stream", "stream", "waiter", "writer")
+    __slots__ = ("frame", "is_late", "is_over", "link", "on_stream", "stream", "waiter")
 
     def __init__(self, link: StreamableLink) -> None:
         super().__init__()
@@ -161,10 +171,8 @@ class Reply(Delivery):
         self.stream: Stream | None = None
         self.is_over = False
         self.waiter: asyncio.Future[None] | None = None
-        # Called with a stream that was opened, and what its reader has to know it by; the task that
-        # writes it then.
-        self.on_stream: Callable[[Reply, Stream, asyncio.Future[None]], None] | None = None
-        self.writer: asyncio.Task[bool] | None = None
+        # Told once there is a stream: what its reader has to know itself by.
+        self.on_stream: Callable[[asyncio.Future[None]], None] | None = None
 
     def end(self, frame: bytes | None) -> None:
         """Answered, or never to be."""
@@ -177,6 +185,23 @@ class Reply(Delivery):
         waiter = self.waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    @property
+    def is_congested(self) -> bool:
+        """True while more of its stream waits for its reader than the high-water mark."""
+        stream = self.stream
+        return stream is not None and stream.pending_bytes > self.link.high_water_bytes
+
+    async def drain(self) -> None:
+        """Wait until the reader has taken what waits, or has gone."""
+        stream = self.stream
+        if stream is None or not self.is_congested:
+            return
+        waiter = self.link.loop.create_future()
+        if stream.waiters is None:
+            stream.waiters = []
+        stream.waiters.append(waiter)
+        await waiter
 
     def let_go(self, retry_s: float) -> bool:
         """Close the connection; the client comes back after `retry_s`."""
@@ -212,6 +237,7 @@ class StreamableLink:
         "prefix",
         "primes_streams",
         "read_up_to",
+        "readers",
         "receiver",
         "replies",
         "session",
@@ -235,6 +261,8 @@ class StreamableLink:
         self.primes_streams = False
         self.streams: dict[str, Stream] = {}
         self.connected = 0
+        # Connections that came with a GET, whether their stream goes on or not.
+        self.readers = 0
         # In the order in which they came.
         self.replies: dict[Reply, None] = {}
         self.unread_bytes = 0
@@ -293,7 +321,7 @@ class StreamableLink:
         if self.primes_streams:
             stream.put(b"")
         if reply.on_stream is not None:
-            reply.on_stream(reply, stream, reader)
+            reply.on_stream(reader)
         reply.wake()
         return stream
 
@@ -321,7 +349,10 @@ class StreamableLink:
 
     @property
     def is_congested(self) -> bool:
-        """True while more waits for readers than the high-water mark."""
+        """True while more waits for those who read answers than the high-water mark.
+
+        The session's own stream does not count: whoever does not read it waits for nothing.
+        """
         return self.unread_bytes > self.high_water_bytes
 
     async def drain(self) -> None:
@@ -391,7 +422,7 @@ class StreamableLink:
     @property
     def is_idle(self) -> bool:
         """Whether no connection is open and no answer is owed."""
-        return not self.connected and not self.replies
+        return not self.connected and not self.readers and not self.replies
 
     @property
     def is_over(self) -> bool:
