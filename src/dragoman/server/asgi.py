@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from dragoman.errors import Misconfigured
-from dragoman.jsonrpc.frame import Delivery, Principal, Seen
+from dragoman.jsonrpc.frame import Principal, Seen
 from dragoman.protocol.events import RequestArrived
 from dragoman.revisions.registry import HANDSHAKE
 from dragoman.runtime.driver import Driver
@@ -40,7 +40,7 @@ from dragoman.server.http_io import (
 from dragoman.server.http_sessions import ID_BYTES, Serving, Session, Sessions
 from dragoman.server.http_streams import DONE_S, Writing, resume, write_old_stream, write_stream
 from dragoman.transport.http.guard import Guard
-from dragoman.transport.http_sse.server import SseLink
+from dragoman.transport.http_sse.server import Post, SseLink
 from dragoman.transport.streamable import rules
 from dragoman.transport.streamable.limits import HttpLimits
 from dragoman.transport.streamable.replay import EventLog, MemoryEventLog
@@ -530,7 +530,7 @@ class AsgiApp:
             raise HttpRefusal(400, text)
         session = await self._find(headers, principal)
         link = session.link
-        if link.readers >= self.limits.max_streams:
+        if link.readers + link.answering >= self.limits.max_streams:
             text = f"a session has at most {self.limits.max_streams} streams"
             raise HttpRefusal(429, text)
         last = headers.get(LAST_EVENT)
@@ -630,7 +630,7 @@ class AsgiApp:
             await link.until_readable()
         if link.is_over:
             raise gone
-        delivery = Delivery()
+        delivery = Post(link)
         link.receive(body, Seen(principal, Headers(scope["headers"]), delivery))
         if delivery.is_unreadable:
             raise HttpRefusal(400, "the body is no message that can be read; see the stream")

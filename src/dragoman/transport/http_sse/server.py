@@ -16,7 +16,26 @@ from dragoman.revisions.facts import Facts
 from dragoman.transport.base import About, Receiver
 from dragoman.transport.stdio.limits import HIGH_WATER_BYTES
 
-__all__ = ["SseLink"]
+__all__ = ["Post", "SseLink"]
+
+
+class Post(Delivery):
+    """What one POST brought: whatever answers it goes to the one stream there is."""
+
+    __slots__ = ("_link",)
+
+    def __init__(self, link: SseLink) -> None:
+        super().__init__()
+        self._link = link
+
+    @property
+    def is_congested(self) -> bool:
+        """True while more waits for the client than the high-water mark."""
+        return self._link.is_congested
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough, or has gone."""
+        await self._link.drain()
 
 
 class SseLink:

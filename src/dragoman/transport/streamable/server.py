@@ -420,6 +420,11 @@ class StreamableLink:
             self.receiver.delivery_lost(reply, reason)
 
     @property
+    def answering(self) -> int:
+        """How many streams of POSTs somebody reads."""
+        return sum(1 for one in self.streams.values() if one.reply is not None and one.reader)
+
+    @property
     def is_idle(self) -> bool:
         """Whether no connection is open and no answer is owed."""
         return not self.connected and not self.readers and not self.replies
