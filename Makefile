@@ -29,6 +29,10 @@ run: $(READY) ## see it work: a server, a client, and what goes over the wire
 test: $(READY) ## the tests
 	@$(BIN)/python -m pytest -n 2
 
+.PHONY: soak
+soak: $(READY) ## what takes too long for make test: servers killed at random, over every transport
+	@$(BIN)/python -m pytest -n 2 -m long
+
 .PHONY: check
 check: $(READY) ## lint, format and types
 	@$(BIN)/ruff check .

@@ -58,6 +58,7 @@ def test_a_person_is_told_where_it_is_and_ctrl_c_ends_it(tmp_path: Path) -> None
     assert process.returncode == 0
 
 
+@pytest.mark.long
 def test_the_older_transport_is_served_under_its_own_address(tmp_path: Path) -> None:
     file = str(counter(tmp_path))
     for words, path in (((), "/sse"), (("--path", "/events"), "/events")):
@@ -109,6 +110,7 @@ def test_a_unix_socket_is_its_owner_s_alone_and_removed_at_the_end(tmp_path: Pat
         assert not path.exists()
 
 
+@pytest.mark.long
 def test_a_session_survives_a_restart_when_it_is_kept(tmp_path: Path) -> None:
     file = str(counter(tmp_path))
     with socket.socket() as free:
@@ -277,6 +279,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> object:
     process.stdout.close()
 
 
+@pytest.mark.long
 def test_a_token_comes_from_a_variable_and_headers_from_words(guarded: str, tmp_path: Path) -> None:
     told = dragoman("call", guarded, "hello", "--token-env", "TOKEN", env={"TOKEN": "s3cret"})
     assert told.stdout == "hello\n"

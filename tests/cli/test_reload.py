@@ -122,6 +122,7 @@ def ask(url: str) -> tuple[int, str | None]:
         connection.close()
 
 
+@pytest.mark.long
 def test_a_mistake_is_shown_and_requests_are_refused_until_it_is_put_right(tmp_path: Path) -> None:
     async def talk() -> None:
         with Running(str(counter(tmp_path)), *RELOAD) as server:
@@ -142,6 +143,7 @@ def test_a_mistake_is_shown_and_requests_are_refused_until_it_is_put_right(tmp_p
     run_within_a_minute(talk)
 
 
+@pytest.mark.long
 def test_a_file_that_is_wrong_from_the_beginning_is_served_once_it_is_right(tmp_path: Path) -> None:
     file = tmp_path / "counter.py"
     file.write_text("import nowhere_at_all\n")
@@ -155,6 +157,7 @@ def test_a_file_that_is_wrong_from_the_beginning_is_served_once_it_is_right(tmp_
         assert server.stop() == 0
 
 
+@pytest.mark.long
 def test_a_process_that_dies_is_replaced_after_the_next_change(tmp_path: Path) -> None:
     file = counter(tmp_path)
     mortal = (
@@ -178,6 +181,7 @@ def test_a_process_that_dies_is_replaced_after_the_next_change(tmp_path: Path) -
         assert server.stop() == 0
 
 
+@pytest.mark.long
 def test_a_change_of_a_neighbour_counts_and_one_of_another_kind_does_not(tmp_path: Path) -> None:
     (tmp_path / "part").mkdir()
     with Running(str(counter(tmp_path)), *RELOAD) as server:
@@ -212,6 +216,7 @@ def test_a_child_whose_parent_was_killed_ends_by_itself(tmp_path: Path) -> None:
             ask(url)
 
 
+@pytest.mark.long
 def test_a_unix_socket_stays_the_same_one_over_a_reload(tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
 
@@ -242,6 +247,7 @@ sys.exit(9)
 """
 
 
+@pytest.mark.long
 def test_a_file_that_starts_a_program_before_it_fails_does_not_hold_us_up(tmp_path: Path) -> None:
     file, flag = tmp_path / "counter.py", tmp_path / "flag"
     flag.touch()

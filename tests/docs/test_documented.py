@@ -29,7 +29,9 @@ def test_the_page_on_transports_shows_all_that_a_link_has_to_do() -> None:
     assert {"stdio", "Memory", "Your own"} <= set(found)
     assert "Client(server)" in found["Memory"]
     # The block is run by test_snippets; it must also be whole.
-    assert all(name in found["Your own"] for name in ("request_lost", "is_awaited", "link_troubled"))
+    assert all(
+        name in found["Your own"] for name in ("request_lost", "is_awaited", "link_troubled")
+    )
     for protocol in (Link, Receiver, Connector):
         for name, _ in inspect.getmembers(protocol, inspect.isfunction):
             if not name.startswith("_") and name != "frame_refused":

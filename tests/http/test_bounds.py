@@ -101,7 +101,9 @@ async def test_headers_over_the_limit_get_431() -> None:
         assert await peer.call("add", {"a": 1, "b": 2}) == "3"
 
 
-@pytest.mark.parametrize("revision", STREAMABLE)
+@pytest.mark.parametrize(
+    "revision", [LATEST, *(pytest.param(one, marks=pytest.mark.long) for one in STREAMABLE[:-1])]
+)
 @looped
 async def test_an_event_of_ten_megabytes_arrives(revision: str) -> None:
     size = 10_000_000

@@ -297,4 +297,4 @@ def test_a_setting_that_cannot_work_is_refused_at_once(options: dict[str, Any]) 
 
 def test_a_transport_that_does_not_exist_is_refused() -> None:
     with pytest.raises(Misconfigured, match="stdio"):
-        Server("s").run("carrier pigeon")
+        Server("s").run("carrier pigeon")  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ def test_run_inside_a_running_loop_says_what_to_await() -> None:
 
 def test_an_unknown_transport_is_refused() -> None:
     with pytest.raises(Misconfigured, match="'pigeon' is not one of: stdio"):
-        Server("s").run("pigeon")
+        Server("s").run("pigeon")  # type: ignore[arg-type]
 
 
 def test_the_version_is_given_by_name_so_that_no_other_text_can_be_taken_for_it() -> None:

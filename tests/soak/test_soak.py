@@ -247,8 +247,15 @@ VICTIMS = pytest.mark.parametrize(
     "kind", [Victim, HttpVictim, OverHttpx, OverSse], ids=["stdio", "http", "httpx2", "sse"]
 )
 
+# The default run has one of each kind; the gate has them all.
+LONG_HTTP = (
+    pytest.param(HttpVictim, id="http"),
+    pytest.param(OverHttpx, id="httpx2", marks=pytest.mark.long),
+    pytest.param(OverSse, id="sse", marks=pytest.mark.long),
+)
 
-@VICTIMS
+
+@pytest.mark.parametrize("kind", [pytest.param(Victim, id="stdio"), *LONG_HTTP])
 @pytest.mark.timeout(200)
 def test_calls_have_one_outcome_while_their_server_is_killed(
     kind: type[Victim], tmp_path: Path
@@ -256,7 +263,7 @@ def test_calls_have_one_outcome_while_their_server_is_killed(
     soak(kind(tmp_path / "log"), seed=1, kills=2)
 
 
-@pytest.mark.parametrize("kind", [HttpVictim, OverHttpx, OverSse], ids=["http", "httpx2", "sse"])
+@pytest.mark.parametrize("kind", LONG_HTTP)
 def test_cancelling_whoever_holds_an_http_client_leaves_no_socket_and_no_task(
     kind: type[HttpVictim], tmp_path: Path
 ) -> None:

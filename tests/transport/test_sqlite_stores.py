@@ -400,19 +400,22 @@ def test_whoever_stops_waiting_stops_nobody_else(tmp_path: Path) -> None:
 
 
 def test_no_thread_is_left_behind_and_none_is_started_for_nothing(tmp_path: Path) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
+
+    def ours() -> int:
+        return len(set(threading.enumerate()) - before)
 
     async def play() -> None:
         store = SqliteStore(tmp_path / "s.db")
-        assert threading.active_count() == before
+        assert ours() == 0
         store.append("s", "x", 0, b"0")
-        assert threading.active_count() == before + 1
+        assert ours() == 1
         await asyncio.gather(store.aclose(), store.aclose())
         with pytest.raises(WrongState):
             await store.save(record("s"))
 
     run(play())
-    assert threading.active_count() == before
+    assert ours() == 0
 
 
 def test_a_store_serves_one_event_loop_after_another(tmp_path: Path) -> None:

@@ -33,6 +33,10 @@ HARMLESS = frozenset(
 # 2: a request that broke the connection three times may well be what breaks it.
 MAX_REPEATS = 2
 
+# 3: a server that was restarted lost its sessions once, behind a balancer perhaps twice. One that
+# forgets each session it has just opened will go on doing so.
+MAX_SESSIONS_LOST = 3
+
 # What goes away by itself, by HTTP status; None: there was no answer at all.
 PASSING = frozenset({None, 408, 425, 429, 502, 503, 504})
 
@@ -73,13 +77,14 @@ async def ask_again(
     clock = supervisor.clock
     limit = ask.began + ask.total_s
     sent: bool | None = False
-    attempts = repeats = 0
+    attempts = repeats = lost_sessions = 0
     if error is None:
         _check_open(supervisor)
     while True:
         if error is not None:
             sent = _worse(sent, error.sent)
             attempts += 1
+            lost_sessions += isinstance(error, SessionLost)
             repeats += error.sent is not False and getattr(error, "status", None) not in AWAY
             policy = supervisor.policy
             if (
@@ -87,6 +92,7 @@ async def ask_again(
                 or supervisor.state is ConnectionState.CLOSED
                 or not (ask.is_harmless or sent is False)
                 or repeats > MAX_REPEATS
+                or lost_sessions > MAX_SESSIONS_LOST
                 or attempts > policy.max_tries
             ):
                 raise _for_all(error, sent)

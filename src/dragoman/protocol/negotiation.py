@@ -5,6 +5,7 @@ Spec: basic/lifecycle#capability-negotiation
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -31,8 +32,12 @@ Capabilities = ClientCapabilities | ServerCapabilities
 
 def grants(capabilities: Capabilities, path: str) -> bool:
     """Whether a dotted path like "resources.subscribe" is declared."""
+    return _grants(capabilities, path.split("."))
+
+
+def _grants(capabilities: Capabilities, steps: Sequence[str]) -> bool:
     node: object = capabilities
-    for step in path.split("."):
+    for step in steps:
         node = getattr(node, step, None)
         if node is None or node is False:
             return False
@@ -81,7 +86,10 @@ def shared_vocabulary(
     There are few different ones, and thousands of connections share them: leave them as they are.
     """
     declared = tuple(
-        grants(client if of is Side.CLIENT else server, path) for of, path in _paths(dialect.wire)
+        [
+            _grants(client if is_client else server, steps)
+            for is_client, steps in _paths(dialect.wire)
+        ]
     )
     key = (dialect.wire, side, declared)
     found = _shared.get(key)
@@ -98,12 +106,12 @@ def shared_vocabulary(
 
 
 @cache
-def _paths(wire: str) -> tuple[tuple[Side | None, str], ...]:
-    """Every capability that a method needs in a revision, and whose it is."""
+def _paths(wire: str) -> tuple[tuple[bool, tuple[str, ...]], ...]:
+    """Every capability that a method needs in a revision: whether the client's, and its path."""
     dialect = dialect_for(wire)
     assert dialect is not None
     found = {
-        (method.needs_of, path): None
+        (method.needs_of is Side.CLIENT, tuple(path.split("."))): None
         for method in CATALOGUE.values()
         if (path := dialect.needs(method)) is not None
     }

@@ -808,6 +808,16 @@ class Driver:
 
     # --- ending ---------------------------------------------------------------------------------------
 
+    def refuse_all(self, reason: str) -> None:
+        """Answer every request under way with an error: nothing better will come."""
+        engine = self.engine
+        for exchange in list(engine.exchanges.values()):
+            engine.fail(exchange, InternalError(reason))
+            task = self._running.get(exchange)
+            if task is not None:
+                task.cancel()
+        self.flush()
+
     async def drain(self) -> None:
         """Wait until the peer has taken enough of what was sent."""
         await self.link.drain()

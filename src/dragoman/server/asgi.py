@@ -248,6 +248,11 @@ class AsgiApp:
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
+        for driver in (
+            *(listener.driver for listener in self._listeners.values()),
+            *(session.driver for session in self._sessions.known.values()),
+        ):
+            driver.refuse_all("the server was stopped before it had the answer")
         for listener in list(self._listeners.values()):
             await self.server.detach(listener.driver)
         await self._sessions.end_all()
@@ -272,9 +277,9 @@ class AsgiApp:
         self._check(raw, headers, origin)
         if origin is not None:
             send = _with_cors(send, origin)
-            if scope["method"] == "OPTIONS":
-                await answer(send, 204, *_PREFLIGHT)
-                return
+        if scope["method"] == "OPTIONS":
+            await answer(send, 204, *_PREFLIGHT)
+            return
         route = self._routes.get(route_path(scope))
         if route is None:
             raise HttpRefusal(404, f"there is nothing here; this server is at {self.path}")
@@ -313,8 +318,7 @@ class AsgiApp:
                     raise HttpRefusal(400, f"the header {name.decode()} came more than once")
             if names.count(b"accept") > 1:
                 headers[b"accept"] = b", ".join(value for name, value in raw if name == b"accept")
-        size = sum(map(len, headers.values()))
-        if size + sum(map(len, headers)) > self.limits.max_header_bytes:
+        if len(b"".join([*headers, *headers.values()])) > self.limits.max_header_bytes:
             text = f"headers are limited to {self.limits.max_header_bytes} bytes"
             raise HttpRefusal(431, text)
         guard = self.guard
@@ -360,7 +364,9 @@ class AsgiApp:
         headers: dict[bytes, bytes],
         principal: Principal,
     ) -> None:
-        self._check_types(headers)
+        known = (headers.get(b"accept"), headers.get(b"content-type"))
+        if known not in self._good or b"content-encoding" in headers:
+            self._check_types(headers, known)
         limits = self.limits
         length = headers.get(b"content-length")
         if SESSION not in headers:
@@ -369,7 +375,13 @@ class AsgiApp:
             if body is not None:
                 await self._hello(send, headers, principal, body, scope)
             return
-        session = await self._find(headers, principal)
+        session = self._sessions.known.get(headers[SESSION])
+        if session is None or session.link.owner is not principal or VERSION not in headers:
+            session = await self._find(headers, principal)
+        elif headers[VERSION] in _WIRES:
+            self._sessions.use(session)
+        else:
+            _check_version(headers)
         body = await read_body(receive, length, limits.max_body_bytes, limits.body_s)
         if body is None:
             return
@@ -401,12 +413,14 @@ class AsgiApp:
         finally:
             link.replies.pop(reply, None)
 
-    def _check_types(self, headers: dict[bytes, bytes]) -> None:
+    def _check_types(
+        self, headers: dict[bytes, bytes], known: tuple[bytes | None, bytes | None]
+    ) -> None:
         """What a POST says of itself and of what it takes. Raises HttpRefusal."""
-        accept, kind = headers.get(b"accept"), headers.get(b"content-type")
-        known = (accept, kind)
-        if known in self._good:
-            return
+        accept, kind = known
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            accepted = (b"accept-encoding", b"identity")
+            raise HttpRefusal(415, "a body is taken as it is: send no Content-Encoding", accepted)
         if not (rules.accepts(accept, rules.JSON) and rules.accepts(accept, rules.SSE)):
             text = "the Accept header must list application/json and text/event-stream"
             raise HttpRefusal(406, text)

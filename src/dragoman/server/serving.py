@@ -7,6 +7,7 @@ to its user alone, and a restart can hand them on.
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import os
@@ -66,7 +67,9 @@ def bind_tcp(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0][0]
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        # Named in full: of a socket whose protocol is left open asyncio does not know that it is TCP,
+        # and lets the second of two small writes wait for 40 ms.
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((host.strip("[]"), port))
@@ -236,6 +239,9 @@ async def serve(
                 # How it says that the application's own start failed.
                 self.should_exit = True
                 return
+            # What is there now stays: the collector need not look at it again with every sweep.
+            gc.collect()
+            gc.freeze()
             if on_ready is not None and self.started:
                 on_ready()
 
