@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dragoman.client.client import Client
     from dragoman.client.models import choose_model
     from dragoman.client.results import ToolResult
+    from dragoman.client.supervisor import Reconnect
     from dragoman.errors import (
         ChildExited,
         DeadlineExceeded,
@@ -63,6 +64,7 @@ _HOMES = {
     "dragoman.client.client": ("Client",),
     "dragoman.client.models": ("choose_model",),
     "dragoman.client.results": ("ToolResult",),
+    "dragoman.client.supervisor": ("Reconnect",),
     "dragoman.errors": (
         "ChildExited",
         "DeadlineExceeded",
@@ -119,6 +121,7 @@ __all__ = [
     "CallToolResult",
     "ChildExited",
     "Client",
+    "Reconnect",
     "Completion",
     "Context",
     "CreateMessageParams",

@@ -148,7 +148,11 @@ class AsgiApp:
         self._is_draining = False
         self._is_hurried = False
         self._quiet: asyncio.Future[None] | None = None
-        self._routes: dict[str, Route] = {path: self._mcp, path.rstrip("/") + "/": self._mcp}
+        self._endpoint: Route = self._mcp
+        self._routes: dict[str, Route] = {
+            path: self._endpoint,
+            path.rstrip("/") + "/": self._endpoint,
+        }
         if sse_path is not None:
             self._routes[sse_path] = self._listen
             self._routes[message_path] = self._message
@@ -291,7 +295,11 @@ class AsgiApp:
             await self.start()
         self._busy += 1
         try:
-            await route(scope, receive, send, headers, principal)
+            if route is self._endpoint and scope["method"] == "POST":
+                # What nearly every request is takes the shortest way.
+                await self._post(scope, receive, send, headers, principal)
+            else:
+                await route(scope, receive, send, headers, principal)
         except HttpRefusal as refusal:
             # Here, where what is added to every answer is added to this one as well.
             await refusal.send(send)
@@ -403,7 +411,11 @@ class AsgiApp:
             await self._wait(session, reply, mine, writing)
         if self._sessions.store is not None:
             await self._sessions.keep_changes(session)
-        if reply.frame is not None and len(reply.frame) > PIECE_BYTES:
+        frame = reply.frame
+        if frame is not None:
+            if len(frame) <= PIECE_BYTES and reply.stream is None:
+                await answer_json(send, 400 if reply.is_unreadable else 200, frame)
+                return
             # It counts until it was taken.
             link.replies[reply] = None
         try:
