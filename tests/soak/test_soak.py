@@ -210,7 +210,9 @@ class Soak:
                 assert outcome == {"result": n}, (n, outcome)
                 assert ran[n] >= 1
             assert n in self.repeatable or ran[n] <= 1, (n, ran[n], outcome)
-        assert told["dict"] > len(self.outcomes) / 2
+        # Of those that nobody cancelled most have their answer.
+        wanted = len(self.outcomes) - told["CancelledError"]
+        assert told["dict"] > wanted / 2, told
         assert self.events["lost"] >= 1
         assert self.events["given_up"] == 0
 
