@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from dragoman import Client
+from dragoman import Client, Reconnect
+from dragoman.errors import SessionLost
 from tests.http.aids import BOTH, STREAM, Peer, Received, Recorder, serving
 from tests.http.workshop import LATEST, POLLED, STREAMABLE, Workshop, looped
 from tests.requirements.duties import duty
@@ -277,3 +278,39 @@ async def test_nothing_is_left_open_after_the_client(revision: str | None) -> No
             if len(asyncio.all_tasks()) <= before:
                 break
             await asyncio.sleep(0)
+
+
+@looped
+async def test_a_server_that_forgets_every_session_is_not_asked_for_ever() -> None:
+    app = Workshop().server.asgi()
+    hellos = 0
+
+    async def forgetful(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal hellos
+        first = await receive()
+        body = first.get("body", b"")
+        hellos += b'"initialize"' in body
+        if b'"tools/call"' in body:
+            await send({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        given = [first]
+
+        async def again() -> Any:
+            return given.pop() if given else await receive()
+
+        await app(scope, again if scope["type"] == "http" else receive, send)
+
+    async def choose(scope: Any, receive: Any, send: Any) -> None:
+        await (forgetful if scope["type"] == "http" else app)(scope, receive, send)
+
+    async with (
+        serving(choose) as place,
+        Client(place.url + "/mcp", reconnect=Reconnect(first_delay_s=0.0)) as client,
+    ):
+        with pytest.raises(SessionLost) as lost:
+            await client.call_tool("add", {"a": 1, "b": 2})
+        assert lost.value.sent is False
+        assert 2 <= hellos <= 6
+        # It is the call that is given up, not the connection.
+        await client.ping()

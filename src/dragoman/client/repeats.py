@@ -77,14 +77,17 @@ async def ask_again(
     clock = supervisor.clock
     limit = ask.began + ask.total_s
     sent: bool | None = False
-    attempts = repeats = lost_sessions = 0
+    attempts = repeats = 0
+    # The sessions that this request was refused in as unknown.
+    forgotten: set[Driver] = set()
     if error is None:
         _check_open(supervisor)
     while True:
         if error is not None:
             sent = _worse(sent, error.sent)
             attempts += 1
-            lost_sessions += isinstance(error, SessionLost)
+            if driver is not None and isinstance(error, SessionLost):
+                forgotten.add(driver)
             repeats += error.sent is not False and getattr(error, "status", None) not in AWAY
             policy = supervisor.policy
             if (
@@ -92,7 +95,7 @@ async def ask_again(
                 or supervisor.state is ConnectionState.CLOSED
                 or not (ask.is_harmless or sent is False)
                 or repeats > MAX_REPEATS
-                or lost_sessions > MAX_SESSIONS_LOST
+                or len(forgotten) > MAX_SESSIONS_LOST
                 or attempts > policy.max_tries
             ):
                 raise _for_all(error, sent)
