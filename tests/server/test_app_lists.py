@@ -298,3 +298,37 @@ def test_a_setting_that_cannot_work_is_refused_at_once(options: dict[str, Any]) 
 def test_a_transport_that_does_not_exist_is_refused() -> None:
     with pytest.raises(Misconfigured, match="stdio"):
         Server("s").run("carrier pigeon")  # type: ignore[arg-type]
+
+
+def test_whoever_connects_later_is_told_what_is_offered_by_then() -> None:
+    server = Server("s")
+
+    async def offers() -> set[str]:
+        async with Client(server) as client:
+            declared = client.server_capabilities
+            names = ("tools", "resources", "prompts", "completions")
+            return {name for name in names if getattr(declared, name) is not None}
+
+    async def main() -> None:
+        assert await offers() == set()
+        server.add_tool(lambda: "x", name="t")
+        assert await offers() == {"tools"}
+        server.add_resource("text", "note://a")
+        assert await offers() == {"tools", "resources"}
+
+        @server.prompt
+        def p(topic: str) -> str:
+            return topic
+
+        assert await offers() == {"tools", "resources", "prompts"}
+
+        @server.completion("p")
+        def complete(value: str) -> list[str]:
+            return [value]
+
+        assert await offers() == {"tools", "resources", "prompts", "completions"}
+        server.instructions = "now with words"
+        async with Client(server) as client:
+            assert client.instructions == "now with words"
+
+    asyncio.run(main())

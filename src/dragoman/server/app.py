@@ -155,6 +155,8 @@ class Server:
         self._pool = ThreadPool(threads, name=f"dragoman-{name}")
         self._connections: set[Driver] = set()
         self._introduction: Introduction | None = None
+        # What the introduction was made from.
+        self._introduced: tuple[Any, ...] = ()
         self._lifespan = Lifespan(None if lifespan is None else lambda: lifespan(self))
         self._log_filter = log_filter
         self._roots_changed = None if on_roots_changed is None else Callback(on_roots_changed)
@@ -791,11 +793,19 @@ class Server:
 
     def _engine(self) -> Engine:
         # The same object as long as it says the same: ten thousand sessions share it.
-        introduction = Introduction(self.info, self.capabilities, self.instructions)
-        if introduction == self._introduction:
-            introduction = self._introduction
-        else:
-            self._introduction = introduction
+        now = (
+            self.info,
+            self.instructions,
+            self.tools.version,
+            self.resources.version,
+            self.templates.version,
+            self.prompts.version,
+            len(self._answers.completers),
+        )
+        introduction = self._introduction
+        if introduction is None or now != self._introduced:
+            introduction = Introduction(self.info, self.capabilities, self.instructions)
+            self._introduction, self._introduced = introduction, now
         return Engine(Side.SERVER, introduction, dialects=self._dialects, limits=self.limits)
 
     @property
