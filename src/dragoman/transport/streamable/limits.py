@@ -27,7 +27,7 @@ class HttpLimits:
     """All header fields of a request; twice what common servers take for one. 431 over it."""
 
     max_sessions: int = 10_000
-    """Sessions open at once, at some 8 KiB each. A new one over it gets 503, after idle ones were
+    """Sessions open at once, at some 3 KiB each. A new one over it gets 503, after idle ones were
     looked for."""
 
     max_streams: int = 64
