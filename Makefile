@@ -15,7 +15,7 @@ $(READY): pyproject.toml requirements-dev.txt constraints.txt
 	@echo "setting up $(VENV) ..."
 	@$(PYTHON) -c 'import sys; sys.exit("dragoman needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cli,schema,pydantic,http,fast]' -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cli,schema,pydantic,http,fast,host,openai,anthropic]' -r requirements-dev.txt
 	@touch $(READY)
 
 .PHONY: setup

@@ -48,8 +48,10 @@ OPTIONAL: dict[str, set[str]] = {
     "server": {"pydantic", "pydantic_core", "attr", "attrs", "uvicorn", "uvloop"},
     "client": {"pydantic", "pydantic_core", "attr", "attrs"},
     "testing": {"jsonschema"},
-    # only for `run --reload`
-    "cli": {"watchfiles"},
+    # the model providers' own clients, the keyring, and what keeps a file's comments
+    "host": {"anthropic", "keyring", "openai", "ruamel", "tomlkit"},
+    # only for `run --reload`, and for the terminal of the host
+    "cli": {"watchfiles", "prompt_toolkit"},
 }
 
 # What a layer without IO may not touch: an event loop, a socket, a thread, a process, a clock.
