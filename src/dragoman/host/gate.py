@@ -1,0 +1,515 @@
+"""The gate: nothing reaches a server that was not decided.
+
+Every connector of a host stands behind one. It starts no process and opens no socket before the
+start was decided. A request that needs a decision passes only while a ticket for exactly these
+bytes is open; an answer to what the server asked, only if everything in it was released. What the
+gate does not know does not pass. It is the second lock: `Mediator` is the first, and the only one
+that makes tickets.
+
+    Client -> Driver -> GateLink.send -> (a ticket?) -> the link -> the server
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from dragoman.errors import LinkError, LocalError
+from dragoman.host.kinds import Denied
+from dragoman.jsonrpc.frame import Delivery, Noise, Seen
+from dragoman.revisions.facts import Facts
+from dragoman.transport.base import About, Connector, Link, Receiver
+
+__all__ = ["AnswerTicket", "Gate", "Passage", "StartRefused", "Ticket", "leaves_of"]
+
+log = logging.getLogger("dragoman.host")
+
+# What the decision to connect covers: the conversation about the conversation, and the lists.
+STANDING = frozenset(
+    {
+        "initialize",
+        "ping",
+        "logging/setLevel",
+        "tools/list",
+        "prompts/list",
+        "resources/list",
+        "resources/templates/list",
+        "notifications/initialized",
+        "notifications/cancelled",
+        "notifications/progress",
+        "notifications/roots/list_changed",
+    }
+)
+
+# The lists whose text the host reads itself, member by member, unknown ones included.
+LISTS = frozenset(
+    {"initialize", "tools/list", "prompts/list", "resources/list", "resources/templates/list"}
+)
+
+# What a server may ask, and of which the answer needs a ticket; a ping's does not.
+ASKS = frozenset({"roots/list", "sampling/createMessage", "elicitation/create"})
+
+# 20: as often as a client tries to come back. A request is repeated only where that is harmless.
+MAX_PASSAGES = 20
+
+# 1,000 requests of a server that wait for an answer; the engine refuses more before that.
+MAX_ASKED = 1_000
+
+# 64 lists under way at once: five lists and their pages.
+MAX_LISTING = 64
+
+
+class StartRefused(LocalError):
+    """A server may not be started or reached (any more); `.denied` says why."""
+
+    def __init__(self, denied: Denied) -> None:
+        self.denied = denied
+        super().__init__(str(denied))
+
+
+class _Head(msgspec.Struct):
+    """What the gate looks at; the values stay text."""
+
+    id: int | str | None = None
+    method: str | None = None
+    params: msgspec.Raw = msgspec.Raw(b"")
+    result: msgspec.Raw = msgspec.Raw(b"")
+    error: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Call(msgspec.Struct, forbid_unknown_fields=True):
+    """The parameters of a request that names something; what else it held would be unseen."""
+
+    name: str = ""
+    uri: str = ""
+    arguments: msgspec.Raw = msgspec.Raw(b"")
+    ref: msgspec.Raw = msgspec.Raw(b"")
+    argument: msgspec.Raw = msgspec.Raw(b"")
+    context: msgspec.Raw = msgspec.Raw(b"")
+    meta: dict[str, Any] | None = msgspec.field(name="_meta", default=None)
+
+
+class _ListParams(msgspec.Struct):
+    cursor: str | None = None
+
+
+_head = msgspec.json.Decoder(_Head)
+_heads = msgspec.json.Decoder(list[_Head])
+_call = msgspec.json.Decoder(_Call)
+_list_params = msgspec.json.Decoder(_ListParams)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ticket:
+    """Leave to send one request: its method, the name or URI it is about, and its exact bytes.
+
+    `body` is the JSON text of `arguments` for tools and prompts (empty when there are none), and of
+    `ref`, `argument` and `context` one after the other for a completion. `decision` is the number
+    of the audit record that allowed it.
+    """
+
+    method: str
+    name: str
+    body: bytes = b""
+    decision: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerTicket:
+    """Leave to answer one request of the server, with nothing that is not among `leaves`."""
+
+    method: str
+    leaves: frozenset[Any]
+    decision: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passage:
+    """One message that went to the server: its method, and the record that allowed it."""
+
+    method: str
+    decision: int
+    is_answer: bool = False
+
+
+class Gate:
+    """One server's gate; it outlives the links.
+
+    `permit` is awaited before each start and returns the number of the decision that allows it; it
+    raises Denied. `on_list` gets the method, the cursor and the JSON text of each result of a list
+    and of the handshake. `on_violation` hears of what did not pass, `on_passage` of what did.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        permit: Callable[[], Any],
+        on_list: Callable[[str, str | None, bytes], None] | None = None,
+        on_violation: Callable[[str], None] | None = None,
+        on_passage: Callable[[Passage], None] | None = None,
+    ) -> None:
+        self.server = server
+        self.on_list = on_list
+        self.on_violation = on_violation
+        self.on_passage = on_passage
+        self._permit = permit
+        self._standing = 0
+        self._is_shut = True
+        self._tickets: dict[tuple[str, str, bytes], list[_Open]] = {}
+        self._answers: dict[str, list[AnswerTicket]] = {}
+
+    def guard(self, connector: Connector) -> Connector:
+        """The same connector behind this gate."""
+        return _GuardedConnector(self, connector)
+
+    async def permit_start(self) -> None:
+        """Ask whether the server may be started or reached now. Raises StartRefused."""
+        self.shut()
+        try:
+            self._standing = await self._permit()
+        except Denied as denied:
+            raise StartRefused(denied) from denied
+        self._is_shut = False
+
+    def shut(self) -> None:
+        """Let nothing through any more, until the next start is allowed."""
+        self._is_shut = True
+
+    @contextmanager
+    def admit(self, ticket: Ticket) -> Iterator[_Open]:
+        """Let the request of the ticket through while this is open.
+
+        `.passages` of what it gives counts how often it went out.
+        """
+        key = (ticket.method, ticket.name, ticket.body)
+        opened = _Open(ticket)
+        waiting = self._tickets.setdefault(key, [])
+        waiting.append(opened)
+        try:
+            yield opened
+        finally:
+            waiting.remove(opened)
+            if not waiting:
+                self._tickets.pop(key, None)
+
+    @contextmanager
+    def admit_answer(self, ticket: AnswerTicket) -> Iterator[None]:
+        """Let one answer through while this is open; the first that fits takes the ticket."""
+        waiting = self._answers.setdefault(ticket.method, [])
+        waiting.append(ticket)
+        try:
+            yield
+        finally:
+            if ticket in waiting:
+                waiting.remove(ticket)
+
+    def lend_answer(self, ticket: AnswerTicket) -> None:
+        """As `admit_answer`, open until it is used: the answer leaves after the handler's end."""
+        waiting = self._answers.setdefault(ticket.method, [])
+        waiting.append(ticket)
+        # An answer that was never sent, since its request was cancelled, leaves its ticket behind.
+        del waiting[:-MAX_ASKED]
+
+    # --- what the links ask -----------------------------------------------------------------------
+
+    def check_request(self, method: str, params: bytes) -> str:
+        """Take note of a request or notification that goes out; empty when it may."""
+        if self._is_shut:
+            return f"{method} without a decision to connect"
+        if method in STANDING:
+            self._passed(method, self._standing)
+            return ""
+        try:
+            call = _call.decode(params or b"{}")
+        except (msgspec.MsgspecError, RecursionError) as fault:
+            return f"{method} with parameters that nobody has seen: {fault}"
+        if call.meta is not None and call.meta.keys() - {"progressToken"}:
+            return f"{method} with a _meta that nobody has seen"
+        body = bytes(call.arguments) or b"".join(
+            map(bytes, (call.ref, call.argument, call.context))
+        )
+        for opened in self._tickets.get((method, call.name or call.uri, body), ()):
+            if opened.passages < MAX_PASSAGES:
+                opened.passages += 1
+                self._passed(method, opened.ticket.decision)
+                return ""
+        return f"{method} of {(call.name or call.uri)[:128]!r} without a decision for these bytes"
+
+    def check_answer(self, method: str | None, result: bytes) -> str:
+        """Take note of an answer that goes out; empty when it may."""
+        if method == "ping":
+            self._passed(method, self._standing, is_answer=True)
+            return ""
+        if method is None:
+            return "an answer to what was not asked"
+        try:
+            said = leaves_of(msgspec.json.decode(result))
+        except (msgspec.MsgspecError, RecursionError) as fault:
+            return f"an answer to {method} that cannot be read: {fault}"
+        waiting = self._answers.get(method, [])
+        for ticket in waiting:
+            if said <= ticket.leaves:
+                waiting.remove(ticket)
+                self._passed(method, ticket.decision, is_answer=True)
+                return ""
+        return f"an answer to {method} that was not released"
+
+    def refused(self, what: str) -> None:
+        """Tell of something that did not pass."""
+        log.error("the gate of %s held back %s", self.server, what)
+        if self.on_violation is not None:
+            self.on_violation(what)
+
+    def _passed(self, method: str, decision: int, *, is_answer: bool = False) -> None:
+        if self.on_passage is not None:
+            self.on_passage(Passage(method=method, decision=decision, is_answer=is_answer))
+
+
+class _Open:
+    """A ticket in use."""
+
+    __slots__ = ("passages", "ticket")
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.ticket = ticket
+        self.passages = 0
+
+
+class _GuardedConnector:
+    """Opens links only while the gate permits it."""
+
+    __slots__ = ("_connector", "_gate")
+
+    def __init__(self, gate: Gate, connector: Connector) -> None:
+        self._gate = gate
+        self._connector = connector
+
+    @property
+    def description(self) -> str:
+        return self._connector.description
+
+    async def connect(self) -> Link:
+        """Open a link.
+
+        Raises:
+            StartRefused: it was not decided, or what would be started is not what was decided.
+            LinkError: the server cannot be reached or started.
+        """
+        await self._gate.permit_start()
+        return _GateLink(self._gate, await self._connector.connect())
+
+
+class _GateLink:
+    """A link on which only what was decided is sent; see `Link` for what each method promises."""
+
+    __slots__ = ("_asked", "_gate", "_link", "_listing", "_receiver")
+
+    def __init__(self, gate: Gate, link: Link) -> None:
+        self._gate = gate
+        self._link = link
+        self._receiver: Receiver | None = None
+        # What the server asked and we have not answered: ids with their methods.
+        self._asked: OrderedDict[int | str, str] = OrderedDict()
+        # Our lists under way: ids with method and cursor.
+        self._listing: OrderedDict[int | str, tuple[str, str | None]] = OrderedDict()
+
+    def __getattr__(self, name: str) -> Any:
+        # What else a link tells of its end, such as a child's stderr and exit code.
+        return getattr(self._link, name)
+
+    def start(self, receiver: Receiver) -> None:
+        """Begin to deliver."""
+        self._receiver = receiver
+        self._link.start(self)
+
+    # --- outward ----------------------------------------------------------------------------------
+
+    def send(self, frame: bytes, about: About = None, is_answer: bool = False) -> None:
+        """Send what was decided; anything else fails here, and the link goes on."""
+        if is_answer:
+            frame = self._checked_answers(frame)
+            if frame:
+                self._link.send(frame, about, is_answer)
+            return
+        try:
+            head = _head.decode(frame)
+            method = head.method
+        except (msgspec.MsgspecError, RecursionError):
+            head, method = _Head(), None
+        if method is None:
+            what = "a frame that is no request"
+        else:
+            what = self._gate.check_request(method, bytes(head.params))
+        if what:
+            self._hold_back(what, head.id)
+            return
+        assert method is not None
+        if method in LISTS and head.id is not None:
+            self._listing[head.id] = (method, _cursor(bytes(head.params)))
+            if len(self._listing) > MAX_LISTING:
+                self._listing.popitem(last=False)
+        self._link.send(frame, about, is_answer)
+
+    def _hold_back(self, what: str, ident: int | str | None) -> None:
+        self._gate.refused(what)
+        receiver = self._receiver
+        if ident is None or receiver is None:
+            return
+        # Not "certainly not sent": that would have it tried again.
+        error = LinkError(f"the host's gate held back {what}", sent=None)
+        asyncio.get_running_loop().call_soon(receiver.request_lost, ident, error)
+
+    def _checked_answers(self, frame: bytes) -> bytes:
+        """The answers of a frame, those that were not released as errors."""
+        try:
+            is_batch = frame.lstrip().startswith(b"[")
+            heads = _heads.decode(frame) if is_batch else [_head.decode(frame)]
+        except (msgspec.MsgspecError, RecursionError):
+            self._gate.refused("an answer that cannot be read")
+            return b""
+        is_clean = True
+        for head in heads:
+            method = None if head.id is None else self._asked.pop(head.id, None)
+            if bytes(head.error):
+                continue
+            what = self._gate.check_answer(method, bytes(head.result) or b"null")
+            if what:
+                self._gate.refused(what)
+                head.result = msgspec.Raw(b"")
+                head.error = msgspec.Raw(b'{"code":-32603,"message":"held back by the host"}')
+                is_clean = False
+        if is_clean:
+            return frame
+        texts = [_answer_text(head) for head in heads]
+        return b"[" + b",".join(texts) + b"]" if is_batch else texts[0]
+
+    # --- inward -----------------------------------------------------------------------------------
+
+    def frames_received(self, frames: Sequence[bytes], seen: Seen) -> None:
+        """Note what the server asks and lists, and pass everything on."""
+        for frame in frames:
+            # An answer has no such member at its top, and most frames are answers.
+            if self._listing or b'method"' in frame or b"\\u" in frame:
+                self._look_at(frame)
+        assert self._receiver is not None
+        self._receiver.frames_received(frames, seen)
+
+    def _look_at(self, frame: bytes) -> None:
+        try:
+            if frame.lstrip().startswith(b"["):
+                heads = _heads.decode(frame)
+            else:
+                heads = [_head.decode(frame)]
+        except (msgspec.MsgspecError, RecursionError):
+            # The engine says what is wrong with it.
+            return
+        for head in heads:
+            if head.id is None:
+                continue
+            if head.method is not None:
+                self._asked[head.id] = head.method
+                if len(self._asked) > MAX_ASKED:
+                    self._asked.popitem(last=False)
+            elif bytes(head.result) and self._gate.on_list is not None:
+                listing = self._listing.pop(head.id, None)
+                if listing is not None:
+                    self._gate.on_list(*listing, bytes(head.result))
+            else:
+                self._listing.pop(head.id, None)
+
+    def frame_refused(self, noise: Noise) -> None:
+        """Pass it on."""
+        assert self._receiver is not None
+        self._receiver.frame_refused(noise)
+
+    def link_closed(self, error: LinkError | None) -> None:
+        """Pass it on."""
+        assert self._receiver is not None
+        self._receiver.link_closed(error)
+
+    def is_awaited(self, ident: int | str) -> bool:
+        """Pass it on."""
+        assert self._receiver is not None
+        return self._receiver.is_awaited(ident)
+
+    def request_lost(self, ident: int | str, error: LinkError) -> None:
+        """Pass it on."""
+        assert self._receiver is not None
+        self._listing.pop(ident, None)
+        self._receiver.request_lost(ident, error)
+
+    def delivery_lost(self, delivery: Delivery, reason: str) -> None:
+        """Pass it on."""
+        assert self._receiver is not None
+        self._receiver.delivery_lost(delivery, reason)
+
+    def link_troubled(self, error: LinkError | None) -> None:
+        """Pass it on."""
+        assert self._receiver is not None
+        self._receiver.link_troubled(error)
+
+    # --- the rest is the link's own ---------------------------------------------------------------
+
+    @property
+    def is_congested(self) -> bool:
+        return self._link.is_congested
+
+    async def drain(self) -> None:
+        await self._link.drain()
+
+    def pause_reading(self) -> None:
+        self._link.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._link.resume_reading()
+
+    def agreed(self, wire: str, facts: Facts) -> None:
+        self._link.agreed(wire, facts)
+
+    def settle(self, delivery: Delivery) -> None:
+        self._link.settle(delivery)
+
+    async def aclose(self) -> None:
+        await self._link.aclose()
+
+
+def leaves_of(value: Any) -> frozenset[Any]:
+    """Every text, number and truth value in a JSON value, and the names of its members.
+
+    A number and a truth value that Python thinks equal stay apart.
+    """
+    found: set[Any] = set()
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            found.update(item)
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)
+        elif item is not None:
+            found.add(item if isinstance(item, str) else (type(item).__name__, item))
+    return frozenset(found)
+
+
+def _cursor(params: bytes) -> str | None:
+    try:
+        return _list_params.decode(params).cursor if params else None
+    except msgspec.MsgspecError:
+        return None
+
+
+def _answer_text(head: _Head) -> bytes:
+    ident = msgspec.json.encode(head.id)
+    member = (
+        b'"error":' + bytes(head.error) if bytes(head.error) else b'"result":' + bytes(head.result)
+    )
+    return b'{"jsonrpc":"2.0","id":' + ident + b"," + member + b"}"
