@@ -1,0 +1,423 @@
+"""The one path to a server: identity, pins, policy, consent, audit, and only then the action.
+
+Everything a host does passes `Mediator.clear`: the calls of a program, of a model, of the person at
+the terminal, and what servers ask. It returns a `Clearance`, which names the audit record that was
+written before it, and holds the exact bytes that may be sent. `settle` writes how it ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from secrets import token_hex
+from typing import Any
+
+from dragoman.host.audit import Audit, AuditFailed, AuditMark
+from dragoman.host.broker import Broker
+from dragoman.host.grants import GrantStore, StoreFailed
+from dragoman.host.kinds import (
+    ApprovalRequest,
+    Code,
+    Decision,
+    Denied,
+    Effect,
+    Grant,
+    Intent,
+    Limits,
+    Risk,
+    Scope,
+    Step,
+    Verdict,
+    View,
+)
+from dragoman.host.policy import Policy, evaluate
+
+__all__ = ["Clearance", "Mediator", "Remake"]
+
+Remake = Callable[[bytes], Awaitable[Intent]]
+"""How an intent looks now, with this payload: asked again after a person has answered, since the
+definitions, the identity and the arguments may have changed while they thought."""
+
+ALL_SCOPES = (Scope.ONCE, Scope.SESSION, Scope.ALWAYS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clearance:
+    """Leave to do one thing.
+
+    `payload` is the exact JSON text that may be sent or released; `decision` is the number of the
+    record that was written before. `was_edited` when a person changed it, `asked` when one was
+    asked; `note` is what they said.
+    """
+
+    intent: Intent
+    payload: bytes
+    verdict: Verdict
+    mark: AuditMark
+    trace: str
+    began_at: float
+    was_edited: bool = False
+    asked: bool = False
+    scope: Scope | None = None
+    note: str = ""
+
+    @property
+    def decision(self) -> int:
+        """The number of the audit record."""
+        return self.mark.seq
+
+
+class Mediator:
+    """Decides, asks, remembers and records.
+
+    `session` names this run of the host: what was granted for it ends with it. `clock` gives
+    seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        grants: GrantStore,
+        audit: Audit,
+        broker: Broker,
+        session: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.policy = policy
+        self.grants = grants
+        self.audit = audit
+        self.broker = broker
+        self.session = session
+        self._clock = clock
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Allow nothing any more."""
+        self._is_closed = True
+
+    def judge(self, intent: Intent) -> Verdict:
+        """What policy and the remembered answers say of it now; nothing is asked or recorded."""
+        return evaluate(
+            self.policy,
+            intent,
+            self._grants_for(intent),
+            session=self.session,
+            now=self._clock(),
+            can_ask=self.broker.can_ask,
+        )
+
+    async def clear(
+        self,
+        intent: Intent,
+        view: View,
+        *,
+        editable: Sequence[str] = (),
+        risks: Sequence[Risk] = (),
+        scopes: Sequence[Scope] = ALL_SCOPES,
+        trace: str = "",
+        again: Remake | None = None,
+        must_ask: str = "",
+        is_own_act: bool = False,
+        also: Sequence[Intent] = (),
+    ) -> Clearance:
+        """Decide about one thing; returns when it may be done.
+
+        `again` gives the intent as it stands after a person has answered. `must_ask` is a reason
+        to ask even though a rule allows it. With `is_own_act` the person has done it themselves, in
+        so many words, so that only a deny can stop it. `also` are intents that the same answer
+        settles, such as the flows that a call brings about.
+
+        Raises:
+            Denied: policy, a person, a deadline, or a store or audit that cannot be written.
+        """
+        if self._is_closed:
+            raise Denied(Code.HOST_CLOSED, intent.subject, "the host is closing")
+        trace = trace or token_hex(8)
+        verdict = self.judge(intent)
+        if must_ask and verdict.effect is Effect.ALLOW and not is_own_act:
+            verdict = self._ask_instead(verdict, must_ask)
+        if verdict.effect is Effect.ASK and is_own_act:
+            verdict = replace(verdict, effect=Effect.ALLOW, rule="the person's own act", layer="")
+        if verdict.effect is Effect.DENY:
+            raise self._denied(intent, verdict, view, trace)
+        if verdict.effect is Effect.ASK:
+            return await self._ask(
+                intent, verdict, view, editable, risks, scopes, trace, again, also
+            )
+        return self._allow(intent, verdict, view.payload, view, trace)
+
+    def _ask_instead(self, verdict: Verdict, why: str) -> Verdict:
+        if not self.broker.can_ask:
+            return Verdict(
+                effect=Effect.DENY, step=Step.RISK, rule=why, code=Code.NOBODY_TO_ASK
+            )
+        return replace(verdict, effect=Effect.ASK, step=Step.RISK, rule=why, grant="")
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        intent: Intent,
+        verdict: Verdict,
+        view: View,
+        editable: Sequence[str],
+        risks: Sequence[Risk],
+        scopes: Sequence[Scope],
+        trace: str,
+        again: Remake | None,
+        also: Sequence[Intent],
+    ) -> Clearance:
+        digest = view.digest(intent)
+        request = ApprovalRequest(
+            id=token_hex(8),
+            intent=intent,
+            view=view,
+            view_digest=digest,
+            why=verdict.rule,
+            risks=tuple(risks),
+            scopes=tuple(scopes),
+            editable=tuple(editable),
+            timeout_s=self.policy.approval_timeout_s,
+            dedupe_key=digest,
+            trace=trace,
+        )
+        try:
+            decision = await self.broker.ask(request)
+        except Denied as denied:
+            # Nobody answered in time, or nobody could be asked.
+            verdict = Verdict(
+                effect=Effect.DENY, step=verdict.step, rule=denied.rule, code=denied.code
+            )
+            raise self._denied(intent, verdict, view, trace, request=request) from None
+        if decision.view_digest != digest:
+            verdict = Verdict(
+                effect=Effect.DENY,
+                step=Step.INTEGRITY,
+                rule="the answer was for another view than the one shown",
+                code=Code.VIEW_CHANGED,
+            )
+            raise self._denied(intent, verdict, view, trace, request=request, decision=decision)
+        if decision.effect is not Effect.ALLOW:
+            raise self._refused_by_person(intent, verdict, view, trace, request, decision)
+        payload = view.payload if decision.payload is None else decision.payload
+        now = intent if again is None else await again(payload)
+        verdict = self._after_yes(now, verdict, decision)
+        if verdict.effect is Effect.DENY:
+            raise self._denied(now, verdict, view, trace, request=request, decision=decision)
+        if decision.scope is not Scope.ONCE and decision.scope in scopes:
+            for settled in (now, *also):
+                self._remember(settled, decision, request)
+        return self._allow(now, verdict, payload, view, trace, request=request, decision=decision)
+
+    def _after_yes(self, intent: Intent, before: Verdict, decision: Decision) -> Verdict:
+        """What holds after a person said yes: all but the asking is looked at once more."""
+        yes = Grant(
+            id="this answer",
+            effect=Effect.ALLOW,
+            principal=intent.principal,
+            server=intent.server,
+            identity=intent.identity,
+            action=intent.action,
+            object=intent.object,
+            scope=Scope.ALWAYS,
+            fingerprint=intent.fingerprint,
+            limits=Limits(taint=intent.taint),
+        )
+        verdict = evaluate(
+            self.policy,
+            intent,
+            [*self._grants_for(intent), yes],
+            session=self.session,
+            now=self._clock(),
+            can_ask=True,
+        )
+        if verdict.effect is Effect.DENY:
+            return verdict
+        return replace(
+            before,
+            effect=Effect.ALLOW,
+            rule=f"{decision.actor or 'the person'} said yes",
+            code=None,
+            grant="",
+        )
+
+    def _refused_by_person(
+        self,
+        intent: Intent,
+        verdict: Verdict,
+        view: View,
+        trace: str,
+        request: ApprovalRequest,
+        decision: Decision,
+    ) -> Denied:
+        is_cancel = decision.effect is Effect.CANCEL
+        if not is_cancel and decision.scope is not Scope.ONCE:
+            try:
+                self._remember(intent, decision, request)
+            except Denied:
+                # It is refused all the same, now; that it will be asked again is the lesser harm.
+                pass
+        said = f": {decision.note}" if decision.note else ""
+        verdict = Verdict(
+            effect=Effect.DENY,
+            step=verdict.step,
+            rule=("the person cancelled" if is_cancel else "the person said no") + said,
+            layer="grants",
+            code=Code.CANCELLED if is_cancel else Code.PERSON_DENIED,
+        )
+        return self._denied(intent, verdict, view, trace, request=request, decision=decision)
+
+    def _remember(self, intent: Intent, decision: Decision, request: ApprovalRequest) -> None:
+        """Keep an answer that holds longer than once. Raises Denied when it cannot be kept."""
+        grant = Grant(
+            id=token_hex(8),
+            effect=decision.effect,
+            principal=intent.principal,
+            server=intent.server,
+            identity=intent.identity,
+            action=intent.action,
+            object=intent.object,
+            scope=decision.scope,
+            session=self.session if decision.scope is Scope.SESSION else "",
+            fingerprint=intent.fingerprint,
+            limits=Limits(taint=intent.taint),
+            approval=request.id,
+            created_at=self._clock(),
+            note=decision.note,
+        )
+        try:
+            self.grants.add(grant)
+        except StoreFailed as failed:
+            raise Denied(
+                Code.STORE_FAILED, intent.subject, f"the answer cannot be kept: {failed}"
+            ) from None
+
+    # --- the two ends -----------------------------------------------------------------------------
+
+    def _grants_for(self, intent: Intent) -> Sequence[Grant]:
+        try:
+            return self.grants.find(intent.principal, intent.identity)
+        except StoreFailed as failed:
+            # A stored no may be in there: without it nothing is allowed.
+            raise Denied(
+                Code.STORE_FAILED, intent.subject, f"the grants cannot be read: {failed}"
+            ) from None
+
+    def _allow(
+        self,
+        intent: Intent,
+        verdict: Verdict,
+        payload: bytes,
+        view: View,
+        trace: str,
+        *,
+        request: ApprovalRequest | None = None,
+        decision: Decision | None = None,
+    ) -> Clearance:
+        if verdict.grant:
+            try:
+                is_left = self.grants.spend(verdict.grant)
+            except StoreFailed as failed:
+                raise Denied(
+                    Code.STORE_FAILED, intent.subject, f"the grant cannot be used: {failed}"
+                ) from None
+            if not is_left:
+                spent = replace(
+                    verdict,
+                    effect=Effect.DENY,
+                    code=Code.GRANT_SPENT,
+                    rule=f"the grant {verdict.grant} is used up",
+                )
+                raise self._denied(intent, spent, view, trace)
+        began_at = time.monotonic()
+        mark = self._record(intent, verdict, payload, view, trace, request, decision)
+        return Clearance(
+            intent=intent,
+            payload=payload,
+            verdict=verdict,
+            mark=mark,
+            trace=trace,
+            began_at=began_at,
+            was_edited=payload != view.payload,
+            asked=decision is not None,
+            scope=None if decision is None else decision.scope,
+            note="" if decision is None else decision.note,
+        )
+
+    def _denied(
+        self,
+        intent: Intent,
+        verdict: Verdict,
+        view: View,
+        trace: str,
+        *,
+        request: ApprovalRequest | None = None,
+        decision: Decision | None = None,
+    ) -> Denied:
+        """Record a refusal and return it as the error to raise."""
+        code = verdict.code or Code.RULE_DENIED
+        diff = "\n".join(problem.diff for problem in intent.problems if problem.diff)
+        try:
+            self._record(intent, verdict, view.payload, view, trace, request, decision)
+        except Denied as failed:
+            # It is refused either way; what could not be written is said beside it.
+            return Denied(
+                code,
+                intent.subject,
+                f"{verdict.rule} (and {failed.rule})",
+                step=verdict.step,
+                server=intent.server,
+                diff=diff,
+            )
+        return Denied(
+            code, intent.subject, verdict.rule, step=verdict.step, server=intent.server, diff=diff
+        )
+
+    def _record(
+        self,
+        intent: Intent,
+        verdict: Verdict,
+        payload: bytes,
+        view: View,
+        trace: str,
+        request: ApprovalRequest | None,
+        decision: Decision | None,
+    ) -> AuditMark:
+        try:
+            return self.audit.decision(
+                intent,
+                verdict,
+                payload=payload,
+                trace=trace,
+                session=self.session,
+                view_digest="" if request is None else request.view_digest,
+                approval="" if request is None else request.id,
+                decision=decision,
+            )
+        except AuditFailed as failed:
+            raise Denied(
+                Code.AUDIT_FAILED,
+                intent.subject,
+                f"what is not recorded is not done: {failed}",
+                server=intent.server,
+            ) from None
+
+    def settle(self, clearance: Clearance, status: str, **details: Any) -> None:
+        """Record how it ended: "ok", "failed", "refused", "cancelled" or "unknown".
+
+        Raises:
+            Denied: it cannot be written. What was done is done, and nobody may go on as if it had
+                been recorded.
+        """
+        took_ms = (time.monotonic() - clearance.began_at) * 1000
+        try:
+            self.audit.outcome(clearance.mark, status, duration_ms=took_ms, **details)
+        except AuditFailed as failed:
+            raise Denied(
+                Code.AUDIT_FAILED,
+                clearance.intent.subject,
+                f"it was done, but its outcome cannot be recorded: {failed}",
+                server=clearance.intent.server,
+            ) from None
