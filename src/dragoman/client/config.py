@@ -21,19 +21,29 @@ from dragoman.transport.http.choices import HttpLike, Mode, Token
 from dragoman.transport.stdio.child import StdioConnector
 
 __all__ = [
+    "MODES",
+    "SHAPES",
+    "URL_MEMBERS",
     "ConfigFile",
+    "Fault",
+    "Fill",
+    "Pointer",
     "RemoteEntry",
     "ServerEntry",
+    "Variable",
     "config_paths",
     "find_server",
+    "project_of",
     "read_config",
+    "read_server",
+    "split_variables",
 ]
 
-_SHAPES = ("mcpServers", "servers")
+SHAPES = ("mcpServers", "servers")
 
 # What the programs that share these files write for a server at a URL. VS Code's and Claude's
 # "http" is whichever transport the server speaks.
-_MODES: Mapping[str, Mode] = {
+MODES: Mapping[str, Mode] = {
     "http": "auto",
     "https": "auto",
     "streamable-http": "streamable",
@@ -41,7 +51,10 @@ _MODES: Mapping[str, Mode] = {
     "streamableHttp": "streamable",
     "sse": "sse",
 }
-_URLS = ("url", "serverUrl", "httpUrl")
+URL_MEMBERS = ("url", "serverUrl", "httpUrl")
+
+# Programs keep a project's file in a folder of their own.
+_OF_PROGRAMS = (".vscode", ".cursor", ".dragoman")
 
 # A string first, so that what looks like a comment or a comma inside one is left alone.
 _STRING = r'"(?:[^"\\]|\\.)*"'
@@ -50,6 +63,65 @@ _LAST_COMMA = re.compile(rf"({_STRING})|,(?=\s*[}}\]])", re.DOTALL)
 
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# VS Code's own variables that mean something outside of it, too.
+_PLACES = frozenset(
+    ("workspaceFolder", "workspaceFolderBasename", "userHome", "pathSeparator", "/")
+)
+# What follows them is a name for a host to look up, not for the environment.
+_HOST_KINDS = frozenset(("input", "keyring", "secret"))
+
+# Where something stands within a server's settings: members' names and places in lists.
+Pointer = tuple[str | int, ...]
+Fill = Callable[[str, Pointer], str]
+Fault = Callable[[Pointer, str], Misconfigured]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One `${...}` in a text.
+
+    `kind` is "env", "place" (a folder, such as the project's), "input", "keyring" or "secret" (for
+    a host only), or empty for what is none of them. `default` stands for an environment variable
+    that is unset or empty; None: there is none. `text` is all of it, as it was written.
+    """
+
+    text: str
+    kind: str
+    name: str
+    default: str | None = None
+
+    def place(self, folder: Path) -> str:
+        """What one of the kind "place" means for a project in `folder`."""
+        if self.name == "userHome":
+            return str(Path.home())
+        if self.name == "workspaceFolder":
+            return str(folder)
+        return folder.name if self.name == "workspaceFolderBasename" else os.sep
+
+
+def split_variables(text: str) -> list[str | Variable]:
+    """The text in its parts, in order: what stands there itself, and the variables in it."""
+    found: list[str | Variable] = []
+    at = 0
+    for match in _VARIABLE.finditer(text):
+        if match.start() > at:
+            found.append(text[at : match.start()])
+        found.append(_variable(match.group(0), match.group(1)))
+        at = match.end()
+    if at < len(text):
+        found.append(text[at:])
+    return found
+
+
+def _variable(text: str, inside: str) -> Variable:
+    if inside in _PLACES:
+        return Variable(text, "place", inside)
+    kind, colon, rest = inside.partition(":")
+    if colon and kind in _HOST_KINDS:
+        return Variable(text, kind if rest else "", rest)
+    name, has_default, default = inside.removeprefix("env:").partition(":-")
+    is_one = _NAME.fullmatch(name) is not None
+    return Variable(text, "env" if is_one else "", name, default if has_default else None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,8 +212,7 @@ class ConfigFile:
     @property
     def folder(self) -> Path:
         """The project the file belongs to: its folder, or the one around `.vscode`."""
-        parent = self.path.absolute().parent
-        return parent.parent if parent.name == ".vscode" else parent
+        return project_of(self.path)
 
     def entry(
         self, name: str, environ: Mapping[str, str] = os.environ
@@ -157,6 +228,12 @@ class ConfigFile:
                 f"{self.path} has no server {name!r}{_suggestion(name, list(self.servers))}"
             )
         return _Reader(self, name, environ).read(self.servers[name])
+
+
+def project_of(path: Path) -> Path:
+    """The folder a configuration file speaks of: its own, or the one around `.vscode`."""
+    parent = path.absolute().parent
+    return parent.parent if parent.name in _OF_PROGRAMS else parent
 
 
 def read_config(path: str | Path) -> ConfigFile:
@@ -181,7 +258,7 @@ def read_config(path: str | Path) -> ConfigFile:
         ) from None
     except (_TwiceError, RecursionError) as error:
         raise Misconfigured(f"{path} is not usable: {error}") from None
-    for shape in _SHAPES:
+    for shape in SHAPES:
         if isinstance(whole, dict) and shape in whole:
             servers = whole[shape]
             if not isinstance(servers, dict):
@@ -258,7 +335,7 @@ def _suggestion(name: str, known: Sequence[str]) -> str:
 
 
 class _Reader:
-    """Checks one server's settings and fills in its variables."""
+    """Fills in one server's variables from the environment, and says which are missing."""
 
     def __init__(self, file: ConfigFile, name: str, environ: Mapping[str, str]) -> None:
         self._file = file
@@ -268,94 +345,139 @@ class _Reader:
 
     def read(self, settings: Any) -> ServerEntry | RemoteEntry:
         """The entry. Raises Misconfigured."""
-        if not isinstance(settings, dict):
-            raise self._fault("must be an object")
-        kind = settings.get("type", settings.get("transport"))
-        if kind is not None and kind != "stdio" and kind not in _MODES:
-            raise self._fault(f"has the type {kind!r}, which is not one of stdio, http and sse")
-        is_remote = kind in _MODES or (kind is None and "command" not in settings)
-        entry: ServerEntry | RemoteEntry
-        if is_remote and (kind is not None or any(name in settings for name in _URLS)):
-            entry = self._remote(settings, "auto" if kind is None else _MODES[kind])
-        else:
-            entry = self._local(settings)
+        entry = read_server(
+            settings,
+            name=self._name,
+            source=self._file.path,
+            folder=self._file.folder,
+            fill=self._fill,
+            fault=self._fault,
+        )
         if self._unset:
             names = ", ".join(dict.fromkeys(self._unset))
             raise self._fault(
+                (),
                 f"needs variables that are not set: {names} "
-                "(set them, or write a default: ${NAME:-value})"
+                "(set them, or write a default: ${NAME:-value})",
             )
         return entry
 
-    def _remote(self, settings: Mapping[str, Any], mode: Mode) -> RemoteEntry:
-        url = next((settings[name] for name in _URLS if name in settings), None)
-        if not isinstance(url, str) or not url:
-            raise self._fault("needs a 'url', a text")
-        headers = settings.get("headers") or {}
-        if not isinstance(headers, dict) or not all(_is_value(one) for one in headers.values()):
-            raise self._fault("'headers' must be an object of texts")
-        if "headersHelper" in settings:
-            raise self._fault("has a 'headersHelper', which is not run; write the 'headers'")
-        return RemoteEntry(
-            name=self._name,
-            source=self._file.path,
-            url=_with_socket(self._fill(url)),
-            headers={
-                key: self._fill(str(value)) for key, value in headers.items() if value is not None
-            },
-            mode=mode,
-        )
-
-    def _local(self, settings: Mapping[str, Any]) -> ServerEntry:
-        if "envFile" in settings:
-            raise self._fault("has an 'envFile', which is not read; list the variables in 'env'")
-        command = settings.get("command")
-        if not isinstance(command, str) or not command:
-            raise self._fault("needs a 'command', a text")
-        args = settings.get("args", [])
-        if not isinstance(args, list) or not all(isinstance(one, str) for one in args):
-            raise self._fault("'args' must be a list of texts")
-        env = settings.get("env") or {}
-        if not isinstance(env, dict) or not all(_is_value(one) for one in env.values()):
-            raise self._fault("'env' must be an object of texts")
-        cwd = settings.get("cwd")
-        if cwd is not None and not isinstance(cwd, str):
-            raise self._fault("'cwd' must be a text")
-        return ServerEntry(
-            name=self._name,
-            source=self._file.path,
-            command=self._fill(command),
-            args=tuple(self._fill(one) for one in args),
-            env={key: self._fill(str(value)) for key, value in env.items() if value is not None},
-            cwd=None if cwd is None else self._file.folder / self._fill(cwd),
-        )
-
-    def _fault(self, what: str) -> Misconfigured:
+    def _fault(self, at: Pointer, what: str) -> Misconfigured:
         return Misconfigured(f"{self._file.path}: the server {self._name!r} {what}")
 
-    def _fill(self, text: str) -> str:
-        return _VARIABLE.sub(self._value, text)
+    def _fill(self, text: str, at: Pointer) -> str:
+        return "".join(
+            part if isinstance(part, str) else self._value(part, at)
+            for part in split_variables(text)
+        )
 
-    def _value(self, match: re.Match[str]) -> str:
-        inside = match.group(1)
-        # VS Code's own variables that mean something outside of it, too.
-        if inside == "workspaceFolder":
-            return str(self._file.folder)
-        if inside == "userHome":
-            return str(Path.home())
-        if inside.startswith("input:"):
-            raise self._fault(f"uses {match.group(0)}, which only VS Code can ask for")
-        name, has_default, default = inside.removeprefix("env:").partition(":-")
-        if not _NAME.fullmatch(name):
-            raise self._fault(f"uses {match.group(0)}, which is no variable")
-        value = self._environ.get(name)
+    def _value(self, variable: Variable, at: Pointer) -> str:
+        if variable.kind == "place":
+            return variable.place(self._file.folder)
+        if variable.kind in _HOST_KINDS:
+            raise self._fault(at, f"uses {variable.text}, which only a host can look up or ask for")
+        if not variable.kind:
+            raise self._fault(at, f"uses {variable.text}, which is no variable")
+        value = self._environ.get(variable.name)
         # As in a shell: the default also stands for an empty value.
-        if has_default and not value:
-            return default
+        if variable.default is not None and not value:
+            return variable.default
         if value is None:
-            self._unset.append(name)
+            self._unset.append(variable.name)
             return ""
         return value
+
+
+def read_server(
+    settings: Any, *, name: str, source: Path, folder: Path, fill: Fill, fault: Fault
+) -> ServerEntry | RemoteEntry:
+    """One server's settings, checked.
+
+    `folder` is what a relative `cwd` starts from. `fill` is given each text and where it stands,
+    and returns it with its variables filled in. `fault` makes the error for what is wrong at a
+    place; its text continues "the server NAME ...".
+
+    Raises:
+        Misconfigured: what `fault` made, for the first thing that is wrong.
+    """
+    if not isinstance(settings, dict):
+        raise fault((), "must be an object")
+    member = "type" if "type" in settings else "transport"
+    kind = settings.get(member)
+    # A list or an object cannot be looked up.
+    if kind is not None and (not isinstance(kind, str) or (kind != "stdio" and kind not in MODES)):
+        raise fault((member,), f"has the type {kind!r}, which is not one of stdio, http and sse")
+    is_remote = kind in MODES or (kind is None and "command" not in settings)
+    if is_remote and (kind is not None or any(one in settings for one in URL_MEMBERS)):
+        return _remote(settings, "auto" if kind is None else MODES[kind], name, source, fill, fault)
+    return _local(settings, name, source, folder, fill, fault)
+
+
+def _remote(
+    settings: Mapping[str, Any], mode: Mode, name: str, source: Path, fill: Fill, fault: Fault
+) -> RemoteEntry:
+    member = next((one for one in URL_MEMBERS if one in settings), "")
+    url = settings.get(member)
+    if not isinstance(url, str) or not url:
+        raise fault((member,) if member else (), "needs a 'url', a text")
+    headers = settings.get("headers") or {}
+    _check_texts("headers", headers, fault)
+    if "headersHelper" in settings:
+        raise fault(
+            ("headersHelper",), "has a 'headersHelper', which is not run; write the 'headers'"
+        )
+    return RemoteEntry(
+        name=name,
+        source=source,
+        url=_with_socket(fill(url, (member,))),
+        headers=_filled(headers, "headers", fill),
+        mode=mode,
+    )
+
+
+def _local(
+    settings: Mapping[str, Any], name: str, source: Path, folder: Path, fill: Fill, fault: Fault
+) -> ServerEntry:
+    if "envFile" in settings:
+        raise fault(
+            ("envFile",), "has an 'envFile', which is not read; list the variables in 'env'"
+        )
+    command = settings.get("command")
+    if not isinstance(command, str) or not command:
+        raise fault(("command",) if "command" in settings else (), "needs a 'command', a text")
+    args = settings.get("args", [])
+    if not isinstance(args, list):
+        raise fault(("args",), "'args' must be a list of texts")
+    for place, one in enumerate(args):
+        if not isinstance(one, str):
+            raise fault(("args", place), "'args' must be a list of texts")
+    env = settings.get("env") or {}
+    _check_texts("env", env, fault)
+    cwd = settings.get("cwd")
+    if cwd is not None and not isinstance(cwd, str):
+        raise fault(("cwd",), "'cwd' must be a text")
+    return ServerEntry(
+        name=name,
+        source=source,
+        command=fill(command, ("command",)),
+        args=tuple(fill(one, ("args", place)) for place, one in enumerate(args)),
+        env=_filled(env, "env", fill),
+        cwd=None if cwd is None else folder / fill(cwd, ("cwd",)),
+    )
+
+
+def _check_texts(member: str, given: Any, fault: Fault) -> None:
+    if not isinstance(given, dict):
+        raise fault((member,), f"{member!r} must be an object of texts")
+    for key, value in given.items():
+        if not _is_value(value):
+            raise fault((member, key), f"{member!r} must be an object of texts")
+
+
+def _filled(given: Mapping[str, Any], member: str, fill: Fill) -> dict[str, str]:
+    return {
+        key: fill(str(value), (member, key)) for key, value in given.items() if value is not None
+    }
 
 
 def _with_socket(url: str) -> str:
