@@ -173,6 +173,7 @@ class Intent:
     at. `fingerprint` is the pinned digest of the definition concerned. `taint` names the servers
     whose words may have led to this. `is_destructive`, `is_open_world` and `is_read_only` are what
     the server claims; what it does not claim counts as the worse (server/tools#tool-annotations).
+    `claims_destructive` is that the server says so itself, in so many words.
     `problems` are the integrity faults found; a single one is the end of it.
     """
 
@@ -187,6 +188,7 @@ class Intent:
     is_destructive: bool = True
     is_open_world: bool = True
     is_read_only: bool = False
+    claims_destructive: bool = False
     taint: frozenset[str] = frozenset()
     model: str = ""
     tokens: int = 0
