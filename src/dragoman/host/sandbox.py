@@ -1,0 +1,332 @@
+"""Confining a server that is started here, with bubblewrap.
+
+What a confined server sees: the system's programs and libraries (read only), its own program, the
+paths its settings name, its roots, an empty home and an empty /tmp of its own. It sees no other
+process and, unless it declares the network, nobody but itself at the other end of a socket.
+
+A server that asks for a sandbox never runs without one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dragoman.client.config import ServerEntry
+from dragoman.errors import Misconfigured
+
+__all__ = ["Confined", "Root", "Sandbox", "confine", "find_bubblewrap", "read_sandbox"]
+
+# What programs need of a system, and what is the same for all users of it. Of /etc only what
+# names, certificates, time zones and the loader need: nothing in it is anyone's own.
+_SYSTEM = (
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/nix/store",
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/crypto-policies",
+    "/etc/group",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/etc/pki",
+    "/etc/ssl",
+)
+# Only for who may use the network.
+_NETWORK = ("/etc/hosts", "/etc/resolv.conf", "/etc/gai.conf", "/etc/services")
+
+# Beside a folder `bin`: what the programs in it are made of. Nothing else of where they were
+# installed: with ~/.local/bin that would be all of ~/.local.
+_BESIDE_BIN = ("lib", "lib64", "libexec", "pyvenv.cfg")
+# A script that is named as an argument is part of the program.
+_SCRIPTS = (".py", ".pyz", ".js", ".mjs", ".cjs", ".ts", ".mts", ".rb", ".sh", ".jar", ".pl")
+# To bind one of these again would undo what the sandbox puts there.
+_NEVER = ("/", "/proc", "/dev", "/sys")
+# 40: as many links as the kernel follows in one path.
+_MOST_LINKS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A folder the user means a server to work in; `path` is absolute."""
+
+    path: Path
+    is_writable: bool = False
+
+    @property
+    def uri(self) -> str:
+        """As it is told to a server."""
+        return self.path.as_uri()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sandbox:
+    """What a confined server may use besides its own program; all paths are absolute.
+
+    Spelled in a server's settings as `"sandbox": true`, or as an object with `network` (a boolean),
+    `read` and `write` (lists of paths).
+    """
+
+    has_network: bool = False
+    read: tuple[Path, ...] = ()
+    write: tuple[Path, ...] = ()
+
+    def __str__(self) -> str:
+        parts = ["network" if self.has_network else "no network"]
+        parts += [f"reads {path}" for path in self.read]
+        parts += [f"writes {path}" for path in self.write]
+        return "confined: " + ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Confined:
+    """A command line that runs a server in its sandbox; `cwd` is where bubblewrap itself starts."""
+
+    command: str
+    args: tuple[str, ...]
+    cwd: Path
+
+
+def read_sandbox(
+    settings: Any,
+    folder: Path,
+    fault: Callable[[tuple[str | int, ...], str], Misconfigured],
+    fill: Callable[[str, tuple[str | int, ...]], str],
+) -> Sandbox | None:
+    """The sandbox that a server's settings ask for; None when it asks for none.
+
+    Relative paths start from `folder`, and `~` is the user's home. `fault` and `fill` are as for
+    `dragoman.client.config.read_server`.
+
+    Raises:
+        Misconfigured: what `fault` made of the first thing that is wrong.
+    """
+    if settings is None or settings is False:
+        return None
+    if settings is True:
+        return Sandbox()
+    if not isinstance(settings, dict):
+        raise fault(("sandbox",), "'sandbox' must be true, false or an object")
+    for key in settings:
+        if key not in ("network", "read", "write"):
+            raise fault(
+                ("sandbox", key),
+                f"'sandbox' has no {key!r}; it has 'network', 'read' and 'write'",
+            )
+    network = settings.get("network", False)
+    if isinstance(network, list):
+        raise fault(
+            ("sandbox", "network"),
+            "'network' lists hosts: bubblewrap can give all of the network (true) or none of it "
+            "(false), and a list that is not held would be worse than none",
+        )
+    if not isinstance(network, bool):
+        raise fault(("sandbox", "network"), "'network' must be true or false")
+    return Sandbox(
+        has_network=network,
+        read=_paths(settings, "read", folder, fault, fill),
+        write=_paths(settings, "write", folder, fault, fill),
+    )
+
+
+def _paths(
+    settings: Mapping[str, Any],
+    member: str,
+    folder: Path,
+    fault: Callable[[tuple[str | int, ...], str], Misconfigured],
+    fill: Callable[[str, tuple[str | int, ...]], str],
+) -> tuple[Path, ...]:
+    given = settings.get(member, [])
+    if not isinstance(given, list):
+        raise fault(("sandbox", member), f"{member!r} must be a list of paths")
+    found = []
+    for place, one in enumerate(given):
+        at = ("sandbox", member, place)
+        if not isinstance(one, str) or not one:
+            raise fault(at, f"{member!r} must be a list of paths")
+        path = Path(os.path.normpath(folder / Path(fill(one, at)).expanduser()))
+        if str(path) in _NEVER or str(path).startswith(("/proc/", "/dev/", "/sys/")):
+            raise fault(at, f"{str(path)!r} cannot be given to a sandbox")
+        found.append(path)
+    return tuple(found)
+
+
+def find_bubblewrap(environ: Mapping[str, str] = os.environ) -> str:
+    """The path of `bwrap`.
+
+    Raises:
+        Misconfigured: it is not there, or this is no Linux.
+    """
+    if sys.platform != "linux":
+        raise Misconfigured("a sandbox needs Linux and bubblewrap; leave 'sandbox' out elsewhere")
+    found = shutil.which("bwrap", path=environ.get("PATH"))
+    if found is None:
+        raise Misconfigured(
+            "a sandbox needs bubblewrap, and there is no 'bwrap' here: install bubblewrap, or leave "
+            "'sandbox' out"
+        )
+    return os.path.abspath(found)
+
+
+def confine(
+    entry: ServerEntry,
+    sandbox: Sandbox,
+    *,
+    roots: Iterable[Root] = (),
+    environ: Mapping[str, str] = os.environ,
+) -> Confined:
+    """The command line that runs `entry` in its sandbox.
+
+    `roots` are those the user has granted; each is read only unless it says otherwise. The
+    environment is not part of the line, where every user could read it: bubblewrap hands on its
+    own.
+
+    Raises:
+        Misconfigured: bubblewrap is not there, or a path or the program is not.
+    """
+    bwrap = find_bubblewrap(environ)
+    name = entry.name
+    search = entry.env.get("PATH", environ.get("PATH", os.defpath))
+    # A relative command means one in the server's folder, as it would without a sandbox.
+    start = Path(entry.cwd or os.getcwd())
+    program = _program(entry.command, search, start)
+    if program is None:
+        raise Misconfigured(f"the server {name!r}: there is no program {entry.command!r}")
+    home = Path(environ.get("HOME") or Path.home())
+    binds: dict[Path, bool] = {}
+    for path in _program_paths(program):
+        binds.setdefault(path, False)
+    for arg in entry.args:
+        script = start / arg
+        if script.suffix in _SCRIPTS and script.is_file():
+            binds.setdefault(_absolute(script), False)
+    for path in sandbox.read:
+        binds.setdefault(_existing(path, name), False)
+    for path in sandbox.write:
+        binds[_existing(path, name)] = True
+    for root in roots:
+        path = _existing(root.path, name)
+        binds[path] = binds.get(path, False) or root.is_writable
+    line = [
+        "--unshare-user",
+        "--unshare-pid",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+        *(() if sandbox.has_network else ("--unshare-net",)),
+        "--die-with-parent",
+        "--new-session",
+        "--cap-drop",
+        "ALL",
+        "--hostname",
+        "sandbox",
+    ]
+    for place in (*_SYSTEM, *(_NETWORK if sandbox.has_network else ())):
+        line += _system(place)
+    line += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - its own
+    # An empty home, so that programs which look for their settings find a folder.
+    line += ["--tmpfs", str(home)]
+    # Outer before inner: the later of two binds lies over the earlier one.
+    for path in sorted(binds, key=lambda one: (len(one.parts), str(one))):
+        line += ["--bind" if binds[path] else "--ro-bind", os.path.realpath(path), str(path)]
+    visible = entry.cwd is not None and any(
+        _absolute(entry.cwd).is_relative_to(path) for path in (*binds, home)
+    )
+    if entry.cwd is not None and not visible:
+        raise Misconfigured(
+            f"the server {name!r} starts in {str(entry.cwd)!r}, which its sandbox does not show; "
+            "name it in 'read' or 'write'"
+        )
+    line += ["--chdir", str(_absolute(entry.cwd)) if entry.cwd else str(home)]
+    return Confined(bwrap, (*line, "--", str(program), *entry.args), Path("/"))
+
+
+def _absolute(path: Path) -> Path:
+    """Without links being followed: it is the name that has to exist inside."""
+    return Path(os.path.abspath(path))
+
+
+def _existing(path: Path, name: str) -> Path:
+    if not path.exists():
+        raise Misconfigured(
+            f"the server {name!r}: its sandbox names {str(path)!r}, which is not there"
+        )
+    return _absolute(path)
+
+
+def _program(command: str, search: str, start: Path) -> Path | None:
+    if os.path.dirname(command):
+        path = _absolute(start / command)
+        return path if os.access(path, os.X_OK) and path.is_file() else None
+    found = shutil.which(command, path=search)
+    return None if found is None else _absolute(Path(found))
+
+
+def _system(place: str) -> Sequence[str]:
+    """The bind of one of the system's paths, or the link that it is."""
+    if os.path.islink(place) and not place.startswith("/etc/"):
+        return ("--symlink", os.readlink(place), place)
+    return ("--ro-bind-try", os.path.realpath(place), place)
+
+
+def _program_paths(program: Path) -> list[Path]:
+    """What has to be there for a program outside of the system's folders to run.
+
+    Itself, what its links lead to, the libraries of where it is installed, and the interpreter
+    that its first line names.
+    """
+    found: list[Path] = []
+    waiting = [program]
+    # Links and first lines together, so that no ring of them goes round for ever.
+    for _ in range(_MOST_LINKS):
+        if not waiting:
+            break
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.append(path)
+        folder = path.parent
+        if folder.name == "bin":
+            beside = [folder.parent / one for one in _BESIDE_BIN]
+            found += [folder, *(one for one in beside if one.exists() and one not in found)]
+        if path.is_symlink():
+            waiting.append(_absolute(folder / os.readlink(path)))
+        real = Path(os.path.realpath(path))
+        if real != path:
+            waiting.append(real)
+        interpreter = _interpreter(path)
+        if interpreter is not None:
+            waiting.append(interpreter)
+    return [path for path in dict.fromkeys(found) if not _is_system(path)]
+
+
+def _is_system(path: Path) -> bool:
+    return any(path.is_relative_to(one) for one in _SYSTEM)
+
+
+def _interpreter(path: Path) -> Path | None:
+    try:
+        with path.open("rb") as file:
+            # 256 bytes: no kernel reads a longer first line.
+            first = file.read(256).partition(b"\n")[0]
+    except OSError:
+        return None
+    words = first[2:].split() if first.startswith(b"#!") else []
+    if not words or not words[0].startswith(b"/"):
+        return None
+    return _absolute(Path(os.fsdecode(words[0])))
