@@ -30,6 +30,7 @@ from dragoman.protocol.events import CancelArrived, Degraded, Overdue
 from dragoman.protocol.limits import Limits
 from dragoman.runtime import driver as driver_module
 from dragoman.runtime.driver import Driver, Encoded, report_failure
+from dragoman.runtime.steps import in_own_context
 from dragoman.testing import ManualClock
 from tests.protocol.aids import PARAMS, RESULTS, on_the_wire
 from tests.requirements.duties import duty
@@ -561,7 +562,7 @@ def test_a_handler_that_is_thrown_away_with_its_loop_is_closed_in_its_own_contex
         finally:
             seen.append(variable.get())
 
-    wrapped = driver_module._in_own_context(handler())
+    wrapped = in_own_context(handler())
     wrapped.send(None)
     wrapped.close()
     assert seen == ["mine"]

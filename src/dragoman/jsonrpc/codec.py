@@ -67,6 +67,7 @@ class _Parts(msgspec.Struct):
 
 
 _parts = msgspec.json.Decoder(_Parts).decode
+_request = msgspec.json.Decoder(Request).decode
 _batch = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _error_body = msgspec.json.Decoder(ErrorBody).decode
 _anything = msgspec.json.Decoder().decode
@@ -231,13 +232,23 @@ def _explain(frame: bytes, fault: Exception) -> str:
 
 
 def _one(frame: bytes, value: dict[str, Any]) -> Message:
-    parts = _parts(frame)
     ident = value.get("id", msgspec.UNSET)
     kind = type(ident)
     has_id = kind is int or kind is str
     if has_id and (fault := _out_of_bounds(ident)):
         bad = _bad if "method" in value else _bad_answer
         raise bad("invalid", f"an id {fault}", frame)
+    if (
+        has_id
+        and type(value.get("method")) is str
+        and value.get("jsonrpc") == "2.0"
+        and type(value.get("params", value)) is dict
+        and "result" not in value
+        and "error" not in value
+    ):
+        # What nearly every frame is; what is wrong with the others is told below.
+        return _request(frame)
+    parts = _parts(frame)
     if value.get("jsonrpc") != "2.0":
         raise _bad("invalid", 'the member "jsonrpc" must be "2.0"', frame, _id_of(value))
 
@@ -253,8 +264,6 @@ def _one(frame: bytes, value: dict[str, Any]) -> Message:
     params = parts.params
     if params is not ABSENT and type(value["params"]) is not dict:
         raise _bad("invalid", "params must be an object", frame, _id_of(value))
-    if has_id:
-        return Request(ident, method, params)
     if ident is msgspec.UNSET:
         return Notification(method, params)
     raise _bad("invalid", f"an id must be a string or an integer, got {_kind(ident)}", frame)
@@ -366,7 +375,9 @@ def notification(method: str, params: bytes) -> bytes:
 
 def success(ident: RequestId, result: bytes) -> bytes:
     """The answer to a request that worked."""
-    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (_id(ident), result)
+    if type(ident) is int:
+        return b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (ident, result)
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (_encode(ident), result)
 
 
 def failure(ident: RequestId | None, error: ErrorBody, *, null_id: bool = True) -> bytes:

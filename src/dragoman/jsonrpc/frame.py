@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
 
 __all__ = ["LOCAL", "Delivery", "Noise", "Principal", "Seen"]
 
@@ -53,15 +52,23 @@ class Delivery:
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
-class Seen(NamedTuple):
+class Seen:
     """What the link knows about a frame without opening it.
 
     `headers` have lower-case names; `delivery` is what the frame was part of, where that matters.
     """
 
-    principal: Principal
-    headers: Mapping[str, str] = _NO_HEADERS
-    delivery: Delivery | None = None
+    __slots__ = ("delivery", "headers", "principal")
+
+    def __init__(
+        self,
+        principal: Principal,
+        headers: Mapping[str, str] = _NO_HEADERS,
+        delivery: Delivery | None = None,
+    ) -> None:
+        self.principal = principal
+        self.headers = headers
+        self.delivery = delivery
 
 
 LOCAL = Seen(Principal("local"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from dragoman.jsonrpc.frame import Delivery, Seen
 from dragoman.jsonrpc.message import RequestId
 from dragoman.model.methods import Method
@@ -65,54 +67,28 @@ class BatchReply:
         self.frames: list[bytes] = []
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """A request of the peer.
 
-    `is_over` once it was answered or cancelled: nothing more is sent for it then; `was_stopped` when
-    its handler was ended for that. `dialect` is
-    the revision it is answered in; `seen` who asked. `held_progress` is the newest value that the
+    `dialect` is the revision it is answered in; `seen` who asked; `deadline` in seconds of the
+    engine's clock. `is_over` once it was answered or cancelled: nothing more is sent for it then;
+    `was_stopped` when its handler was ended for that. `held_progress` is the newest value that the
     rate limit held back.
     """
 
-    __slots__ = (
-        "batch",
-        "bucket",
-        "context",
-        "deadline",
-        "dialect",
-        "held_progress",
-        "id",
-        "is_over",
-        "last_progress",
-        "method",
-        "seen",
-        "token",
-        "was_stopped",
-    )
-
-    def __init__(
-        self,
-        ident: RequestId,
-        method: Method,
-        dialect: Dialect,
-        token: RequestId | None,
-        seen: Seen,
-        deadline: float,
-        batch: BatchReply | None,
-    ) -> None:
-        self.id = ident
-        self.method = method
-        self.dialect = dialect
-        self.token = token
-        self.seen = seen
-        self.deadline = deadline
-        self.batch = batch
-        self.is_over = False
-        self.was_stopped = False
-        self.last_progress: float | None = None
-        self.held_progress: ProgressParams | None = None
-        self.bucket: Bucket | None = None
-        self.context: object = None
+    id: RequestId
+    method: Method
+    dialect: Dialect
+    token: RequestId | None
+    seen: Seen
+    deadline: float
+    batch: BatchReply | None
+    is_over: bool = False
+    was_stopped: bool = False
+    last_progress: float | None = None
+    held_progress: ProgressParams | None = None
+    bucket: Bucket | None = None
+    context: object = None
 
     def __repr__(self) -> str:
         return f"<Exchange {self.id!r} {self.method.name}>"

@@ -560,10 +560,12 @@ class Engine:
         except BadMessage as bad:
             self._unreadable(bad, seen, None)
         else:
-            if isinstance(message, Batch):
+            if type(message) is Request:
+                self._request(message, now, seen, None)
+            elif type(message) is Batch:
                 self._batch(message, now, seen)
             else:
-                self._message(message, now, seen, None)
+                self._message(message, now, seen, None)  # type: ignore[arg-type]
         events = self._events
         if events:
             self._events = []
@@ -642,8 +644,11 @@ class Engine:
             detail = f"the id {_short(message.id)} belongs to a request that is under way"
             self._refused(FaultKind.REUSED_ID, message, InvalidRequest(detail), seen, batch)
             return
-        excess = self._excess(name, now)
-        if excess is not None:
+        limits = self.limits
+        rated = name in limits.rates
+        if (
+            rated or self._requests is not None or len(self.exchanges) >= limits.max_exchanges
+        ) and (excess := self._excess(name, now)) is not None:
             self._refused(
                 FaultKind.TOO_MANY, message, RequestError(excess, code=-32000), seen, batch
             )
@@ -666,12 +671,12 @@ class Engine:
                 )
                 self._refused(FaultKind.BAD_PARAMS, message, error, seen, batch)
                 return
-        deadline = now + self.limits.exchange_timeout_s
+        deadline = now + limits.exchange_timeout_s
         exchange = Exchange(message.id, method, dialect, token, seen, deadline, batch)
         self.exchanges[message.id] = exchange
         if seen.delivery is not None:
             seen.delivery.open += 1
-        if name in self.limits.rates:
+        if rated:
             self._at_once[name] = self._at_once.get(name, 0) + 1
         if batch is not None:
             batch.pending += 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+import msgspec
 
 from dragoman.errors import DragomanError
 from dragoman.jsonrpc.message import RequestId
@@ -31,7 +33,11 @@ __all__ = [
 ]
 
 
-class Opened(NamedTuple):
+class _Happened(msgspec.Struct, frozen=True):
+    """What all have in common: they are made for every message, so they have to be cheap."""
+
+
+class Opened(_Happened, frozen=True):
     """The connection is open: who the peer is, what it can do, in which revision we speak."""
 
     peer: Implementation
@@ -40,28 +46,28 @@ class Opened(NamedTuple):
     instructions: str | None
 
 
-class RequestArrived(NamedTuple):
+class RequestArrived(_Happened, frozen=True):
     """The peer asks; answer with `Engine.answer` or `Engine.fail`."""
 
     exchange: Exchange
     params: Record
 
 
-class NotificationArrived(NamedTuple):
+class NotificationArrived(_Happened, frozen=True):
     """The peer tells."""
 
     method: Method
     params: Record
 
 
-class Answered(NamedTuple):
+class Answered(_Happened, frozen=True):
     """A call of ours has its result."""
 
     call: Call
     result: Record
 
 
-class Failed(NamedTuple):
+class Failed(_Happened, frozen=True):
     """A call of ours has failed: RemoteFailure, PeerError, DeadlineExceeded, LimitExceeded or
     LinkError."""
 
@@ -69,27 +75,27 @@ class Failed(NamedTuple):
     error: DragomanError
 
 
-class ProgressArrived(NamedTuple):
+class ProgressArrived(_Happened, frozen=True):
     """A call of ours makes progress."""
 
     call: Call
     params: ProgressParams
 
 
-class CancelArrived(NamedTuple):
+class CancelArrived(_Happened, frozen=True):
     """The peer no longer wants an answer; none will be sent."""
 
     exchange: Exchange
     reason: str | None
 
 
-class Overdue(NamedTuple):
+class Overdue(_Happened, frozen=True):
     """A request of the peer is under way for too long; it was answered with an error."""
 
     exchange: Exchange
 
 
-class LateAnswer(NamedTuple):
+class LateAnswer(_Happened, frozen=True):
     """The answer to a call that was given up; it is dropped."""
 
     id: RequestId
@@ -115,7 +121,7 @@ class FaultKind(Enum):
     BAD_BATCH = "a batch where none is allowed"
 
 
-class Fault(NamedTuple):
+class Fault(_Happened, frozen=True):
     """The peer broke the protocol; the connection goes on."""
 
     kind: FaultKind
@@ -123,7 +129,7 @@ class Fault(NamedTuple):
     sample: bytes = b""
 
 
-class Degraded(NamedTuple):
+class Degraded(_Happened, frozen=True):
     """Something we sent did not fit the peer's revision and was replaced or left out."""
 
     method: str

@@ -10,13 +10,11 @@ and back through `Engine.answer` and `Link.send`.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import os
-import types
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from typing import Any, Protocol
 
 from dragoman.errors import (
     DeadlineExceeded,
@@ -48,13 +46,12 @@ from dragoman.protocol.events import (
 from dragoman.revisions.dialect import Loss
 from dragoman.runtime.clock import Clock, LoopClock, Timer
 from dragoman.runtime.fault_log import FaultLog
+from dragoman.runtime.steps import go_on, in_own_context
 from dragoman.transport.base import About, Link
 
 __all__ = ["Driver", "Encoded", "Handler", "Tap", "report_failure"]
 
 log = logging.getLogger("dragoman.runtime")
-
-T = TypeVar("T")
 
 Tap = Callable[[str, bytes], None]
 """Sees every frame: ("sent" or "received", the frame). Must not block.
@@ -191,11 +188,11 @@ class Driver:
         self.closed: asyncio.Future[LinkError | None] = self._loop.create_future()
         self._faults: FaultLog | None = None
         # None while there is nothing in it: most connections are idle most of the time.
-        self._queue: deque[tuple[Exchange, Record]] | None = None
+        self._queue: deque[RequestArrived] | None = None
         self._checking = False
         self._is_clogged = False
         self._hands: dict[asyncio.Task[None], None] = {}
-        self._running: dict[Exchange, asyncio.Task[None]] = {}
+        self._running: dict[Exchange, asyncio.Task[Any]] = {}
         self._timer: Timer | None = None
         self._timer_at = 0.0
         self._answers = 0
@@ -240,55 +237,66 @@ class Driver:
             self._lend_hand()
         self.flush()
 
-    def take_in(self, frame: bytes, seen: Seen) -> RequestArrived | None:
-        """As `frames_received` with one frame, but a request that it brings is the caller's.
+    def take_in(self, frame: bytes, seen: Seen) -> Coroutine[Any, Any, None] | None:
+        """As `frames_received` with one frame, but a request that it brings is begun here.
 
-        Whoever gets one awaits `handle` with it, in a task of its own. For links whose every frame
-        has a task already: no other is made, and the answer is there when that task goes on.
+        For links whose every frame has a task of its own, which calls this. Most handlers end
+        without waiting: then the answer was sent. If one waits, the rest of it is returned, and the
+        same task awaits that: it is cancelled when the request is, and goes on after it. Whoever
+        else cancels the task ends it.
         """
         self._heard_at = now = self.clock.now()
         if self.tap is not None:
             self._show("received", frame)
+        rest: Coroutine[Any, Any, None] | None = None
         events = self.engine.receive(frame, now=now, seen=seen)
-        mine: RequestArrived | None = None
-        if events:
-            first = events[0]
-            if len(events) == 1 and type(first) is RequestArrived and not self._is_clogged:
-                mine = first
-            else:
-                self._dispatch(events)
         if self._is_new:
             self._tell_agreed()
-        if mine is not None:
-            self._mind_deadline()
-            return mine
+        if events:
+            first = events[0]
+            if type(first) is RequestArrived and len(events) == 1 and not self._is_clogged:
+                rest = self._begin(first)
+            else:
+                self._dispatch(events)
         if self._queue and not self._checking and not self._is_clogged:
             self._lend_hand()
         self.flush()
-        return None
+        return rest
 
-    async def handle(self, event: RequestArrived) -> None:
-        """Answer a request that `take_in` gave, in the task of the caller.
-
-        The task is cancelled when the request is, and goes on after it. Whoever else cancels the
-        task ends it.
-        """
+    def _begin(self, event: RequestArrived) -> Coroutine[Any, Any, None] | None:
+        """Call the handler of a request, up to where it first waits; None when it has ended."""
         exchange = event.exchange
-        if exchange.is_over:
-            return
+        try:
+            handling = self.handler.handle_request(self, exchange, event.params)
+            try:
+                pending = handling.send(None)
+            except StopIteration as end:
+                self._answer(exchange, end.value)
+                return None
+        except BaseException as error:
+            self._fail(exchange, error)
+            if isinstance(error, asyncio.CancelledError) and not exchange.was_stopped:
+                self.flush()
+                raise
+            return None
+        return self._end_of(exchange, go_on(handling, pending))
+
+    async def _end_of(self, exchange: Exchange, handling: Awaitable[Record | Encoded]) -> None:
+        """A request whose handler waits, in the task of the caller."""
         this = asyncio.current_task()
         assert this is not None
         self._running[exchange] = this
-        self._hands[this] = None
+        if exchange.is_over:
+            # It was ended from within, while nobody knew its task.
+            this.cancel()
         try:
-            await self._run(exchange, self.handler.handle_request(self, exchange, event.params))
+            await self._run(exchange, handling)
         except asyncio.CancelledError:
             if not exchange.was_stopped:
                 raise
             while this.cancelling():
                 this.uncancel()
         finally:
-            self._hands.pop(this, None)
             self.flush()
 
     def _tell_agreed(self) -> None:
@@ -348,13 +356,17 @@ class Driver:
         self.flush()
         patience = self._cancel_at(self.clock.now() + FINISH_S)
         try:
-            while self._hands:
-                await asyncio.wait(list(self._hands))
+            while tasks := self._tasks():
+                await asyncio.wait(tasks)
         except asyncio.CancelledError:
             log.info("%d requests were not finished in time", len(self._running))
         finally:
             patience.cancel()
             self._end(None)
+
+    def _tasks(self) -> set[asyncio.Task[Any]]:
+        """Those that handlers run in: hands, and the tasks that gave us a request themselves."""
+        return {*self._hands, *self._running.values()}
 
     def _cancel_at(self, when: float) -> Timer:
         """Cancel the current task at a time of the clock, unless the timer is cancelled before."""
@@ -726,14 +738,15 @@ class Driver:
         in_a_row = 0
         try:
             while queue := self._queue:
-                exchange, params = queue.popleft()
+                event = queue.popleft()
+                exchange = event.exchange
                 if exchange.is_over:
                     # Cancelled before it began.
                     continue
                 self._running[exchange] = this
-                handling = self.handler.handle_request(self, exchange, params)
+                handling = self.handler.handle_request(self, exchange, event.params)
                 try:  # noqa: SIM105 - this is on the way of every request, and costs nothing
-                    await self._run(exchange, _in_own_context(handling))
+                    await self._run(exchange, in_own_context(handling))
                 except asyncio.CancelledError:
                     # The request has failed; what this task does next is decided below.
                     pass
@@ -773,27 +786,38 @@ class Driver:
 
     async def _run(self, exchange: Exchange, handling: Awaitable[Record | Encoded]) -> None:
         """One request of the peer, from its event to its answer. Raises CancelledError alone."""
-        engine = self.engine
         try:
-            result = await handling
-            if type(result) is Encoded:
-                self._answer_encoded(exchange, result)
-            else:
-                engine.answer(exchange, result)  # type: ignore[arg-type]
-        except RequestError as refusal:
-            engine.fail(exchange, refusal)
-        except asyncio.CancelledError:
-            # The peer's cancellation and the end of the link have marked the exchange already.
-            exchange.was_stopped = exchange.is_over
-            engine.fail(exchange, InternalError(f"{exchange.method.name} was cancelled here"))
-            raise
-        except BaseException:  # noqa: BLE001 - logged in full under its id
-            # Even SystemExit from a handler ends the request, not the server. A result that cannot
-            # be written ends here as well.
-            name = exchange.method.name
-            engine.fail(exchange, InternalError(f"{name} failed {report_failure(log, name)}"))
+            self._answer(exchange, await handling)
+        except BaseException as error:
+            self._fail(exchange, error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
         finally:
             del self._running[exchange]
+
+    def _answer(self, exchange: Exchange, result: Record | Encoded) -> None:
+        """Answer a request. Raises as `Engine.answer` does."""
+        if type(result) is Encoded:
+            self._answer_encoded(exchange, result)
+        else:
+            self.engine.answer(exchange, result)  # type: ignore[arg-type]
+
+    def _fail(self, exchange: Exchange, error: BaseException) -> None:
+        """Refuse a request, with the exception being handled: what its handler, or writing its
+        answer, came to.
+        """
+        engine = self.engine
+        name = exchange.method.name
+        if isinstance(error, RequestError):
+            engine.fail(exchange, error)
+        elif isinstance(error, asyncio.CancelledError):
+            # The peer's cancellation and the end of the link have marked the exchange already.
+            exchange.was_stopped = exchange.is_over
+            engine.fail(exchange, InternalError(f"{name} was cancelled here"))
+        else:
+            # Even SystemExit from a handler ends the request, not the server. A result that cannot
+            # be written ends here as well.
+            engine.fail(exchange, InternalError(f"{name} failed {report_failure(log, name)}"))
 
     def _answer_encoded(self, exchange: Exchange, result: Encoded) -> None:
         dialect = exchange.dialect
@@ -829,7 +853,13 @@ class Driver:
             await self.link.aclose()
         finally:
             self._end(self._lost)
-            ours = (self._finishing, *self._hands, self._unclogging, self._watching, self._telling)
+            ours = (
+                *self._tasks(),
+                self._finishing,
+                self._unclogging,
+                self._watching,
+                self._telling,
+            )
             # A handler that closes its own connection must not wait for itself.
             this = asyncio.current_task()
             tasks = [task for task in ours if task is not None and task is not this]
@@ -839,28 +869,3 @@ class Driver:
                 _, stuck = await asyncio.wait(tasks, timeout=HANDLER_GRACE_S)
                 for task in stuck:
                     log.warning("a handler ignores its cancellation: %r", task)
-
-
-@types.coroutine
-def _in_own_context(coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Run a handler in context variables of its own, within the task that awaits this.
-
-    Requests share a task; what one sets must not be seen by the next.
-    """
-    run = contextvars.copy_context().run
-    step: Callable[..., Any] = coroutine.send
-    given: Any = None
-    while True:
-        try:
-            waits_for = run(step, given)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        try:
-            given = yield waits_for
-            step = coroutine.send
-        except GeneratorExit:
-            run(coroutine.close)
-            raise
-        except BaseException as error:  # noqa: BLE001 - it belongs to the handler
-            given = error
-            step = coroutine.throw

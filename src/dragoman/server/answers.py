@@ -6,7 +6,7 @@ Spec: server/tools, server/resources, server/prompts, server/utilities
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -112,8 +112,16 @@ class Answers:
             "logging/setLevel": self._set_level,
         }
 
-    async def handle(self, driver: Driver, exchange: Exchange, params: Record) -> Record | Encoded:
+    def handle(
+        self, driver: Driver, exchange: Exchange, params: Record
+    ) -> Coroutine[Any, Any, Record | Encoded]:
         """Find the handler and call it, through the middleware when there is any."""
+        if exchange.method.name == "tools/call" and not self.middleware:
+            # What is asked most often takes care of every error by itself.
+            return self._call_tool(driver, exchange, params)  # type: ignore[arg-type]
+        return self._handle(driver, exchange, params)
+
+    async def _handle(self, driver: Driver, exchange: Exchange, params: Record) -> Record | Encoded:
         handler = self._handlers[exchange.method.name]
         try:
             if not self.middleware:
@@ -184,6 +192,10 @@ class Answers:
             return _tool_failure(_LOST)
         except NotNegotiated as missing:
             return _tool_failure(f"{params.name} needs a client that offers {missing.feature}")
+        except UrlElicitationRequired as required:
+            if not self.middleware:
+                self._check_required(driver, exchange, required)
+            raise
         except RequestError:
             raise
         except Exception:  # noqa: BLE001 - logged in full under its id

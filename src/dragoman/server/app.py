@@ -14,7 +14,15 @@ import asyncio
 import inspect
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -841,11 +849,11 @@ class Server:
 
     # --- what the driver calls --------------------------------------------------------------------
 
-    async def handle_request(
+    def handle_request(
         self, driver: Driver, exchange: Exchange, params: Record
-    ) -> Record | Encoded:
+    ) -> Coroutine[Any, Any, Record | Encoded]:
         """Answer a request; see `Answers`."""
-        return await self._answers.handle(driver, exchange, params)
+        return self._answers.handle(driver, exchange, params)
 
     def handle_event(self, driver: Driver, event: Event) -> None:
         """Take note of what the client tells, and of what goes wrong."""

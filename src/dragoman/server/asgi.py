@@ -13,12 +13,12 @@ import inspect
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from dragoman.errors import Misconfigured
 from dragoman.jsonrpc.frame import Principal, Seen
-from dragoman.protocol.events import RequestArrived
 from dragoman.revisions.registry import HANDSHAKE
 from dragoman.runtime.driver import Driver
 from dragoman.server.http_io import (
@@ -166,15 +166,48 @@ class AsgiApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of the ASGI server."""
-        kind = scope["type"]
-        if kind == "http":
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
+        try:
+            raw: list[Header] = scope["headers"]
+            headers = dict(raw)
+            self._check(raw, headers)
+            path: str = scope["path"]
+            route = self._routes.get(route_path(scope) if scope.get("root_path") else path)
+            if b"origin" in headers:
+                send = _with_cors(send, headers[b"origin"])
+            if scope["method"] == "OPTIONS":
+                await answer(send, 204, *_PREFLIGHT)
+                return
+            if route is None:
+                raise HttpRefusal(404, f"there is nothing here; this server is at {self.path}")
+            if self._is_leaving:
+                # Those who are here are served to the end, and find another process next time.
+                send = with_headers(send, (b"connection", b"close"))
+            principal = ANYONE if self._identify is None else await self._principal(scope)
+            if self._life is None:
+                await self.start()
+            self._busy += 1
             try:
-                await self._http(scope, receive, send)
+                if route is self._endpoint and scope["method"] == "POST":
+                    # What nearly every request is takes the shortest way.
+                    await self._post(scope, receive, send, headers, principal)
+                else:
+                    await route(scope, receive, send, headers, principal)
             except HttpRefusal as refusal:
                 await refusal.send(send)
-        elif kind == "lifespan":
+            finally:
+                self._busy -= 1
+                if self._quiet is not None and not self._busy and not self._quiet.done():
+                    self._quiet.set_result(None)
+        except HttpRefusal as refusal:
+            await refusal.send(send)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif kind == "websocket":
+        elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -274,40 +307,6 @@ class AsgiApp:
 
     # --- one request --------------------------------------------------------------------------------
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        raw: list[Header] = scope["headers"]
-        headers = dict(raw)
-        origin = headers.get(b"origin")
-        self._check(raw, headers, origin)
-        if origin is not None:
-            send = _with_cors(send, origin)
-        if scope["method"] == "OPTIONS":
-            await answer(send, 204, *_PREFLIGHT)
-            return
-        route = self._routes.get(route_path(scope))
-        if route is None:
-            raise HttpRefusal(404, f"there is nothing here; this server is at {self.path}")
-        if self._is_leaving:
-            # Those who are here are served to the end, and find another process next time.
-            send = with_headers(send, (b"connection", b"close"))
-        principal = ANYONE if self._identify is None else await self._principal(scope)
-        if self._life is None:
-            await self.start()
-        self._busy += 1
-        try:
-            if route is self._endpoint and scope["method"] == "POST":
-                # What nearly every request is takes the shortest way.
-                await self._post(scope, receive, send, headers, principal)
-            else:
-                await route(scope, receive, send, headers, principal)
-        except HttpRefusal as refusal:
-            # Here, where what is added to every answer is added to this one as well.
-            await refusal.send(send)
-        finally:
-            self._busy -= 1
-            if self._quiet is not None and not self._busy and not self._quiet.done():
-                self._quiet.set_result(None)
-
     async def _principal(self, scope: Scope) -> Principal:
         assert self._identify is not None
         found = self._identify(scope)
@@ -317,7 +316,7 @@ class AsgiApp:
             raise HttpRefusal(401, "who are you? Send an Authorization header", challenge)
         return principal
 
-    def _check(self, raw: list[Header], headers: dict[bytes, bytes], origin: bytes | None) -> None:
+    def _check(self, raw: list[Header], headers: dict[bytes, bytes]) -> None:
         """What decides whether a request is looked at at all. Raises HttpRefusal."""
         if len(headers) != len(raw):
             names = [name for name, _ in raw]
@@ -335,6 +334,7 @@ class AsgiApp:
             asked = host.decode("latin-1")[:128]
             text = f"the host {asked!r} is not served here: allow_hosts does not name it"
             raise HttpRefusal(403, text)
+        origin = headers.get(b"origin")
         if origin is not None and not guard.allows_origin(origin):
             asked = origin.decode("latin-1")[:128]
             text = f"the origin {asked!r} may not be served: allow_origins does not name it"
@@ -379,7 +379,8 @@ class AsgiApp:
         length = headers.get(b"content-length")
         if SESSION not in headers:
             # Of whoever begins nothing is known: neither patience nor room for much.
-            body = await read_body(receive, length, limits.max_hello_bytes, limits.body_s)
+            hello = read_body(receive, length, limits.max_hello_bytes, limits.body_s)
+            body = hello if isinstance(hello, bytes) else await hello
             if body is not None:
                 await self._hello(send, headers, principal, body, scope)
             return
@@ -390,7 +391,8 @@ class AsgiApp:
             self._sessions.use(session)
         else:
             _check_version(headers)
-        body = await read_body(receive, length, limits.max_body_bytes, limits.body_s)
+        given = read_body(receive, length, limits.max_body_bytes, limits.body_s)
+        body = given if isinstance(given, bytes) else await given
         if body is None:
             return
         link = session.link
@@ -404,11 +406,9 @@ class AsgiApp:
         ):
             raise HttpRefusal(429, "too many requests of this session wait for an answer")
         reply = Reply(link)
-        mine = session.driver.take_in(body, Seen(principal, Headers(scope["headers"]), reply))
-        if mine is not None or reply.open:
-            writing = Writing(receive, send, reply, limits)
-            reply.on_stream = writing.opened
-            await self._wait(session, reply, mine, writing)
+        rest = session.driver.take_in(body, Seen(principal, Headers(scope["headers"]), reply))
+        if rest is not None or reply.open or reply.stream is not None:
+            await self._wait(receive, send, session, reply, rest)
         if self._sessions.store is not None:
             await self._sessions.keep_changes(session)
         frame = reply.frame
@@ -442,19 +442,29 @@ class AsgiApp:
             self._good.add(known)
 
     async def _wait(
-        self, session: Session, reply: Reply, mine: RequestArrived | None, writing: Writing
+        self,
+        receive: Receive,
+        send: Send,
+        session: Session,
+        reply: Reply,
+        rest: Coroutine[Any, Any, None] | None,
     ) -> None:
-        """Until all that a POST asked is answered, or over: the handler of a single request runs
-        here, those of a batch in tasks of the driver."""
+        """Until all that a POST asked is answered, or over: the `rest` of the handler of a single
+        request runs here, those of a batch in tasks of the driver."""
         link = session.link
         loop = link.loop
+        writing = Writing(receive, send, reply, self.limits)
+        if reply.stream is not None and reply.stream.reader is not None:
+            # The handler told something before it waited for the first time.
+            writing.opened(reply.stream.reader)
+        reply.on_stream = writing.opened
         link.replies[reply] = None
         self._waiting[reply] = loop.time()
         if self._tick is None:
             self._tick = loop.call_later(self._tick_s, self._look_at_waiting)
         try:
-            if mine is not None:
-                await session.driver.handle(mine)
+            if rest is not None:
+                await rest
             elif reply.stream is None and not reply.is_over:
                 reply.waiter = loop.create_future()
                 await reply.waiter
@@ -648,7 +658,8 @@ class AsgiApp:
             raise gone
         length = headers.get(b"content-length")
         limits = self.limits
-        body = await read_body(receive, length, limits.max_body_bytes, limits.body_s)
+        given = read_body(receive, length, limits.max_body_bytes, limits.body_s)
+        body = given if isinstance(given, bytes) else await given
         if body is None:
             return
         link = listener.link

@@ -192,7 +192,7 @@ class Binding(_Bound):
             InvalidArguments: they do not fit; `.faults` has all faults.
         """
         text = _NO_ARGUMENTS if raw is None else raw
-        if isinstance(text, Mapping):
+        if type(text) is not msgspec.Raw and isinstance(text, Mapping):
             try:
                 text = msgspec.json.encode(text)
             except (TypeError, ValueError, RecursionError) as error:

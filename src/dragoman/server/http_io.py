@@ -8,14 +8,13 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Coroutine,
-    Generator,
     Iterable,
     Iterator,
     Mapping,
 )
 from typing import Any
 
+from dragoman.runtime.steps import go_on
 from dragoman.transport.streamable import rules
 
 __all__ = [
@@ -111,13 +110,13 @@ class Headers(Mapping[str, str]):
 # --- reading ------------------------------------------------------------------------------------------
 
 
-async def read_body(
+def read_body(
     receive: Receive, length: bytes | None, limit: int, patience_s: float
-) -> bytes | None:
+) -> bytes | Awaitable[bytes | None]:
     """The whole body, of at most `limit` bytes; None when the client left before its end.
 
-    `length` is the Content-Length. Nearly always the body is there already; whoever sends it piece
-    by piece has `patience_s` for all of it.
+    `length` is the Content-Length. Nearly always the body is there already and returned as it is;
+    else it has to be awaited, and whoever sends it piece by piece has `patience_s` for all of it.
 
     Raises:
         HttpRefusal: 413 for a body over the limit, 408 for one that does not come.
@@ -130,14 +129,20 @@ async def read_body(
             pending = receiving.send(None)
         except StopIteration as end:
             message = end.value
-            if not message.get("more_body", False):
-                body: bytes = message.get("body", b"")
-                if len(body) > limit:
-                    raise _too_large(limit) from None
-                return None if message["type"] == "http.disconnect" else body
-            receiving = _done(message)
         else:
-            receiving = _go_on(receiving, pending)
+            return _read_on(go_on(receiving, pending), receive, limit, patience_s)
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            body: bytes = message.get("body", b"")
+            if len(body) > limit:
+                raise _too_large(limit)
+            return body
+        receiving = _done(message)
+    return _read_on(receiving, receive, limit, patience_s)
+
+
+async def _read_on(
+    receiving: Awaitable[Any], receive: Receive, limit: int, patience_s: float
+) -> bytes | None:
     try:
         async with asyncio.timeout(patience_s):
             parts = [part async for part in _parts(receiving, receive, limit)]
@@ -166,26 +171,6 @@ async def _parts(receiving: Awaitable[Any], receive: Receive, limit: int) -> Asy
 
 async def _done(message: Any) -> Any:
     return message
-
-
-@types.coroutine
-def _go_on(coroutine: Coroutine[Any, Any, Any], pending: Any) -> Generator[Any, Any, Any]:
-    """Await a coroutine that was stepped once already, and waits for `pending`."""
-    step: Callable[..., Any] = coroutine.send
-    while True:
-        try:
-            given = yield pending
-            step = coroutine.send
-        except GeneratorExit:
-            coroutine.close()
-            raise
-        except BaseException as error:  # noqa: BLE001 - it belongs to the coroutine
-            given = error
-            step = coroutine.throw
-        try:
-            pending = step(given)
-        except StopIteration as end:
-            return end.value
 
 
 def _too_large(limit: int) -> HttpRefusal:
@@ -244,7 +229,7 @@ async def _in_time(sending: Awaitable[None]) -> None:
             pending = sending.send(None)
         except StopIteration:
             return
-        sending = _go_on(sending, pending)
+        sending = go_on(sending, pending)
     async with asyncio.timeout(WRITE_S):
         await sending
 

@@ -163,7 +163,9 @@ class Reply(Delivery):
     __slots__ = ("frame", "is_late", "is_over", "link", "on_stream", "stream", "waiter")
 
     def __init__(self, link: StreamableLink) -> None:
-        super().__init__()
+        # Not by way of `super`: there is one for every POST.
+        self.open = 0
+        self.is_unreadable = False
         self.link = link
         self.frame: bytes | None = None
         # It took so long that it became a stream for that alone.
