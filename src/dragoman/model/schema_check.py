@@ -31,7 +31,7 @@ from dragoman.model.faults import (
 )
 from dragoman.model.quick_check import surely_fits
 
-__all__ = ["DIALECTS", "SchemaCheck"]
+__all__ = ["DIALECTS", "SchemaCheck", "check_shapes"]
 
 DIALECTS = {
     "json-schema.org/draft/2020-12/schema": "Draft202012Validator",
@@ -282,6 +282,30 @@ def _check_for_the_walk(part: dict[str, Any], dialect: str, *, is_ours: bool) ->
     for pattern in (part.get("pattern"), *part.get("patternProperties", ())):
         if pattern is not None and is_ours:
             compile_pattern(pattern)
+
+
+# What these may hold differs between the dialects.
+_DIFFER = frozenset({"exclusiveMaximum", "exclusiveMinimum", "items"})
+
+
+def check_shapes(schema: Schema) -> None:
+    """Whether each keyword of a schema has a value that it can have.
+
+    For a stranger's schema: it takes time in proportion to its size, follows no reference, and
+    compiles neither the schema nor its patterns.
+
+    Raises:
+        Misconfigured: one has not, or the schema names a dialect we do not know.
+    """
+    is_newest = _dialect(schema) == _NEWEST
+    for part in _parts(schema):
+        for word, value in part.items():
+            if word not in _SHAPES or (word in _DIFFER and not is_newest):
+                continue
+            if not _SHAPES[word](value):
+                raise Misconfigured(
+                    f"not a usable JSON Schema: {word!r} cannot be {preview(value)}"
+                )
 
 
 def _first_line(error: Exception) -> str:
