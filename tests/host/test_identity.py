@@ -66,11 +66,9 @@ def declared(entry: ServerEntry | RemoteEntry, **more: Any) -> Entry:
 
 def test_the_same_settings_are_the_same_server() -> None:
     assert identity_of(child()) == identity_of(child(env={"MODE": "fast", "TOKEN": "one"}))
-    assert (
-        identity_of(remote())
-        == identity_of(remote(headers={"x-team": "a", "Authorization": "Bearer one"}))
-        or identity_of(remote()).digest
-    )
+    # Header names have no case.
+    shouted = remote(headers={"X-TEAM": "a", "AUTHORIZATION": "Bearer one"})
+    assert identity_of(remote()).digest == identity_of(shouted).digest
     assert identity_of(declared(child())).digest == identity_of(child()).digest
 
 
@@ -227,13 +225,12 @@ def test_no_secret_is_in_an_identity_and_a_renewed_one_is_no_change() -> None:
     ],
 )
 def test_a_secret_in_a_url_is_not_shown_and_its_change_is(url: str) -> None:
-    one, other = identity_of(remote(url=url)), identity_of(remote(url=url.replace("GHP", "X")))
-    assert one == other
+    one = identity_of(remote(url=url))
     other = identity_of(remote(url=url.replace(CANARY, "ghp_other")))
     assert CANARY not in repr(one) + str(one)
     assert diff_identity(one.lines, other.lines)
     # What is no secret is shown in full.
-    assert "x=1" in str(one) or "x=1" not in url
+    assert ("x=1" in str(one)) == ("x=1" in url)
 
 
 def test_a_reference_in_a_url_is_shown() -> None:

@@ -263,7 +263,7 @@ class _Draft:
             self.line(f"{what} {name}", f"from {masked}")
             return ["from", _sha(name, reference)]
         # The name goes into it: equal values of two variables do not show as equal.
-        hashed = _sha(name, value)
+        hashed = _sha(name.lower() if what == "header" else name, value)
         self.line(f"{what} {name}", f"as it stands in the file, SHA-256 {hashed[:12]}")
         return ["literal", hashed]
 
