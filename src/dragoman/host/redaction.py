@@ -1,0 +1,197 @@
+"""What is written of texts and values: secrets replaced, shapes in place of contents.
+
+Nothing here reads or writes a file.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import msgspec
+
+__all__ = ["MIN_SECRET", "REDACTED", "Redactor", "encoded", "shape_of", "sorted_json"]
+
+# What stands in the place of a secret.
+REDACTED = "[secret]"
+
+# 6 characters: a shorter value ("true", "8080", "prod") is in every other text by chance, and to
+# replace it there would destroy the log without hiding anything.
+MIN_SECRET = 6
+# 8 characters of base64 are 6 bytes: fewer would be met by chance.
+_MIN_BASE64 = 8
+
+_SCHEME = re.compile(r"^(?:bearer|basic|token|apikey)\s+(\S.*)$", re.IGNORECASE)
+
+# 64 entries and 8 levels describe what a call was like; a value of 10,000 items does not make a
+# log of its own.
+MAX_SHAPE_ENTRIES = 64
+MAX_SHAPE_DEPTH = 8
+# 64 characters of a member's name tell which one it is.
+MAX_SHAPE_NAME = 64
+
+
+class Redactor:
+    """The secret values that are known, and how they are taken out of what is written.
+
+    A value is found as it is, percent-encoded, in base64 (also inside of a longer text that was
+    encoded), and as JSON writes it inside of a text. Values of fewer than 6 characters are not
+    taken as secrets.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._needles: tuple[str, ...] = ()
+        self._encoded: tuple[bytes, ...] = ()
+        self.add(*secrets)
+
+    def add(self, *secrets: str) -> None:
+        """Take out these values from now on; of "Bearer x" also the x alone."""
+        found = {form for secret in secrets for form in _forms(secret)}
+        if not found <= set(self._needles):
+            # The longest first: a secret may be a part of another one.
+            every = sorted({*self._needles, *found}, key=lambda form: (-len(form), form))
+            self._needles = tuple(every)
+            self._encoded = tuple(_escaped(form).encode() for form in every)
+
+    def finds(self, body: bytes) -> bool:
+        """Whether JSON as `encoded` writes it holds a secret."""
+        return any(needle in body for needle in self._encoded)
+
+    def redact(self, text: str) -> str:
+        """The text with `[secret]` in the place of each secret."""
+        for needle in self._needles:
+            if needle in text:
+                text = text.replace(needle, REDACTED)
+        return text
+
+    def clean(self, value: Any) -> Any:
+        """A JSON value without secrets, in its texts and in the names of its members."""
+        if isinstance(value, str):
+            return self.redact(value)
+        if isinstance(value, dict):
+            return {self.redact(str(name)): self.clean(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.clean(item) for item in value]
+        if value is None or isinstance(value, bool):
+            return value
+        # A number can be a secret, too, such as an account's.
+        text = str(value)
+        return value if text == self.redact(text) else REDACTED
+
+
+def _escaped(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+def _forms(secret: str) -> set[str]:
+    """The ways in which a secret may stand in a text."""
+    plain = {secret, secret.strip()}
+    plain |= {match[1].strip() for one in tuple(plain) if (match := _SCHEME.match(one))}
+    forms = set()
+    for one in plain:
+        if len(one) < MIN_SECRET:
+            continue
+        percent = {quote(one, safe="", errors="replace"), quote_plus(one, errors="replace")}
+        lower = {re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), text) for text in percent}
+        forms |= {one, _escaped(one), *percent, *lower, *_in_base64(one)}
+    return forms
+
+
+def _in_base64(secret: str) -> Iterable[str]:
+    """What base64 makes of it, wherever in a longer text it begins: at a byte of 3, 0 to 2."""
+    raw = secret.encode("utf-8", "surrogatepass")
+    for offset in range(3):
+        text = base64.b64encode(bytes(offset) + raw).decode()
+        # Only the characters that depend on nothing but the secret.
+        sure = text[(offset * 8 + 5) // 6 : (offset + len(raw)) * 8 // 6]
+        if len(sure) >= _MIN_BASE64:
+            yield sure
+            yield sure.translate(str.maketrans("+/", "-_"))
+
+
+def encoded(value: Any) -> bytes:
+    """JSON on one line, in ASCII: nothing in it can move a terminal's cursor or turn its text."""
+    try:
+        body = msgspec.json.encode(value)
+    except (UnicodeEncodeError, OverflowError, RecursionError):
+        # Half a surrogate pair, say; the standard library writes it as an escape.
+        return json.dumps(value, separators=(",", ":")).encode()
+    if body.isascii() and b"\x7f" not in body:
+        return body
+    return json.dumps(json.loads(body), separators=(",", ":")).encode()
+
+
+def sorted_json(value: Any) -> bytes:
+    """The same bytes for equal JSON values, whatever the order of their members.
+
+    For comparing values within one installation; it is not RFC 8785.
+    """
+    try:
+        return msgspec.json.encode(value, order="sorted")
+    except (UnicodeEncodeError, OverflowError, TypeError):
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr).encode()
+    except RecursionError:
+        return b'"too deep"'
+
+
+def shape_of(value: Any) -> dict[str, str]:
+    """What a value is like, without what it says: JSON pointer to type and length.
+
+    A text or an object says how long it is, a list how many items it has; "..." stands for the
+    entries beyond the first 64 and for levels below the eighth.
+    """
+    shape: dict[str, str] = {}
+    waiting: list[tuple[str, Any, int]] = [("", value, 0)]
+    while waiting:
+        pointer, item, depth = waiting.pop()
+        if len(shape) >= MAX_SHAPE_ENTRIES:
+            shape["..."] = "more"
+            break
+        shape[pointer] = _type_of(item)
+        if isinstance(item, msgspec.Struct):
+            item = msgspec.structs.asdict(item)
+        if not isinstance(item, dict | list | tuple) or not item:
+            continue
+        if depth >= MAX_SHAPE_DEPTH:
+            shape["..."] = "more"
+            continue
+        pairs = item.items() if isinstance(item, dict) else enumerate(item)
+        room = MAX_SHAPE_ENTRIES - len(shape) + 1
+        first = [pair for pair, _ in zip(pairs, range(room), strict=False)]
+        waiting.extend(
+            (f"{pointer}/{_step(name)}", part, depth + 1) for name, part in reversed(first)
+        )
+    return shape
+
+
+def _step(name: object) -> str:
+    text = str(name)
+    if len(text) > MAX_SHAPE_NAME:
+        text = f"{text[:MAX_SHAPE_NAME]}...({len(text)})"
+    return text.replace("~", "~0").replace("/", "~1")
+
+
+def _type_of(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int():
+            return "integer"
+        case float():
+            return "number"
+        case str() | bytes():
+            return f"string({len(value)})"
+        case dict():
+            return f"object({len(value)})"
+        case list() | tuple():
+            return f"array({len(value)})"
+        case msgspec.Struct():
+            return f"object({len(value.__struct_fields__)})"
+        case _:
+            return type(value).__name__
