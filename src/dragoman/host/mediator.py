@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import Any
 
+import msgspec
+
 from dragoman.host.audit import Audit, AuditFailed, AuditMark
 from dragoman.host.broker import Broker
 from dragoman.host.grants import GrantStore, StoreFailed
@@ -31,13 +33,31 @@ from dragoman.host.kinds import (
     Verdict,
     View,
 )
-from dragoman.host.policy import Policy, evaluate
+from dragoman.host.policy import Policy, evaluate, explain
 
-__all__ = ["Clearance", "Mediator", "Remake"]
+__all__ = ["Clearance", "Mediator", "Remake", "frozen"]
 
 Remake = Callable[[bytes], Awaitable[Intent]]
 """How an intent looks now, with this payload: asked again after a person has answered, since the
 definitions, the identity and the arguments may have changed while they thought."""
+
+
+def frozen(payload: bytes) -> bytes:
+    """The JSON text of the same value that reading and writing it again does not change.
+
+    What a client writes is this text, byte for byte, so what was approved can be compared with what
+    is sent. The order of members stays.
+
+    Raises:
+        ValueError: it is no JSON, or holds what JSON cannot.
+    """
+    for _ in range(3):
+        written = msgspec.json.encode(msgspec.json.decode(payload))
+        if written == payload:
+            return payload
+        payload = written
+    raise ValueError("the value changes each time it is written")
+
 
 ALL_SCOPES = (Scope.ONCE, Scope.SESSION, Scope.ALWAYS)
 
@@ -100,6 +120,17 @@ class Mediator:
     def judge(self, intent: Intent) -> Verdict:
         """What policy and the remembered answers say of it now; nothing is asked or recorded."""
         return evaluate(
+            self.policy,
+            intent,
+            self._grants_for(intent),
+            session=self.session,
+            now=self._clock(),
+            can_ask=self.broker.can_ask,
+        )
+
+    def explain(self, intent: Intent) -> Verdict:
+        """The same, with a line for each step in its `trail`."""
+        return explain(
             self.policy,
             intent,
             self._grants_for(intent),
@@ -201,7 +232,7 @@ class Mediator:
             raise self._denied(intent, verdict, view, trace, request=request, decision=decision)
         if decision.effect is not Effect.ALLOW:
             raise self._refused_by_person(intent, verdict, view, trace, request, decision)
-        payload = view.payload if decision.payload is None else decision.payload
+        payload = view.payload if decision.payload is None else frozen(decision.payload)
         now = intent if again is None else await again(payload)
         verdict = self._after_yes(now, verdict, decision)
         if verdict.effect is Effect.DENY:
@@ -332,7 +363,7 @@ class Mediator:
                 )
                 raise self._denied(intent, spent, view, trace)
         began_at = time.monotonic()
-        mark = self._record(intent, verdict, payload, view, trace, request, decision)
+        mark = self._record(intent, verdict, payload, trace, request, decision)
         return Clearance(
             intent=intent,
             payload=payload,
@@ -358,21 +389,21 @@ class Mediator:
     ) -> Denied:
         """Record a refusal and return it as the error to raise."""
         code = verdict.code or Code.RULE_DENIED
-        diff = "\n".join(problem.diff for problem in intent.problems if problem.diff)
+        rule, seq = verdict.rule, 0
         try:
-            self._record(intent, verdict, view.payload, view, trace, request, decision)
+            seq = self._record(intent, verdict, view.payload, trace, request, decision).seq
         except Denied as failed:
             # It is refused either way; what could not be written is said beside it.
-            return Denied(
-                code,
-                intent.subject,
-                f"{verdict.rule} (and {failed.rule})",
-                step=verdict.step,
-                server=intent.server,
-                diff=diff,
-            )
+            rule = f"{rule} (and {failed.rule})"
         return Denied(
-            code, intent.subject, verdict.rule, step=verdict.step, server=intent.server, diff=diff
+            code,
+            intent.subject,
+            rule,
+            step=verdict.step,
+            server=intent.server,
+            diff="\n".join(problem.diff for problem in intent.problems if problem.diff),
+            note="" if decision is None else decision.note,
+            decision=seq,
         )
 
     def _record(
@@ -380,7 +411,6 @@ class Mediator:
         intent: Intent,
         verdict: Verdict,
         payload: bytes,
-        view: View,
         trace: str,
         request: ApprovalRequest | None,
         decision: Decision | None,

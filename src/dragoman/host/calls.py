@@ -1,0 +1,509 @@
+"""What a host asks of its servers: tool calls, resources, prompts and completions.
+
+Each goes the same way: the intent as it stands, the decision, a ticket at the gate for the very
+bytes that were decided about, the request, the release of the answer, the record of the outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from dragoman.client.client import Client, OnProgress
+from dragoman.client.results import ToolResult
+from dragoman.errors import (
+    DeadlineExceeded,
+    DragomanError,
+    InvalidArguments,
+    LinkError,
+    Misconfigured,
+    RemoteFailure,
+)
+from dragoman.host.catalogue import Offer
+from dragoman.host.connections import Connection
+from dragoman.host.gate import Ticket
+from dragoman.host.kinds import Action, Code, Denied, Effect, Intent, Risk, Step, Trust, View
+from dragoman.host.mediator import Clearance, Mediator, frozen
+from dragoman.model.base import Record
+from dragoman.model.completion import (
+    Completion,
+    PromptReference,
+    ResourceTemplateReference,
+)
+from dragoman.model.faults import find_faults
+from dragoman.model.prompts import GetPromptResult
+from dragoman.model.resources import ReadResourceResult
+from dragoman.model.schema_check import SchemaCheck
+from dragoman.model.tools import CallToolResult, Tool
+
+__all__ = ["Calls", "Context", "HostResult"]
+
+R = TypeVar("R")
+
+
+class Context(Protocol):
+    """The conversation on whose behalf something is asked.
+
+    `taint` are the servers whose words are in it; what is released to it adds to them. `sink` is
+    where its words go, such as "model:anthropic"; empty when they stay here.
+    """
+
+    @property
+    def taint(self) -> set[str]: ...
+
+    @property
+    def sink(self) -> str: ...
+
+
+class HostResult(ToolResult):
+    """A tool's result, and what the host found about it: `flags`, and the `server` it is of."""
+
+    __slots__ = ("flags", "raw", "server")
+
+    def __init__(
+        self,
+        result: CallToolResult,
+        *,
+        server: str,
+        flags: Sequence[Risk] = (),
+        is_wrapped: bool = False,
+    ) -> None:
+        super().__init__(result, is_wrapped=is_wrapped)
+        #: The whole of it, as one record.
+        self.raw = result
+        self.server = server
+        self.flags = tuple(flags)
+
+
+class Calls:
+    """Asks servers, through the mediator."""
+
+    def __init__(self, mediator: Mediator, connection_of: Callable[[str], Connection]) -> None:
+        self._mediator = mediator
+        self._connection_of = connection_of
+        self._checks: dict[str, SchemaCheck | None] = {}
+
+    # --- tools ------------------------------------------------------------------------------------
+
+    async def call_tool(
+        self,
+        server: str,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        context: Context | None = None,
+        on_progress: OnProgress | None = None,
+        timeout_s: float | None = None,
+        trace: str = "",
+        on_started: Callable[[Clearance], None] | None = None,
+    ) -> HostResult:
+        """Call a tool. A result that says the tool failed is returned like any other.
+
+        Raises as `Host.call_tool`, but ToolError.
+        """
+        connection = self._connection_of(server)
+        given = frozen(msgspec.json.encode(dict(arguments or {})))
+        taint = frozenset(context.taint) if context is not None else frozenset()
+
+        async def intent_of(payload: bytes) -> Intent:
+            catalogue = await connection.fresh()
+            offer = catalogue.need("tool", name, server)
+            values = msgspec.json.decode(payload, type=dict[str, Any])
+            if not offer.problems:
+                faults = find_faults(offer.definition.raw["inputSchema"], values, is_ours=False)
+                if faults:
+                    raise InvalidArguments(faults)
+            claims = offer.definition.claims
+            return connection.intent(
+                Action.TOOL_CALL,
+                name,
+                arguments=values,
+                fingerprint=offer.definition.full,
+                taint=taint,
+                is_destructive=claims.is_destructive,
+                is_open_world=claims.is_open_world,
+                is_read_only=claims.is_read_only,
+                problems=offer.problems,
+            )
+
+        intent = await intent_of(given)
+        offer = (await connection.fresh()).need("tool", name, server)
+        flows, must_ask = self._flows(connection, context)
+        clearance = await self._mediator.clear(
+            intent,
+            View(
+                headline=f"Call the tool {name!r} of the server {server!r}?",
+                payload=given,
+                facts=(*_tool_facts(offer), *_flow_facts(context), *connection.identity.lines),
+            ),
+            editable=("",),
+            risks=[*offer.flags, *_claim_risks(intent), *_taint_risks(intent)],
+            trace=trace,
+            again=intent_of,
+            must_ask=must_ask,
+            also=flows,
+        )
+        if on_started is not None:
+            on_started(clearance)
+        client = _client(connection)
+        with self._recorded(clearance):
+            with connection.gate.admit(
+                Ticket(
+                    method="tools/call",
+                    name=name,
+                    body=clearance.payload,
+                    decision=clearance.decision,
+                )
+            ):
+                result = await client.call_tool(
+                    name,
+                    msgspec.json.decode(clearance.payload),
+                    on_progress=on_progress,
+                    timeout_s=connection.entry.timeout_s if timeout_s is None else timeout_s,
+                    raise_on_error=False,
+                )
+            outcome = self._result(server, offer, result)
+            await self._release(connection, clearance, outcome.raw)
+        self._mediator.settle(
+            clearance,
+            "failed" if outcome.is_error else "ok",
+            result=outcome.raw,
+            flags=[flag.code for flag in outcome.flags],
+        )
+        if context is not None and not _is_clean(intent):
+            context.taint.add(server)
+        return outcome
+
+    def _result(self, server: str, offer: Offer, result: ToolResult) -> HostResult:
+        """The result with what is to be said of it."""
+        flags: list[Risk] = []
+        schema = offer.definition.raw.get("outputSchema")
+        is_wrapped = False
+        if isinstance(schema, dict) and not result.is_error:
+            said = self._output_faults(offer, schema, result)
+            if said:
+                flags.append(Risk(code="output_unfit", text=said))
+        raw = CallToolResult(
+            content=result.content,
+            structured_content=result.structured_content,
+            is_error=result.is_error,
+            meta=result.meta or None,
+        )
+        return HostResult(raw, server=server, flags=flags, is_wrapped=is_wrapped)
+
+    def _output_faults(self, offer: Offer, schema: dict[str, Any], result: ToolResult) -> str:
+        if result.structured_content is None:
+            return "it has an output schema, and its result holds no such data"
+        key = offer.definition.full
+        if key not in self._checks:
+            if len(self._checks) >= MAX_CHECKS:
+                self._checks.clear()
+            try:
+                self._checks[key] = SchemaCheck(schema, is_ours=False)
+            except Misconfigured:
+                self._checks[key] = None
+        check = self._checks[key]
+        if check is None:
+            return "its output schema cannot be used, so the result is unchecked"
+        faults = check.faults(result.structured_content)
+        return "it does not fit its output schema: " + "; ".join(map(str, faults)) if faults else ""
+
+    # --- resources, prompts, completions ----------------------------------------------------------
+
+    async def read_resource(
+        self,
+        server: str,
+        uri: str,
+        *,
+        context: Context | None = None,
+        timeout_s: float | None = None,
+        trace: str = "",
+        is_own_act: bool = False,
+    ) -> ReadResourceResult:
+        """Read a resource. Raises as `Host.read_resource`."""
+        connection = self._connection_of(server)
+        await connection.fresh()
+        payload = frozen(msgspec.json.encode({"uri": uri}))
+
+        async def intent_of(payload: bytes) -> Intent:
+            await connection.fresh()
+            return connection.intent(
+                Action.RESOURCE_READ,
+                uri,
+                taint=frozenset(context.taint) if context is not None else frozenset(),
+                is_destructive=False,
+                is_read_only=True,
+            )
+
+        intent = await intent_of(payload)
+        flows, must_ask = self._flows(connection, context)
+        clearance = await self._mediator.clear(
+            intent,
+            View(
+                headline=f"Read this resource of the server {server!r}?",
+                payload=payload,
+                facts=(*_flow_facts(context), *connection.identity.lines),
+            ),
+            risks=_taint_risks(intent),
+            trace=trace,
+            again=intent_of,
+            must_ask=must_ask,
+            is_own_act=is_own_act,
+            also=flows,
+        )
+        with self._recorded(clearance):
+            ticket = Ticket(method="resources/read", name=uri, decision=clearance.decision)
+            with connection.gate.admit(ticket):
+                result = await _client(connection).read_resource(uri, timeout_s=timeout_s)
+            await self._release(connection, clearance, result)
+        self._mediator.settle(clearance, "ok", result=result)
+        if context is not None:
+            context.taint.add(server)
+        return result
+
+    async def get_prompt(
+        self,
+        server: str,
+        name: str,
+        arguments: Mapping[str, str] | None = None,
+        *,
+        context: Context | None = None,
+        timeout_s: float | None = None,
+        trace: str = "",
+        is_own_act: bool = False,
+    ) -> GetPromptResult:
+        """Get a prompt. Raises as `Host.get_prompt`."""
+        connection = self._connection_of(server)
+        given = None if arguments is None else dict(arguments)
+        payload = frozen(msgspec.json.encode(given or {}))
+
+        async def intent_of(payload: bytes) -> Intent:
+            catalogue = await connection.fresh()
+            offer = catalogue.need("prompt", name, server)
+            return connection.intent(
+                Action.PROMPT_GET,
+                name,
+                arguments=msgspec.json.decode(payload, type=dict[str, Any]),
+                fingerprint=offer.definition.full,
+                taint=frozenset(context.taint) if context is not None else frozenset(),
+                is_destructive=False,
+                is_read_only=True,
+                problems=offer.problems,
+            )
+
+        intent = await intent_of(payload)
+        flows, must_ask = self._flows(connection, context)
+        clearance = await self._mediator.clear(
+            intent,
+            View(
+                headline=f"Get the prompt {name!r} from the server {server!r}?",
+                payload=payload,
+                facts=(*_flow_facts(context), *connection.identity.lines),
+            ),
+            risks=_taint_risks(intent),
+            trace=trace,
+            again=intent_of,
+            must_ask=must_ask,
+            is_own_act=is_own_act,
+            also=flows,
+        )
+        with self._recorded(clearance):
+            body = b"" if given is None else clearance.payload
+            ticket = Ticket(
+                method="prompts/get", name=name, body=body, decision=clearance.decision
+            )
+            with connection.gate.admit(ticket):
+                result = await _client(connection).get_prompt(name, given, timeout_s=timeout_s)
+            await self._release(connection, clearance, result)
+        self._mediator.settle(clearance, "ok", result=result)
+        if context is not None:
+            context.taint.add(server)
+        return result
+
+    async def complete(
+        self,
+        server: str,
+        ref: PromptReference | ResourceTemplateReference,
+        argument: str,
+        value: str = "",
+        *,
+        settled: Mapping[str, str] | None = None,
+        is_own_act: bool = False,
+        timeout_s: float | None = None,
+    ) -> Completion:
+        """Ask for suggestions. Raises as `Host.complete`."""
+        connection = self._connection_of(server)
+        await connection.fresh()
+        parts: list[Any] = [ref, {"name": argument, "value": value}]
+        if settled is not None:
+            parts.append({"arguments": dict(settled)})
+        texts = [msgspec.json.encode(part) for part in parts]
+        intent = connection.intent(
+            Action.COMPLETE,
+            ref.name if isinstance(ref, PromptReference) else ref.uri,
+            arguments={argument: value},
+            is_destructive=False,
+            is_read_only=True,
+        )
+        view = View(
+            headline=f"Send this, half typed, to the server {server!r} for suggestions?",
+            payload=b"[" + b",".join(texts) + b"]",
+            facts=connection.identity.lines,
+        )
+        clearance = await self._mediator.clear(intent, view, is_own_act=is_own_act)
+        with self._recorded(clearance):
+            ticket = Ticket(
+                method="completion/complete",
+                name="",
+                body=b"".join(texts),
+                decision=clearance.decision,
+            )
+            with connection.gate.admit(ticket):
+                result = await _client(connection).complete(
+                    ref, argument, value, context=settled, timeout_s=timeout_s
+                )
+        self._mediator.settle(clearance, "ok")
+        return result
+
+    # --- flows and releases -----------------------------------------------------------------------
+
+    def _flows(
+        self, connection: Connection, context: Context | None
+    ) -> tuple[list[Intent], str]:
+        """Which words would go where by this request, and why that has to be asked about.
+
+        Raises:
+            Denied: one of the flows is forbidden.
+        """
+        if context is None:
+            return [], ""
+        flows = []
+        why = []
+        sinks = [(source, f"server:{connection.server}") for source in sorted(context.taint)]
+        sinks.append((connection.server, context.sink))
+        for source, sink in sinks:
+            if source == connection.server and sink == f"server:{source}" or not sink:
+                continue
+            flow = connection.intent(Action.FLOW, f"{source} -> {sink}")
+            verdict = self._mediator.judge(flow)
+            # To the model that the person chose goes what they let it ask for: only a rule says
+            # otherwise.
+            if sink.startswith("model:") and verdict.step in (Step.DEFAULT, Step.RISK):
+                continue
+            if verdict.effect is Effect.DENY and verdict.code is not Code.NOBODY_TO_ASK:
+                raise Denied(
+                    Code.FLOW_DENIED,
+                    flow.subject,
+                    verdict.rule,
+                    step=verdict.step,
+                    server=connection.server,
+                )
+            if verdict.effect is not Effect.ALLOW:
+                flows.append(flow)
+                why.append(f"words of {source!r} may go to {sink}")
+        return flows, "; ".join(why)
+
+    async def _release(
+        self, connection: Connection, clearance: Clearance, result: Record
+    ) -> None:
+        """Let an answer go to whoever asked; only rules about it can stand against that."""
+        intent = connection.intent(
+            Action.RESULT_RELEASE, clearance.intent.object, is_destructive=False, is_read_only=True
+        )
+        if self._mediator.judge(intent).step is Step.DEFAULT:
+            return
+        view = View(
+            headline=f"Release this answer of the server {connection.server!r}?",
+            payload=msgspec.json.encode(result),
+        )
+        release = await self._mediator.clear(intent, view, trace=clearance.trace)
+        self._mediator.settle(release, "ok")
+
+    @contextmanager
+    def _recorded(self, clearance: Clearance) -> Iterator[None]:
+        """Record how it ended when it ends badly."""
+        try:
+            yield
+        except Denied as denied:
+            self._mediator.settle(clearance, "refused", error=denied.code)
+            raise
+        except (LinkError, DeadlineExceeded) as error:
+            # Whether it ran, nobody knows, unless it was certainly not sent.
+            sent = getattr(error, "sent", None)
+            status = "failed" if sent is False else "unknown"
+            self._mediator.settle(clearance, status, error=type(error).__name__)
+            raise
+        except RemoteFailure as error:
+            self._mediator.settle(clearance, "failed", error=f"error {error.code}")
+            raise
+        except asyncio.CancelledError:
+            self._mediator.settle(clearance, "cancelled")
+            raise
+        except DragomanError as error:
+            self._mediator.settle(clearance, "failed", error=type(error).__name__)
+            raise
+
+
+# 4,096 output schemas that were read: the definitions of one server at their bound.
+MAX_CHECKS = 4_096
+
+
+def _client(connection: Connection) -> Client:
+    client = connection.client
+    if client is None:
+        raise connection.unavailable()
+    return client
+
+
+def _is_clean(intent: Intent) -> bool:
+    """Whether what comes back holds nobody's words but those of a server that is trusted."""
+    return intent.trust is Trust.TRUSTED and not intent.is_open_world
+
+
+def _tool_facts(offer: Offer) -> list[tuple[str, str]]:
+    record = offer.record
+    facts = []
+    if isinstance(record, Tool):
+        if record.display_name != record.name:
+            facts.append(("it calls itself", record.display_name))
+        if record.description:
+            facts.append(("it says", record.description))
+    return facts
+
+
+def _flow_facts(context: Context | None) -> list[tuple[str, str]]:
+    if context is None:
+        return []
+    facts = []
+    if context.taint:
+        facts.append(("words of these servers came before", ", ".join(sorted(context.taint))))
+    if context.sink:
+        facts.append(("the answer goes to", context.sink))
+    return facts
+
+
+def _claim_risks(intent: Intent) -> list[Risk]:
+    if intent.is_read_only:
+        return []
+    risks = []
+    if intent.is_destructive:
+        risks.append(Risk(code="destructive", text="It may change or delete things."))
+    if intent.is_open_world:
+        risks.append(Risk(code="open_world", text="It may send data to others."))
+    return risks
+
+
+def _taint_risks(intent: Intent) -> list[Risk]:
+    if not intent.taint:
+        return []
+    names = ", ".join(sorted(intent.taint))
+    return [
+        Risk(
+            code="taint",
+            text=f"Words of {names} are in this conversation and may have led to it.",
+        )
+    ]

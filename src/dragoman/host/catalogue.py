@@ -1,0 +1,208 @@
+"""What one server offers, as the host lets it be seen.
+
+It is read from the text the server sent, so that members nobody knows are pinned with the rest, and
+the definition that a model is given comes from the very bytes whose digest was compared.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from dragoman.errors import LimitExceeded, Misconfigured, PeerError
+from dragoman.host.definitions import Definition, check_definition, risks_of
+from dragoman.host.kinds import Code, Problem, Risk
+from dragoman.host.pins import PinReport, PinState
+from dragoman.model.base import Record
+from dragoman.model.prompts import Prompt
+from dragoman.model.resources import ResourceTemplate
+from dragoman.model.tools import Tool
+from dragoman.model.unseen import without_unseen
+
+__all__ = ["Catalogue", "Offer", "Pages", "read_all"]
+
+# 200 pages of 100; a list with more is no list that a person has reviewed.
+MAX_PAGES = 200
+
+# 4,096 of one kind: ten times the largest servers in use. What nobody can review is not offered.
+MAX_DEFINITIONS = 4_096
+
+# 8 MiB for all definitions of a server, 1 MiB for one: the longest in use have some 100 KiB.
+MAX_BYTES = 8 * 1024 * 1024
+MAX_ONE_BYTES = 1024 * 1024
+
+_MEMBERS = {
+    "tools/list": ("tools", "tool"),
+    "prompts/list": ("prompts", "prompt"),
+    "resources/templates/list": ("resourceTemplates", "resource_template"),
+}
+_RECORDS: Mapping[str, type[Record]] = {
+    "tool": Tool,
+    "prompt": Prompt,
+    "resource_template": ResourceTemplate,
+}
+
+Pages = Mapping[tuple[str, str | None], bytes]
+"""The text of the last answer to each list request, by method and cursor."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Offer:
+    """One definition as it stands: what it is, whether it may be used, and if not, why.
+
+    `record` is a Tool, Prompt or ResourceTemplate with everything unseen taken out of its texts;
+    None when it cannot be read as one. `state` says how it compares with what was reviewed.
+    `problems` are why it may not be used, `flags` what a person should know of it.
+    """
+
+    definition: Definition
+    record: Record | None
+    state: PinState
+    problems: tuple[Problem, ...] = ()
+    flags: tuple[Risk, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its name as the server gave it, or its URI template."""
+        return self.definition.name
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a model may see it and it may be used."""
+        return not self.problems and self.record is not None
+
+
+class Catalogue:
+    """The offers of one server, by kind and name; `report` is how they compare with the pins."""
+
+    def __init__(self, definitions: Iterable[Definition], report: PinReport) -> None:
+        self.definitions = tuple(definitions)
+        self.report = report
+        self._offers: dict[tuple[str, str], Offer] = {}
+        twice: set[tuple[str, str]] = set()
+        for definition in self.definitions:
+            key = (definition.kind, definition.name)
+            if key in self._offers:
+                twice.add(key)
+            self._offers[key] = _offer(definition, report)
+        for key in twice:
+            # Which of them a call would meet is the server's secret.
+            offer = self._offers[key]
+            fault = Problem(
+                code=Code.DEFINITION_UNFIT, text=f"the server lists {key[1]!r} more than once"
+            )
+            self._offers[key] = Offer(
+                definition=offer.definition,
+                record=None,
+                state=offer.state,
+                problems=(*offer.problems, fault),
+            )
+
+    def offers(self, kind: str) -> list[Offer]:
+        """All of one kind ("tool", "prompt", "resource_template"), in the server's order."""
+        return [offer for (of, _), offer in self._offers.items() if of == kind]
+
+    def get(self, kind: str, name: str) -> Offer | None:
+        """One of them."""
+        return self._offers.get((kind, name))
+
+    def need(self, kind: str, name: str, server: str) -> Offer:
+        """One of them. Misconfigured, with a suggestion, when there is none of that name."""
+        offer = self.get(kind, name)
+        if offer is not None:
+            return offer
+        known = [one.name for one in self.offers(kind)]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise Misconfigured(f"the server {server!r} has no {kind.replace('_', ' ')} {name!r}{hint}")
+
+    @property
+    def instructions(self) -> Offer | None:
+        """How the server wants to be used."""
+        return self.get("instructions", "")
+
+
+def _offer(definition: Definition, report: PinReport) -> Offer:
+    state = report.state_of(definition)
+    problems = [*check_definition(definition), *report.problems_of(definition)]
+    record: Record | None = None
+    kind = _RECORDS.get(definition.kind)
+    if kind is not None:
+        try:
+            record = msgspec.convert(_cleaned(definition.raw), kind)
+        except (msgspec.ValidationError, ValueError) as fault:
+            problems.append(
+                Problem(code=Code.DEFINITION_UNFIT, text=f"it is no {definition.kind}: {fault}")
+            )
+    return Offer(
+        definition=definition,
+        record=record,
+        state=state,
+        problems=tuple(problems),
+        flags=tuple(risks_of(definition)),
+    )
+
+
+# Names and URIs go back to the server as they came; a name that holds what nobody sees is unfit.
+_EXACT = frozenset({"name", "uriTemplate", "enum", "const", "pattern", "$ref", "$id"})
+
+
+def _cleaned(value: Any, key: str = "") -> Any:
+    """The same with every text that a person or a model reads freed of what nobody sees."""
+    if isinstance(value, str):
+        return value if key in _EXACT else without_unseen(value)
+    if isinstance(value, dict):
+        return {name: _cleaned(inside, name) for name, inside in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(inside, key) for inside in value]
+    return value
+
+
+async def read_all(
+    method: str,
+    ask: Callable[[str | None], Awaitable[Any]],
+    pages: Pages,
+    *,
+    spent_bytes: int = 0,
+) -> tuple[list[Definition], int]:
+    """Every definition of one list, from the text of its pages, and how many bytes they had.
+
+    `ask` requests one page and returns its record, for the next cursor. `spent_bytes` counts
+    towards the bound.
+
+    Raises:
+        PeerError: the list repeats a cursor, or is no list.
+        LimitExceeded: it is longer, or larger, than anything a person reviews.
+        DragomanError: what `ask` raises.
+    """
+    member, kind = _MEMBERS[method]
+    found: list[Definition] = []
+    cursor: str | None = None
+    seen: set[str] = set()
+    for _ in range(MAX_PAGES):
+        page = await ask(cursor)
+        raw = pages[method, cursor]
+        spent_bytes += len(raw)
+        if spent_bytes > MAX_BYTES:
+            raise LimitExceeded("a server's definitions", MAX_BYTES, "bytes")
+        listed = msgspec.json.decode(raw).get(member)
+        if not isinstance(listed, list):
+            raise PeerError(f"the server's list of {member} is no list")
+        if len(found) + len(listed) > MAX_DEFINITIONS:
+            raise LimitExceeded(f"a server's {member}", MAX_DEFINITIONS, "definitions")
+        for one in listed:
+            size = len(msgspec.json.encode(one))
+            if size > MAX_ONE_BYTES:
+                raise LimitExceeded(f"one of a server's {member}", MAX_ONE_BYTES, "bytes")
+            found.append(Definition.of(kind, one))
+        cursor = page.next_cursor
+        if cursor is None:
+            return found, spent_bytes
+        if cursor in seen:
+            raise PeerError(f"the server's list of {member} repeats the cursor {cursor[:64]!r}")
+        seen.add(cursor)
+    raise LimitExceeded(f"a server's list of {member}", MAX_PAGES, "pages")

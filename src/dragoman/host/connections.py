@@ -1,0 +1,598 @@
+"""The host's servers: each with its own connection, health and deadline, in its own task.
+
+A server that is dead, slow or waiting for a yes is visible and blocks nobody.
+
+    WAITING (for a yes) -> CONNECTING -> CONNECTED <-> RECONNECTING -> FAILED
+       \\-> REFUSED, CHANGED, BLOCKED                        (DISABLED: never started)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+import msgspec
+
+from dragoman.client.client import Client
+from dragoman.client.config import ServerEntry
+from dragoman.client.supervisor import ConnectionEvent, Reconnect
+from dragoman.errors import DeadlineExceeded, DragomanError, LinkError
+from dragoman.host.catalogue import Catalogue, read_all
+from dragoman.host.config import HostEntry
+from dragoman.host.definitions import Definition
+from dragoman.host.gate import Gate, Passage, StartRefused
+from dragoman.host.grants import GrantStore
+from dragoman.host.identity import ServerIdentity, diff_identity, identity_of
+from dragoman.host.kinds import (
+    Action,
+    Code,
+    Denied,
+    Effect,
+    Intent,
+    Problem,
+    Risk,
+    Scope,
+    Trust,
+    View,
+)
+from dragoman.host.mediator import Clearance, Mediator
+from dragoman.host.pins import PinReport, Pins
+from dragoman.model.logging import LogMessageParams
+from dragoman.transport.base import Connector
+
+__all__ = ["Connection", "ConnectionHooks", "ServerState", "ServerStatus"]
+
+log = logging.getLogger("dragoman.host")
+
+# 30 s to start and say hello; ten more to list what it has, page by page.
+LIST_TIMEOUT_S = 30.0
+
+# 200 lines: what a person scrolls through to see why a server died.
+MAX_STDERR_LINES = 200
+
+
+class ServerState(StrEnum):
+    """How a server stands, for people."""
+
+    DISABLED = "disabled"
+    WAITING = "waiting for approval"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    RECONNECTING = "reconnecting"
+    # The person, or policy, said no.
+    REFUSED = "refused"
+    # Its command, address or variables are not those that were reviewed.
+    CHANGED = "changed"
+    BLOCKED = "blocked"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+# From these it does not come back by itself.
+SETTLED = frozenset(
+    {
+        ServerState.DISABLED,
+        ServerState.REFUSED,
+        ServerState.CHANGED,
+        ServerState.BLOCKED,
+        ServerState.FAILED,
+        ServerState.CLOSED,
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerStatus:
+    """One server, for people and for machines.
+
+    `detail` is a sentence about the state: the error, the attempt, the question that is open.
+    `calls_itself` is the server's own name and version, for display only. `tools` counts what may
+    be used, `held_back` names what may not, with the reason. `diff` is what changed, in state
+    "changed".
+    """
+
+    server: str
+    state: ServerState
+    detail: str = ""
+    identity: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
+    trust: Trust = Trust.UNKNOWN
+    revision: str = ""
+    calls_itself: str = ""
+    tools: int = 0
+    prompts: int = 0
+    held_back: tuple[tuple[str, str], ...] = ()
+    flags: tuple[tuple[str, str], ...] = ()
+    diff: str = ""
+    stderr: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing to wait for: it is connected, or will not be."""
+        return self.state is ServerState.CONNECTED or self.state in SETTLED
+
+
+class ConnectionHooks(Protocol):
+    """What a connection needs of the host."""
+
+    def client_options(self, connection: Connection) -> dict[str, Any]:
+        """The client's handlers for what this server may ask: none that nobody could grant."""
+
+    def connector(self, connection: Connection) -> Connector:
+        """How to reach the server. Raises Misconfigured."""
+
+    def status_changed(self, connection: Connection) -> None:
+        """Its state or its offers have changed."""
+
+    def log_received(self, connection: Connection, params: LogMessageParams) -> None:
+        """The server logs."""
+
+    def passed(self, connection: Connection, passage: Passage) -> None:
+        """A message went to the server."""
+
+    def held_back(self, connection: Connection, what: str) -> None:
+        """The gate held something back."""
+
+
+class Connection:
+    """One server of the host.
+
+    `client` is its client; it is behind `gate`, so that holding it allows nothing. `catalogue` is
+    what it offers, None until it was listed. `roots` are what the person has opened to it.
+    """
+
+    def __init__(
+        self,
+        entry: HostEntry,
+        mediator: Mediator,
+        grants: GrantStore,
+        pins: Pins,
+        hooks: ConnectionHooks,
+        *,
+        principal: str = "user",
+    ) -> None:
+        self.entry = entry
+        self.server = entry.name
+        self.principal = principal
+        self.identity: ServerIdentity = identity_of(entry)
+        self.catalogue: Catalogue | None = None
+        self.client: Client | None = None
+        self.gate = Gate(
+            self.server,
+            permit=self._permit,
+            on_list=self._listed,
+            on_passage=lambda passage: hooks.passed(self, passage),
+            on_violation=lambda what: hooks.held_back(self, what),
+        )
+        self.state = ServerState.DISABLED if entry.disabled else ServerState.WAITING
+        self.detail = ""
+        self.error: DragomanError | None = None
+        self._mediator = mediator
+        self._grants = grants
+        self._pins = pins
+        self._hooks = hooks
+        self._task: asyncio.Task[None] | None = None
+        self._clearance: Clearance | None = None
+        self._pages: dict[tuple[str, str | None], bytes] = {}
+        self._stderr: deque[str] = deque(maxlen=MAX_STDERR_LINES)
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._diff = ""
+        # The definitions may not be what the server has now.
+        self._is_stale = True
+        self._wake = asyncio.Event()
+        self._reading: asyncio.Future[None] | None = None
+
+    # --- starting and ending ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to connect, in a task of its own; a disabled server is left alone."""
+        if self.entry.disabled or (self._task is not None and not self._task.done()):
+            return
+        self._move(ServerState.WAITING, "")
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def aclose(self) -> None:
+        """End the connection and everything behind it."""
+        self.gate.shut()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        await self._close_client()
+        if self.state is not ServerState.DISABLED:
+            self._move(ServerState.CLOSED, "")
+
+    async def _close_client(self) -> None:
+        client, self.client = self.client, None
+        if client is not None:
+            await client.aclose()
+
+    async def _run(self) -> None:
+        try:
+            await self._begin()
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                await self._follow()
+        except Denied as denied:
+            await self._end(_STATES.get(denied.code, ServerState.REFUSED), denied)
+        except StartRefused as refused:
+            denied = refused.denied
+            await self._end(_STATES.get(denied.code, ServerState.REFUSED), denied)
+        except DragomanError as error:
+            await self._end(ServerState.FAILED, error)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            log.exception("the connection to %s failed", self.server)
+            await self._end(
+                ServerState.FAILED, LinkError(f"a fault of the host: {type(error).__name__}")
+            )
+
+    async def _begin(self) -> None:
+        self._clearance = await self._may_start()
+        self._mediator.settle(self._clearance, "ok")
+        self._move(ServerState.CONNECTING, "")
+        connector = self.gate.guard(self._hooks.connector(self))
+        self.client = Client(
+            connector,
+            reconnect=Reconnect(first_connect=True, max_tries=MAX_TRIES),
+            check_output=False,
+            on_connection=self._connection_changed,
+            on_tools_changed=self._changed,
+            on_prompts_changed=self._changed,
+            on_resources_changed=self._changed,
+            on_log=lambda params: self._hooks.log_received(self, params),
+            **self._hooks.client_options(self),
+        )
+        await self.client.connect()
+        await self._review()
+
+    async def _follow(self) -> None:
+        """Keep up with what changed."""
+        client = self.client
+        if client is None or client.connection_state == "lost":
+            raise self.error or LinkError("the connection was given up")
+        if client.is_connected and self._is_stale:
+            try:
+                await self._review()
+            except (LinkError, DeadlineExceeded) as error:
+                # The next session reads them anew; until then nothing stale is used.
+                self._move(ServerState.RECONNECTING, str(error))
+
+    async def _end(self, state: ServerState, error: DragomanError) -> None:
+        self.error = error
+        self.gate.shut()
+        self._diff = getattr(error, "diff", "")
+        self._move(state, str(error))
+        await self._close_client()
+
+    # --- the decision to start --------------------------------------------------------------------
+
+    @property
+    def trust(self) -> Trust:
+        """What the user thinks of the server with this identity."""
+        return self._grants.trust_of(self.identity.digest)
+
+    def intent(self, action: Action, object: str = "", **more: Any) -> Intent:
+        """Something wanted of this server."""
+        return Intent(
+            action=action,
+            server=self.server,
+            identity=self.identity.digest,
+            object=object,
+            principal=self.principal,
+            trust=self.trust,
+            **more,
+        )
+
+    def _identity_problems(self) -> tuple[Problem, ...]:
+        """What stands against the server as it is configured now."""
+        now = identity_of(self.entry)
+        known = self._grants.last_identity(self.server)
+        problems = []
+        before = None
+        if now.digest != self.identity.digest:
+            before = self.identity.lines
+        elif known is not None and known[0] != now.digest:
+            before = known[1]
+        if before is not None:
+            problems.append(
+                Problem(
+                    code=Code.IDENTITY_CHANGED,
+                    text=f"the server {self.server!r} is not what was approved under this name; "
+                    f"look at the difference, then: dragoman host trust {self.server}",
+                    diff=diff_identity(before, now.lines),
+                )
+            )
+        if self.trust is Trust.BLOCKED:
+            problems.append(
+                Problem(code=Code.SERVER_BLOCKED, text=f"the server {self.server!r} is blocked")
+            )
+        return tuple(problems)
+
+    async def _may_start(self) -> Clearance:
+        """Ask whether the server may be started or reached. Raises Denied."""
+        is_child = isinstance(self.entry.entry, ServerEntry)
+        intent = self.intent(
+            Action.SERVER_START if is_child else Action.SERVER_CONNECT,
+            problems=self._identity_problems(),
+        )
+        view = View(
+            headline=f"Start the server {self.server!r} on this machine, with your rights?"
+            if is_child
+            else f"Connect to the server {self.server!r}?",
+            payload=msgspec.json.encode(dict(self.identity.lines)),
+            facts=self.identity.lines,
+        )
+        if self._mediator.judge(intent).effect is Effect.ASK:
+            self._move(ServerState.WAITING, "its start has to be approved")
+        clearance = await self._mediator.clear(
+            intent, view, again=self._again, risks=self.identity.risks
+        )
+        if self._grants.last_identity(self.server) is None:
+            self._grants.set_identity(self.server, self.identity.digest, self.identity.lines)
+        if self.trust is Trust.UNKNOWN:
+            self._grants.set_trust(self.server, self.identity.digest, Trust.REVIEWED)
+        return clearance
+
+    async def _again(self, payload: bytes) -> Intent:
+        is_child = isinstance(self.entry.entry, ServerEntry)
+        return self.intent(
+            Action.SERVER_START if is_child else Action.SERVER_CONNECT,
+            problems=self._identity_problems(),
+        )
+
+    async def _permit(self) -> int:
+        """Whether a start, or another start, is still what was allowed. Raises Denied."""
+        clearance = self._clearance
+        intent = await self._again(b"")
+        verdict = self._mediator.judge(intent)
+        if clearance is None or intent.problems or verdict.effect is Effect.DENY:
+            problem = intent.problems[0] if intent.problems else None
+            raise Denied(
+                problem.code if problem else verdict.code or Code.RULE_DENIED,
+                intent.subject,
+                problem.text if problem else verdict.rule,
+                server=self.server,
+                diff=problem.diff if problem else "",
+            )
+        return clearance.decision
+
+    # --- what it offers ---------------------------------------------------------------------------
+
+    def _listed(self, method: str, cursor: str | None, raw: bytes) -> None:
+        if len(self._pages) > MAX_KEPT_PAGES:
+            self._pages.clear()
+        self._pages[method, cursor] = raw
+
+    def _changed(self) -> None:
+        """The server says that its lists have changed: nothing of them is used until read anew."""
+        self._is_stale = True
+        self._wake.set()
+
+    def _connection_changed(self, event: ConnectionEvent) -> None:
+        self.error = event.error or self.error
+        if event.kind == "restored":
+            if event.is_new_session:
+                self._is_stale = True
+            self._move(ServerState.CONNECTED if not self._is_stale else self.state, "")
+        elif event.kind in ("lost", "retrying"):
+            is_first = self.state in (ServerState.CONNECTING, ServerState.WAITING)
+            said = f"{event}" + (f": {self._last_error()}" if event.kind == "retrying" else "")
+            self._move(ServerState.CONNECTING if is_first else ServerState.RECONNECTING, said)
+        self._wake.set()
+
+    def _last_error(self) -> str:
+        error = self.error
+        return str(error) if error is not None else "no reason is known"
+
+    async def fresh(self, timeout_s: float = LIST_TIMEOUT_S) -> Catalogue:
+        """What the server offers now; read anew if it has said that something changed.
+
+        Raises:
+            LinkError: the server cannot be reached, or is not approved; `sent` is False.
+            DeadlineExceeded: it does not say in time.
+        """
+        if self.catalogue is not None and not self._is_stale:
+            return self.catalogue
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.catalogue is None or self._is_stale:
+                    if self.state in SETTLED:
+                        raise self.unavailable()
+                    self._wake.set()
+                    await self._news()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"listing what {self.server} offers", timeout_s, f"it is {self.state}: {self.detail}"
+            ) from None
+        return self.catalogue
+
+    def unavailable(self) -> DragomanError:
+        """Why the server cannot be used now."""
+        error = self.error
+        if isinstance(error, Denied):
+            return error
+        text = f"the server {self.server!r} is {self.state}"
+        if self.detail:
+            text += f": {self.detail}"
+        return LinkError(text, sent=False)
+
+    async def _review(self) -> None:
+        """Read the lists, hold them against the pins, and ask about a server that is new."""
+        client = self.client
+        assert client is not None
+        self._is_stale = False
+        try:
+            async with asyncio.timeout(LIST_TIMEOUT_S):
+                definitions = await self._read(client)
+        except TimeoutError:
+            self._is_stale = True
+            raise DeadlineExceeded("listing what the server offers", LIST_TIMEOUT_S) from None
+        except DragomanError:
+            self._is_stale = True
+            raise
+        report = self._pins.review(self.identity, definitions)
+        catalogue = Catalogue(definitions, report)
+        if report.needs_review:
+            report = await self._ask_to_expose(catalogue)
+            catalogue = Catalogue(definitions, report)
+        self.catalogue = catalogue
+        if not self._is_stale:
+            self._move(ServerState.CONNECTED, _summary(report))
+
+    async def _read(self, client: Client) -> list[Definition]:
+        has = client.server_capabilities
+        found: list[Definition] = []
+        spent = 0
+        wanted: list[tuple[str, Callable[[str | None], Awaitable[Any]]]] = []
+        if has.tools is not None:
+            wanted.append(("tools/list", client.list_tools_page))
+        if has.prompts is not None:
+            wanted.append(("prompts/list", client.list_prompts_page))
+        if has.resources is not None:
+            wanted.append(("resources/templates/list", client.list_resource_templates_page))
+        for method, ask in wanted:
+            listed, spent = await read_all(method, ask, self._pages, spent_bytes=spent)
+            found += listed
+        if client.instructions:
+            found.append(Definition.of("instructions", {"text": client.instructions}))
+        self._pages.clear()
+        return found
+
+    async def _ask_to_expose(self, catalogue: Catalogue) -> PinReport:
+        """Show what is new to the person; what they accept is pinned."""
+        new = catalogue.report.to_review
+        fit = [one for one in catalogue.definitions if one.key in new]
+        shown = msgspec.json.encode([{"kind": one.kind, **one.raw} for one in fit])
+        names = ", ".join(f"{one.kind} {one.name}".strip() for one in fit)
+        intent = self.intent(Action.TOOL_EXPOSE, "*")
+        if self._mediator.judge(intent).effect is Effect.ASK:
+            self._move(ServerState.WAITING, "what it offers has to be reviewed")
+        view = View(
+            headline=f"Let models see and ask for these {len(fit)} offers of {self.server!r}?",
+            payload=shown,
+            facts=(("offers", names), *self.identity.lines),
+        )
+        risks = [
+            Risk(code=flag.code, text=f"{one.name}: {flag.text}")
+            for one in catalogue.definitions
+            if one.key in new and (offer := catalogue.get(one.kind, one.name)) is not None
+            for flag in offer.flags
+        ]
+        try:
+            clearance = await self._mediator.clear(
+                intent, view, risks=risks, scopes=(Scope.SESSION, Scope.ALWAYS)
+            )
+        except Denied:
+            # They stay hidden; the server is of no use, but nobody is hurt.
+            return catalogue.report
+        report = self._pins.accept(
+            self.identity, fit, session_only=clearance.scope is Scope.SESSION
+        )
+        self._mediator.settle(clearance, "ok")
+        return report if self._is_stale else self._pins.review(
+            self.identity, catalogue.definitions
+        )
+
+    def repin(self) -> None:
+        """Compare what is offered with the pins once more: they have changed."""
+        if self.catalogue is not None:
+            definitions = self.catalogue.definitions
+            report = self._pins.review(self.identity, definitions)
+            self.catalogue = Catalogue(definitions, report)
+            self._move(self.state, _summary(report))
+
+    # --- how it stands ----------------------------------------------------------------------------
+
+    def heard_stderr(self, line: str) -> None:
+        """Keep a line that the server wrote to its stderr."""
+        self._stderr.append(line)
+
+    def status(self) -> ServerStatus:
+        """How it stands now."""
+        catalogue, client = self.catalogue, self.client
+        offers = [] if catalogue is None else [
+            offer
+            for kind in ("tool", "prompt", "resource_template", "instructions")
+            for offer in catalogue.offers(kind)
+        ]
+        about = ""
+        revision = ""
+        if client is not None and client.connection_state not in ("closed", "connecting"):
+            about = f"{client.server_info.name} {client.server_info.version}"
+            revision = client.protocol_version
+        usable = [offer for offer in offers if not offer.problems]
+        return ServerStatus(
+            server=self.server,
+            state=self.state,
+            detail=self.detail,
+            identity=self.identity.digest,
+            facts=self.identity.lines,
+            trust=Trust.CHANGED if self.state is ServerState.CHANGED else self.trust,
+            revision=revision,
+            calls_itself=about,
+            tools=sum(offer.definition.kind == "tool" for offer in usable),
+            prompts=sum(offer.definition.kind == "prompt" for offer in usable),
+            held_back=tuple(
+                (f"{offer.definition.kind} {offer.name}".strip(), offer.problems[0].text)
+                for offer in offers
+                if offer.problems
+            ),
+            flags=tuple(
+                (f"{offer.definition.kind} {offer.name}".strip(), flag.text)
+                for offer in offers
+                for flag in offer.flags
+            ),
+            diff=self._diff,
+            stderr=tuple(self._stderr),
+        )
+
+    async def settled(self) -> None:
+        """Wait until it is connected, or will not be, or waits for a person."""
+        while not (
+            self.state in SETTLED
+            or self.state is ServerState.WAITING
+            or (self.state is ServerState.CONNECTED and not self._is_stale)
+        ):
+            await self._news()
+
+    async def _news(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    def _move(self, state: ServerState, detail: str) -> None:
+        if (state, detail) != (self.state, self.detail):
+            self.state, self.detail = state, detail
+            log.info("%s is %s%s", self.server, state, f": {detail}" if detail else "")
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._hooks.status_changed(self)
+
+
+# 8 attempts are about a minute: then the person should look, and `reconnect` is a word away.
+MAX_TRIES = 8
+
+# The pages of five lists; more are of lists that were given up.
+MAX_KEPT_PAGES = 1_000
+
+_STATES = {
+    Code.IDENTITY_CHANGED: ServerState.CHANGED,
+    Code.SERVER_BLOCKED: ServerState.BLOCKED,
+}
+
+
+def _summary(report: PinReport) -> str:
+    """What of its offers is held back, in a few words."""
+    return report.summary

@@ -1,0 +1,675 @@
+"""The host: many servers under one user's authority.
+
+async with Host.load("mcp.json", approver=ask_me) as host:
+    print(await host.list_tools())
+    await host.call_tool("github", "create_issue", {"title": "It rains in"})
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from types import TracebackType
+from typing import Any
+
+from dragoman.client.client import OnProgress
+from dragoman.errors import DragomanError, LinkError, Misconfigured, ToolError, WrongState
+from dragoman.host.asks import Asks, ModelSource
+from dragoman.host.audit import Audit
+from dragoman.host.broker import AnyApprover, Broker
+from dragoman.host.calls import Calls, Context, HostResult
+from dragoman.host.catalogue import Offer
+from dragoman.host.chat import ChatEvent, Conversation
+from dragoman.host.config import AskInput, HostConfig, HostEntry, load_servers
+from dragoman.host.connections import Connection, ServerState, ServerStatus
+from dragoman.host.events import (
+    CallFinished,
+    CallProgress,
+    CallStarted,
+    HeldBack,
+    HostEvent,
+    Listeners,
+    LogReceived,
+    ServerChanged,
+)
+from dragoman.host.gate import Passage
+from dragoman.host.grants import GrantStore
+from dragoman.host.identity import identity_of
+from dragoman.host.kinds import Action, Grant, Intent, Problem, Risk, Trust, Verdict
+from dragoman.host.mediator import Clearance, Mediator
+from dragoman.host.models.base import ChatModel
+from dragoman.host.pins import Pins
+from dragoman.host.policy import Policy
+from dragoman.host.secrets import SecretStore
+from dragoman.host.settings import default_policy_paths, load_policy, project_digest
+from dragoman.host.state import StateDir
+from dragoman.model.completion import (
+    Completion,
+    PromptReference,
+    ResourceTemplateReference,
+)
+from dragoman.model.logging import LogMessageParams
+from dragoman.model.progress import ProgressParams
+from dragoman.model.prompts import GetPromptResult, Prompt
+from dragoman.model.resources import ReadResourceResult, Resource, ResourceTemplate
+from dragoman.model.tools import Tool
+from dragoman.transport.base import Connector
+
+__all__ = ["Host", "HostTool"]
+
+# 10 s for the servers to come up before a list is given without the slow ones.
+READY_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostTool:
+    """One tool of one server.
+
+    `tool` is its definition with everything unseen taken out of its texts. `is_usable` says whether
+    a model may see it; if not, `problems` say why. `flags` are what a person should know of it.
+    """
+
+    server: str
+    tool: Tool
+    is_usable: bool
+    problems: tuple[Problem, ...] = ()
+    flags: tuple[Risk, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The tool's name at its server."""
+        return self.tool.name
+
+
+class Host:
+    """Runs the servers of one user, asks before anything happens, and records what did.
+
+    Make one with `Host.load`. Used with `async with`: servers connect in the background from then
+    on, each with its own health. `broker` is where approvals are asked and answered, `policy` what
+    the rules say, `audit` the record of everything, `grants` what was remembered.
+    """
+
+    def __init__(
+        self,
+        config: HostConfig,
+        *,
+        policy: Policy,
+        state: StateDir,
+        grants: GrantStore,
+        audit: Audit,
+        pins: Pins,
+        broker: Broker,
+        secrets: SecretStore | None = None,
+        models: Sequence[ChatModel] = (),
+        principal: str = "user",
+    ) -> None:
+        self.config = config
+        self.policy = policy
+        self.state = state
+        self.grants = grants
+        self.audit = audit
+        self.pins = pins
+        self.broker = broker
+        self.models: dict[str, ChatModel] = {model.name: model for model in models}
+        self.principal = principal
+        self.session = token_hex(8)
+        self._secrets = secrets
+        self._listeners = Listeners()
+        self._mediator = Mediator(
+            policy=policy, grants=grants, audit=audit, broker=broker, session=self.session
+        )
+        self._connections: dict[str, Connection] = {}
+        self._calls = Calls(self._mediator, self._connection)
+        self._asks = Asks(
+            self._mediator,
+            policy=policy,
+            models=self._model_source(),
+            can_ask=lambda: broker.can_ask,
+        )
+        self._is_open = False
+        self.passages: Callable[[str, Passage], None] | None = None
+
+    # --- making one -------------------------------------------------------------------------------
+
+    @classmethod
+    def load(
+        cls,
+        config: str | Path,
+        *,
+        approver: AnyApprover | Sequence[AnyApprover] | None = None,
+        rules: Sequence[str] = (),
+        policy: str | Path | None = None,
+        state: str | Path | None = None,
+        models: Sequence[ChatModel | str] = (),
+        principal: str = "user",
+        inputs: AskInput | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> Host:
+        """Read the servers of an mcp.json and the policy; nothing is started.
+
+        `approver` is asked when policy says so: an object with `decide`, or a function that gets an
+        ApprovalRequest and returns a Decision, True or False; several are asked at once and the
+        first answers. Without one, what is not allowed is denied. `rules` are those of the command
+        line, such as "allow tool(git/git_log)". `policy` stands for the user's own policy file,
+        `state` for the folder of grants and audit. `models` are ChatModels, or names such as
+        "anthropic:claude-…", for chats and for what servers ask of a model.
+
+        Raises:
+            Misconfigured: a file, a rule, a variable or a setting that cannot work, with its file,
+                line and a suggestion.
+        """
+        servers = load_servers(config, environ, inputs)
+        folder = StateDir.default(environ) if state is None else StateDir(Path(state))
+        grants = GrantStore(folder.path / "grants.sqlite")
+        paths = default_policy_paths(servers.project, environ)
+        digest = project_digest(servers.project)
+        try:
+            settled = load_policy(
+                managed=paths.managed,
+                user=paths.user if policy is None else Path(policy),
+                project=paths.project,
+                is_project_trusted=grants.project_digest(servers.project) == digest,
+                command_line=rules,
+                servers=list(servers.servers),
+            )
+            audit = Audit(folder.path / "audit.jsonl", settled.audit, secrets=servers.secrets)
+        except BaseException:
+            grants.close()
+            raise
+        from dragoman.host.models.opening import open_model
+
+        approvers = (
+            []
+            if approver is None
+            else list(approver)
+            if isinstance(approver, Sequence)
+            else [approver]
+        )
+        pins = Pins.open(
+            folder=servers.project,
+            state=folder,
+            grants=grants,
+            rules=settled.pins,
+            is_lock_trusted=grants.project_digest(servers.project) == digest,
+        )
+        return cls(
+            servers,
+            policy=settled,
+            state=folder,
+            grants=grants,
+            audit=audit,
+            pins=pins,
+            broker=Broker(approvers),
+            secrets=SecretStore.default(folder, environ),
+            models=[open_model(one) if isinstance(one, str) else one for one in models],
+            principal=principal,
+        )
+
+    # --- opening and closing ----------------------------------------------------------------------
+
+    async def open(self) -> Host:
+        """Begin to connect to every server, in the background; `async with` does the same."""
+        if self._is_open:
+            raise WrongState("open", "a host is opened once")
+        self._is_open = True
+        for name, entry in self.config.servers.items():
+            self._connections[name] = self._connect(entry)
+        for connection in self._connections.values():
+            connection.start()
+        return self
+
+    def _connect(self, entry: HostEntry) -> Connection:
+        return Connection(
+            entry,
+            self._mediator,
+            self.grants,
+            self.pins,
+            _Hooks(self),
+            principal=self.principal,
+        )
+
+    async def aclose(self) -> None:
+        """End every connection, every child and every question; may be called again."""
+        self._mediator.close()
+        await self.broker.aclose()
+        await asyncio.gather(
+            *(connection.aclose() for connection in self._connections.values()),
+            return_exceptions=True,
+        )
+        await self._asks.aclose()
+        self.audit.close()
+        self.grants.close()
+        self._is_open = False
+
+    async def __aenter__(self) -> Host:
+        return await self.open()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def ready(self, wait_s: float = READY_WAIT_S) -> list[ServerStatus]:
+        """Wait until every server is connected, or will not be, or waits for an answer.
+
+        Returns after `wait_s` seconds at the latest, with how each stands then.
+        """
+        waiting = [asyncio.ensure_future(one.settled()) for one in self._connections.values()]
+        try:
+            if waiting:
+                await asyncio.wait(waiting, timeout=wait_s)
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        return self.servers
+
+    def on_event(self, listener: Callable[[HostEvent], Any]) -> Callable[[], None]:
+        """Hear of everything that happens, as `dragoman.host.events`; returns what ends it."""
+        return self._listeners.add(listener)
+
+    # --- servers ----------------------------------------------------------------------------------
+
+    @property
+    def servers(self) -> list[ServerStatus]:
+        """How each server stands, in the order of the file; a disabled or dead one is there, too."""
+        return [connection.status() for connection in self._connections.values()]
+
+    def server(self, name: str) -> ServerStatus:
+        """How one server stands. Misconfigured when there is none of that name."""
+        return self._connection(name).status()
+
+    async def reconnect(self, server: str) -> None:
+        """Try once more to reach a server that was given up, refused or changed."""
+        connection = self._connection(server)
+        await connection.aclose()
+        fresh = self._connections[server] = self._connect(connection.entry)
+        fresh.start()
+
+    def _connection(self, server: str) -> Connection:
+        connection = self._connections.get(server)
+        if connection is None:
+            if not self._is_open:
+                raise WrongState("closed", "use `async with host`, or `await host.open()`")
+            near = difflib.get_close_matches(server, list(self._connections), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise Misconfigured(f"{self.config.path} has no server {server!r}{hint}")
+        return connection
+
+    # --- what servers offer -----------------------------------------------------------------------
+
+    async def list_tools(
+        self, *, wait_s: float = READY_WAIT_S, all: bool = False
+    ) -> list[HostTool]:
+        """The tools that may be used, of every server that is there within `wait_s` seconds.
+
+        With `all` also those that are held back, with the reason. A server that is not there is in
+        `servers`, and adds nothing here.
+        """
+        await self.ready(wait_s)
+        found = []
+        for name, offer in self._offers("tool"):
+            if isinstance(offer.record, Tool) and (all or offer.is_usable):
+                found.append(
+                    HostTool(
+                        server=name,
+                        tool=offer.record,
+                        is_usable=offer.is_usable,
+                        problems=offer.problems,
+                        flags=offer.flags,
+                    )
+                )
+        return found
+
+    async def list_prompts(self, *, wait_s: float = READY_WAIT_S) -> list[tuple[str, Prompt]]:
+        """The prompts that may be used, each with its server."""
+        await self.ready(wait_s)
+        return [
+            (name, offer.record)
+            for name, offer in self._offers("prompt")
+            if isinstance(offer.record, Prompt) and offer.is_usable
+        ]
+
+    async def list_resource_templates(
+        self, *, wait_s: float = READY_WAIT_S
+    ) -> list[tuple[str, ResourceTemplate]]:
+        """The resource templates that may be used, each with its server."""
+        await self.ready(wait_s)
+        return [
+            (name, offer.record)
+            for name, offer in self._offers("resource_template")
+            if isinstance(offer.record, ResourceTemplate) and offer.is_usable
+        ]
+
+    async def list_resources(self, server: str) -> list[Resource]:
+        """The resources of one server, as it lists them now.
+
+        Raises:
+            LinkError, DeadlineExceeded, RemoteFailure: as `Client.list_resources`.
+        """
+        connection = self._connection(server)
+        await connection.fresh()
+        client = connection.client
+        if client is None:
+            raise connection.unavailable()
+        if client.server_capabilities.resources is None:
+            return []
+        return await client.list_resources()
+
+    def _offers(self, kind: str) -> Iterable[tuple[str, Offer]]:
+        for name, connection in self._connections.items():
+            if connection.catalogue is not None and connection.state in _USABLE:
+                for offer in connection.catalogue.offers(kind):
+                    yield name, offer
+
+    # --- asking servers ---------------------------------------------------------------------------
+
+    async def call_tool(
+        self,
+        server: str,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        conversation: Context | None = None,
+        on_progress: OnProgress | None = None,
+        timeout_s: float | None = None,
+        trace: str = "",
+        raise_on_error: bool = True,
+    ) -> HostResult:
+        """Call a tool, if policy or the person allows it.
+
+        `conversation` is on whose behalf: its taint is looked at, and what comes back adds to it.
+        The deadline `timeout_s` does not count while somebody thinks about the question.
+
+        Raises:
+            Denied: policy, the person or a deadline said no; `.code` says which. Nothing was sent.
+            ToolError: the tool failed (unless `raise_on_error` is False); `.result` has it all.
+            InvalidArguments: the arguments do not fit the tool's schema; nobody was asked.
+            Misconfigured: there is no such server or tool.
+            LinkError, DeadlineExceeded, RemoteFailure, PeerError: as `Client.call_tool`.
+        """
+        trace = trace or token_hex(8)
+
+        def started(clearance: Clearance) -> None:
+            self._listeners.tell(
+                CallStarted(trace=trace, server=server, tool=name, arguments=clearance.payload)
+            )
+
+        def progressed(progress: ProgressParams) -> Any:
+            self._listeners.tell(
+                CallProgress(trace=trace, server=server, tool=name, progress=progress)
+            )
+            return None if on_progress is None else on_progress(progress)
+
+        try:
+            result = await self._calls.call_tool(
+                server,
+                name,
+                arguments,
+                context=conversation,
+                on_progress=progressed,
+                timeout_s=timeout_s,
+                trace=trace,
+                on_started=started,
+            )
+        except BaseException as error:
+            self._listeners.tell(CallFinished(trace=trace, server=server, tool=name, error=error))
+            raise
+        self._listeners.tell(
+            CallFinished(trace=trace, server=server, tool=name, is_error=result.is_error)
+        )
+        if result.is_error and raise_on_error:
+            raise ToolError(result.text or "the tool gave no reason", tool=name, result=result)
+        return result
+
+    async def read_resource(
+        self,
+        server: str,
+        uri: str,
+        *,
+        conversation: Context | None = None,
+        timeout_s: float | None = None,
+        is_own_act: bool = False,
+    ) -> ReadResourceResult:
+        """Read a resource, if policy or the person allows it.
+
+        `is_own_act` says that the person named it themselves, in so many words: then only a deny
+        stands against it. Never set it for what a model or a server asked for.
+
+        Raises as `call_tool`, but ToolError and InvalidArguments.
+        """
+        return await self._calls.read_resource(
+            server, uri, context=conversation, timeout_s=timeout_s, is_own_act=is_own_act
+        )
+
+    async def get_prompt(
+        self,
+        server: str,
+        name: str,
+        arguments: Mapping[str, str] | None = None,
+        *,
+        conversation: Context | None = None,
+        timeout_s: float | None = None,
+        is_own_act: bool = False,
+    ) -> GetPromptResult:
+        """Get a prompt, if policy or the person allows it; see `read_resource`."""
+        return await self._calls.get_prompt(
+            server,
+            name,
+            arguments,
+            context=conversation,
+            timeout_s=timeout_s,
+            is_own_act=is_own_act,
+        )
+
+    async def complete(
+        self,
+        server: str,
+        ref: PromptReference | ResourceTemplateReference | str,
+        argument: str,
+        value: str = "",
+        *,
+        context: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+        is_own_act: bool = False,
+    ) -> Completion:
+        """Suggestions for an argument, as `Client.complete`; see `read_resource`."""
+        if isinstance(ref, str):
+            is_uri = "://" in ref or "{" in ref
+            ref = ResourceTemplateReference(uri=ref) if is_uri else PromptReference(name=ref)
+        return await self._calls.complete(
+            server,
+            ref,
+            argument,
+            value,
+            settled=context,
+            is_own_act=is_own_act,
+            timeout_s=timeout_s,
+        )
+
+    # --- with a model -----------------------------------------------------------------------------
+
+    def conversation(self, model: ChatModel | str | None = None, **options: Any) -> Conversation:
+        """A conversation of the person with a model that may use the servers.
+
+        `model` is one of the host's models, by itself or by name; without it the first.
+
+        Raises:
+            Misconfigured: there is no such model, or none at all.
+        """
+        return Conversation(self, self._model(model), **options)
+
+    async def chat(
+        self, text: str, model: ChatModel | str | None = None, **options: Any
+    ) -> AsyncIterator[ChatEvent]:
+        """One turn of a new conversation; see `Conversation.send`."""
+        conversation = self.conversation(model, **options)
+        async for event in conversation.send(text):
+            yield event
+
+    def _model(self, model: ChatModel | str | None) -> ChatModel:
+        if model is None:
+            if not self.models:
+                raise Misconfigured("there is no model; give Host.load one: models=[...]")
+            return next(iter(self.models.values()))
+        if not isinstance(model, str):
+            return model
+        if model not in self.models:
+            from dragoman.host.models.opening import open_model
+
+            self.models[model] = open_model(model)
+        return self.models[model]
+
+    def _model_source(self) -> ModelSource | None:
+        if not self.models:
+            return None
+        from dragoman.host.models.sampling import SamplingModels
+
+        return SamplingModels(list(self.models.values()))
+
+    # --- rules, trust, pins -----------------------------------------------------------------------
+
+    def explain(
+        self,
+        action: Action | str,
+        server: str,
+        object: str = "",
+        arguments: Mapping[str, Any] | None = None,
+    ) -> Verdict:
+        """What would be decided about something, and why: `.trail` has a line for each step."""
+        intent = self._intent(Action(action), server, object, arguments)
+        return self._mediator.explain(intent)
+
+    def _intent(
+        self, action: Action, server: str, object: str, arguments: Mapping[str, Any] | None
+    ) -> Intent:
+        connection = self._connections.get(server) or self._connect(self._entry(server))
+        more: dict[str, Any] = {}
+        catalogue = connection.catalogue
+        offer = None
+        if catalogue is not None and action in (Action.TOOL_CALL, Action.PROMPT_GET):
+            offer = catalogue.get("tool" if action is Action.TOOL_CALL else "prompt", object)
+        if offer is not None:
+            claims = offer.definition.claims
+            more = {
+                "fingerprint": offer.definition.full,
+                "is_destructive": claims.is_destructive,
+                "is_open_world": claims.is_open_world,
+                "is_read_only": claims.is_read_only,
+                "problems": offer.problems,
+            }
+        return connection.intent(action, object, arguments=arguments, **more)
+
+    def _entry(self, server: str) -> HostEntry:
+        entry = self.config.servers.get(server)
+        if entry is None:
+            near = difflib.get_close_matches(server, list(self.config.servers), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise Misconfigured(f"{self.config.path} has no server {server!r}{hint}")
+        return entry
+
+    def trust(self, server: str, level: Trust | str = Trust.TRUSTED) -> None:
+        """Say what the user thinks of a server as it is configured now.
+
+        A changed server is accepted by this, as it is now; its old grants stay with its old
+        identity. Reconnect afterwards.
+        """
+        identity = identity_of(self._entry(server))
+        self.grants.set_identity(server, identity.digest, identity.lines)
+        self.grants.set_trust(server, identity.digest, Trust(level))
+
+    def revoke(self, grant: str) -> bool:
+        """Take a remembered answer back; False when there is none of that id."""
+        return self.grants.revoke(grant)
+
+    def remembered(self, *, all: bool = False) -> Sequence[Grant]:
+        """What is remembered; with `all` also what was revoked or has expired."""
+        return self.grants.list(all=all)
+
+    def accept(self, server: str, names: Sequence[str] | None = None) -> None:
+        """Pin what a connected server offers now, all of it or some by name ("tool/x")."""
+        connection = self._connection(server)
+        catalogue = connection.catalogue
+        if catalogue is None:
+            raise connection.unavailable()
+        chosen = [
+            one
+            for one in catalogue.definitions
+            if names is None or one.key in names or one.name in names
+        ]
+        self.pins.accept(connection.identity, chosen)
+        connection.repin()
+
+    def diff(self, server: str, name: str | None = None) -> str:
+        """How what a connected server offers differs from what was reviewed; empty: not at all."""
+        connection = self._connection(server)
+        catalogue = connection.catalogue
+        if catalogue is None:
+            raise connection.unavailable()
+        return self.pins.diff(connection.identity, catalogue.definitions, name)
+
+    # --- roots ------------------------------------------------------------------------------------
+
+    def roots(self, server: str) -> list[str]:
+        """The folders that are opened to a server, as file URIs."""
+        return self._asks.roots.listed(self._connection(server).server)
+
+    def add_root(self, server: str, path: str | Path) -> None:
+        """Open a folder to a server, and tell it. Misconfigured when it cannot be one."""
+        self._asks.roots.add(self._connection(server).server, path)
+        self._tell_roots(server)
+
+    def remove_root(self, server: str, path: str | Path) -> None:
+        """Close a folder to a server, and tell it."""
+        self._asks.roots.remove(self._connection(server).server, path)
+        self._tell_roots(server)
+
+    def _tell_roots(self, server: str) -> None:
+        client = self._connection(server).client
+        if client is not None and client.is_connected:
+            client.notify_roots_changed()
+
+
+_USABLE = frozenset({ServerState.CONNECTED, ServerState.RECONNECTING})
+
+
+class _Hooks:
+    """What the connections need of the host."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def client_options(self, connection: Connection) -> dict[str, Any]:
+        return self._host._asks.client_options(connection)
+
+    def connector(self, connection: Connection) -> Connector:
+        return connection.entry.connector(
+            self._host._secrets,
+            roots=(),
+            stderr=connection.heard_stderr,
+        )
+
+    def status_changed(self, connection: Connection) -> None:
+        self._host._listeners.tell(ServerChanged(status=connection.status()))
+
+    def log_received(self, connection: Connection, params: LogMessageParams) -> None:
+        self._host._listeners.tell(LogReceived(server=connection.server, message=params))
+
+    def passed(self, connection: Connection, passage: Passage) -> None:
+        if self._host.passages is not None:
+            self._host.passages(connection.server, passage)
+
+    def held_back(self, connection: Connection, what: str) -> None:
+        self._host.audit.event("held_back", server=connection.server, text=what)
+        self._host._listeners.tell(HeldBack(server=connection.server, what=what))
+
+
+_ = (DragomanError, LinkError)
