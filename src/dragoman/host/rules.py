@@ -89,7 +89,7 @@ class Pattern:
         # %2A stays as it is: decoded, it would become a wildcard.
         guarded = text if is_literal else _STAR_TRIPLET.sub("\x00", text)
         forms = {one.replace("\x00", "%"): None for one in _readings(guarded)}
-        self._forms = tuple(_Glob(one, is_literal) for one in (text, *forms))
+        self._forms = tuple(_Glob(one, is_literal=is_literal) for one in (text, *forms))
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -131,7 +131,7 @@ class _Glob:
 
     __slots__ = ("_exact", "_head", "_middle", "_tail", "_url")
 
-    def __init__(self, text: str, is_literal: bool) -> None:
+    def __init__(self, text: str, *, is_literal: bool = False, is_part: bool = False) -> None:
         self._exact: str | None = None
         self._url: tuple[_Glob, _Glob] | None = None
         if is_literal or "*" not in text:
@@ -139,10 +139,10 @@ class _Glob:
             return
         self._head, *middle, self._tail = text.split("*")
         self._middle = [one for one in middle if one]
-        cut = _url_cut(text)
+        cut = 0 if is_part else _url_cut(text)
         # A host that may be any: its star means what it always means.
         if cut and "*" in text[:cut] and not text[:cut].endswith("://*"):
-            self._url = _Glob(text[:cut], False), _Glob(text[cut:], False)
+            self._url = _Glob(text[:cut], is_part=True), _Glob(text[cut:], is_part=True)
 
     def covers(self, text: str) -> bool:
         if self._exact is not None:
