@@ -1,0 +1,404 @@
+"""The person at the terminal as an approver: everything is shown, and a key is the answer.
+
+Whoever asks at the same time waits; Ctrl-C is never a yes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from dragoman.cli.arguments import read_value
+from dragoman.cli.asking import CANCEL, Choice, Surface
+from dragoman.cli.asking_lines import LineSurface
+from dragoman.cli.keyboard import Keyboard
+from dragoman.cli.printable import json_text, one_line
+from dragoman.cli.question import Question, compact, payload_lines, question_of
+from dragoman.cli.schemas import Row, rows_of
+from dragoman.cli.screen import Screen
+from dragoman.errors import Misconfigured
+from dragoman.host.kinds import Action, ApprovalRequest, Decision, Effect, Scope
+
+__all__ = ["REGENERATE", "TerminalApprover", "changed_pointers", "choices_for", "surface_for"]
+
+CHANNEL = "terminal"
+# The note of a decision by which an answer is to be made anew (the sampling release gate).
+REGENERATE = "regenerate"
+REDACTED = "[redacted]"
+
+_ONCE = Choice("o", "once", is_yes=True)
+_SESSION = Choice("s", "session", is_yes=True)
+_ALWAYS = Choice("a", "always", is_yes=True)
+_NO = Choice("n", "no")
+_NEVER = Choice("v", "never")
+_EDIT = Choice("e", "edit")
+_CANCEL = Choice(CANCEL, "cancel")
+_RELEASE = Choice("o", "release it", is_yes=True)
+_REDACT = Choice("x", "take words out")
+_WITHHOLD = Choice("n", "withhold it")
+_REGENERATE = Choice("g", "generate another")
+_FILL = Choice("f", "fill in", is_yes=True)
+_SEND = Choice("o", "send it", is_yes=True)
+_DECLINE = Choice("n", "no, decline")
+_OPEN = Choice("o", "open it in a browser", is_yes=True)
+_PRINT = Choice("p", "print it, I go there myself", is_yes=True)
+
+
+def surface_for(
+    screen: Screen,
+    keyboard: Keyboard,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    is_plain: bool | None = None,
+) -> Surface:
+    """The best this terminal can do: a full screen, or lines.
+
+    Lines, where `is_plain` says so, where TERM is `dumb` or not set, and where prompt_toolkit (the
+    extra `host`) is missing.
+    """
+    if is_plain is None:
+        is_plain = sys.platform != "win32" and environ.get("TERM", "dumb") == "dumb"
+    if not is_plain:
+        try:
+            from dragoman.cli.asking_screen import ScreenSurface
+        except ModuleNotFoundError as missing:
+            if missing.name is None or not missing.name.startswith("prompt_toolkit"):
+                raise
+        else:
+            return ScreenSurface(screen, keyboard, environ)
+    return LineSurface(screen, keyboard, environ)
+
+
+def choices_for(request: ApprovalRequest) -> tuple[Choice, ...]:
+    """The answers that a request can be given, in the order they are shown."""
+    edit = (_EDIT,) if request.editable else ()
+    match request.action:
+        case Action.SAMPLING_RELEASE:
+            redact = (_REDACT,) if request.editable else ()
+            return (_RELEASE, *edit, *redact, _WITHHOLD, _REGENERATE, _CANCEL)
+        case Action.ELICIT_URL:
+            return (_OPEN, _PRINT, _DECLINE, _CANCEL)
+        case Action.ELICIT_FORM:
+            return (_FILL, _DECLINE, _CANCEL)
+        case _:
+            yes = {Scope.ONCE: _ONCE, Scope.SESSION: _SESSION, Scope.ALWAYS: _ALWAYS}
+            allow = tuple(yes[scope] for scope in yes if scope in request.scopes)
+            never = (_NEVER,) if Scope.ALWAYS in request.scopes else ()
+            return (*allow, _NO, *never, *edit, _CANCEL)
+
+
+class TerminalApprover:
+    """Asks at the terminal; satisfies `dragoman.host.Approver`.
+
+    `surface` shows and reads; the default is `surface_for`. `open_url` opens an address that the
+    person agreed to; it is never called before. `on_asking` is told when a question begins (True)
+    and has ended (False), so that a progress bar can make room.
+    """
+
+    def __init__(
+        self,
+        surface: Surface | None = None,
+        *,
+        open_url: Callable[[str], object] | None = None,
+        on_asking: Callable[[bool], object] | None = None,
+        actor: str = "",
+    ) -> None:
+        self._surface = surface or surface_for(Screen(), Keyboard())
+        self._open_url = open_url or _open_in_browser
+        self._on_asking = on_asking or (lambda is_asking: None)
+        self._actor = actor
+        self._waiting = 0
+
+    async def decide(self, request: ApprovalRequest) -> Decision:
+        """Ask about one request. It waits for its turn; cancelled, it vanishes and says so."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + request.timeout_s
+        self._waiting += 1
+        is_shown = False
+        try:
+            async with self._surface.opened():
+                self._waiting -= 1
+                is_shown = True
+                self._on_asking(True)
+                try:
+                    asking = _Asking(self._surface, request, self._status(deadline))
+                    decision, words = await asking.decide(self._open_url)
+                except asyncio.CancelledError:
+                    why = "out of time" if loop.time() >= deadline else "answered or withdrawn"
+                    self._surface.say(f"no longer asked ({why}): {_about(request)}", "yellow")
+                    raise
+                finally:
+                    self._on_asking(False)
+                self._surface.say(f"{words}: {_about(request)}", _COLOURS[decision.effect])
+                return _signed(decision, self._actor)
+        finally:
+            if not is_shown:
+                self._waiting -= 1
+
+    def _status(self, deadline: float) -> Callable[[], str]:
+        loop = asyncio.get_running_loop()
+
+        def status() -> str:
+            left = max(int(deadline - loop.time()), 0)
+            parts = [f"{left // 60}:{left % 60:02d} left"]
+            if self._waiting:
+                parts.insert(0, f"{self._waiting} more waiting")
+            return " · ".join(parts)
+
+        return status
+
+
+_COLOURS = {Effect.ALLOW: "green", Effect.DENY: "red", Effect.CANCEL: "yellow", Effect.ASK: ""}
+
+
+def _about(request: ApprovalRequest) -> str:
+    return one_line(request.intent.subject, 200)
+
+
+def _signed(decision: Decision, actor: str) -> Decision:
+    return replace(decision, actor=actor, channel=CHANNEL)
+
+
+def _open_in_browser(url: str) -> object:
+    import webbrowser
+
+    # Whatever else a desktop would start for an address: not from here.
+    return url.startswith(("https://", "http://")) and webbrowser.open(url)
+
+
+class _Asking:
+    """One request's way to a decision."""
+
+    def __init__(
+        self, surface: Surface, request: ApprovalRequest, status: Callable[[], str]
+    ) -> None:
+        self._surface = surface
+        self._request = request
+        self._status = status
+        # What the person made of the payload, and how it differs; None while it is as it came.
+        self._edited: bytes | None = None
+        self._changes: tuple[str, ...] = ()
+
+    async def decide(self, open_url: Callable[[str], object]) -> tuple[Decision, str]:
+        """The decision, and what it was in words."""
+        request = self._request
+        while True:
+            choices = choices_for(request)
+            if self._edited is not None:
+                # The edit is for this once: what is remembered would be something else.
+                choices = tuple(one for one in choices if one not in (_SESSION, _ALWAYS))
+            question = question_of(request, self._edited, changes=self._changes)
+            key = await self._surface.choose(question, choices, self._status)
+            chosen = next((one for one in choices if one.key == key), _CANCEL)
+            if chosen in (_EDIT, _REDACT):
+                await (self._edit(question) if chosen is _EDIT else self._redact(question))
+            elif chosen is _FILL:
+                filled = await self._fill(question)
+                if filled is not None:
+                    return filled
+            elif chosen is _OPEN or chosen is _PRINT:
+                return self._visit(open_url, is_opened=chosen is _OPEN)
+            else:
+                return self._plain(chosen)
+
+    def _plain(self, chosen: Choice) -> tuple[Decision, str]:
+        request = self._request
+        edited = " as you changed it" if self._edited is not None else ""
+        if chosen is _ONCE:
+            return request.allow(Scope.ONCE, payload=self._edited), f"allowed once{edited}"
+        if chosen is _RELEASE:
+            return request.allow(Scope.ONCE, payload=self._edited), f"released{edited}"
+        if chosen is _SESSION:
+            return request.allow(Scope.SESSION), "allowed for this session"
+        if chosen is _ALWAYS:
+            return request.allow(Scope.ALWAYS), "allowed from now on"
+        if chosen is _NEVER:
+            return request.deny(Scope.ALWAYS), "refused, for ever"
+        if chosen is _WITHHOLD:
+            return request.deny(note="withheld"), "withheld"
+        if chosen is _REGENERATE:
+            again = Decision(effect=Effect.CANCEL, view_digest=request.view_digest, note=REGENERATE)
+            return again, "to be generated again"
+        if chosen in (_NO, _DECLINE):
+            return request.deny(), "refused"
+        return request.cancel(), "cancelled"
+
+    # --- changing what is sent --------------------------------------------------------------------
+
+    async def _edit(self, question: Question) -> None:
+        before = self._request.view.payload if self._edited is None else self._edited
+        text = "\n".join(line.text for line in payload_lines(before, is_exact=True))
+        while True:
+            try:
+                typed = await self._surface.edit(question, text)
+            except Misconfigured as fault:
+                # An editor that cannot be started is no answer.
+                self._surface.say(str(fault), "yellow")
+                return
+            if typed is None:
+                self._surface.say("nothing changed", "yellow")
+                return
+            try:
+                self._take(compact(typed))
+            except Misconfigured as fault:
+                self._surface.say(f"that cannot be sent: {fault}", "yellow")
+                text = typed
+                question = _with_fault(question, str(fault))
+                if not await self._again(question):
+                    return
+                continue
+            return
+
+    async def _again(self, question: Question) -> bool:
+        choices = (Choice("e", "edit again"), _CANCEL)
+        return await self._surface.choose(question, choices, self._status) == "e"
+
+    async def _redact(self, question: Question) -> None:
+        before = self._request.view.payload if self._edited is None else self._edited
+        words = await self._surface.line(question, "words to take out, wherever they stand")
+        if not words:
+            return
+        value = _replaced(json.loads(before), words)
+        try:
+            self._take(json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode())
+        except Misconfigured as fault:
+            self._surface.say(str(fault), "yellow")
+
+    def _take(self, payload: bytes) -> None:
+        """Make this the payload. Raises Misconfigured where the request does not allow that."""
+        original = self._request.view.payload
+        if not isinstance(json.loads(payload), type(json.loads(original))):
+            raise Misconfigured("it must stay what it was, an object an object")
+        changed = changed_pointers(json.loads(original), json.loads(payload))
+        fixed = [one for one in changed if not _is_within(one, self._request.editable)]
+        if fixed:
+            raise Misconfigured(f"{fixed[0] or 'the whole'} cannot be changed here")
+        if not changed:
+            self._edited, self._changes = None, ()
+            return
+        self._edited = payload
+        self._changes = tuple(_diff(original, payload))
+
+    # --- forms and addresses ----------------------------------------------------------------------
+
+    async def _fill(self, question: Question) -> tuple[Decision, str] | None:
+        """Field by field, then all of it once more; None to show the form again."""
+        schema, content = _form(self._request)
+        while True:
+            for row in rows_of(schema, is_flat=True):
+                while True:
+                    line = await self._surface.line(question, _field_prompt(row, content))
+                    if line is None:
+                        return None
+                    fault = _fill_field(content, row, line, schema)
+                    if fault is None:
+                        break
+                    self._surface.say(fault, "yellow")
+                    question = _with_fault(question, fault)
+            payload = json.dumps(content, ensure_ascii=True, separators=(",", ":")).encode()
+            review = question_of(self._request, payload)
+            choices = (_SEND, Choice("e", "fill in again"), _DECLINE, _CANCEL)
+            key = await self._surface.choose(review, choices, self._status)
+            if key == _SEND.key:
+                return self._request.allow(payload=payload), "sent"
+            if key == _DECLINE.key:
+                return self._request.deny(), "declined"
+            if key == CANCEL:
+                return self._request.cancel(), "cancelled"
+
+    def _visit(self, open_url: Callable[[str], object], *, is_opened: bool) -> tuple[Decision, str]:
+        url = _address(self._request)
+        if is_opened and url:
+            open_url(url)
+        self._surface.say(f"the address: {url}")
+        return self._request.allow(), "agreed to"
+
+
+def _address(request: ApprovalRequest) -> str:
+    """The address of an URL request: what the intent is about."""
+    return request.intent.object
+
+
+def _form(request: ApprovalRequest) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The schema of a form and what it is filled with to begin with."""
+    value = json.loads(request.view.payload)
+    schema = value.get("requestedSchema") if isinstance(value, dict) else None
+    if not isinstance(schema, dict):
+        return {}, {}
+    rows = rows_of(schema, is_flat=True)
+    return schema, {row.path: json.loads(row.default) for row in rows if row.default is not None}
+
+
+def _field_prompt(row: Row, content: Mapping[str, Any]) -> str:
+    about = [one_line(row.type)]
+    if row.path in content:
+        about.append(f"{one_line(json.dumps(content[row.path], ensure_ascii=False))} if left empty")
+    elif not row.is_required:
+        about.append("may be left empty")
+    return f"{one_line(row.path)} ({'; '.join(about)})"
+
+
+def _fill_field(content: dict[str, Any], row: Row, line: str, schema: dict[str, Any]) -> str | None:
+    """Put what was typed into the form; returns what is wrong with it."""
+    if not line:
+        if row.path not in content and row.is_required:
+            return f"{one_line(row.path)} needs an answer"
+        return None
+    try:
+        content[row.path] = read_value(row.path, line, schema)
+    except Misconfigured as fault:
+        return str(fault)
+    return None
+
+
+def _with_fault(question: Question, fault: str) -> Question:
+    return question.noting(f"! {one_line(fault)}")
+
+
+def _replaced(value: Any, words: str) -> Any:
+    """The value with these words taken out of every text in it; names stay."""
+    if isinstance(value, str):
+        return value.replace(words, REDACTED)
+    if isinstance(value, list):
+        return [_replaced(one, words) for one in value]
+    if isinstance(value, dict):
+        return {name: _replaced(one, words) for name, one in value.items()}
+    return value
+
+
+def changed_pointers(old: Any, new: Any, at: str = "") -> list[str]:
+    """JSON pointers to what differs, as deep as both have the same shape."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for name in [*old, *(name for name in new if name not in old)]:
+            step = f"{at}/{name.replace('~', '~0').replace('/', '~1')}"
+            if name in old and name in new:
+                found += changed_pointers(old[name], new[name], step)
+            else:
+                found.append(step)
+        return found
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [
+            one
+            for index, (left, right) in enumerate(zip(old, new, strict=True))
+            for one in changed_pointers(left, right, f"{at}/{index}")
+        ]
+    # `True == 1` in Python, and 1 and 1.0 are not the same text.
+    return [] if json_text(old) == json_text(new) else [at]
+
+
+def _is_within(pointer: str, editable: Sequence[str]) -> bool:
+    return any(not one or pointer == one or pointer.startswith(f"{one}/") for one in editable)
+
+
+def _diff(old: bytes, new: bytes) -> list[str]:
+    """The lines that differ, with a sign before each."""
+    before, after = ([line.text for line in payload_lines(one)] for one in (old, new))
+    found = difflib.unified_diff(before, after, lineterm="", n=1)
+    return [line for line in found if not line.startswith(("---", "+++", "@@"))]
