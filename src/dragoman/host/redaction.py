@@ -9,6 +9,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -145,26 +146,38 @@ def shape_of(value: Any) -> dict[str, str]:
     entries beyond the first 64 and for levels below the eighth.
     """
     shape: dict[str, str] = {}
+    # What is still to be described, the next one last.
     waiting: list[tuple[str, Any, int]] = [("", value, 0)]
     while waiting:
-        pointer, item, depth = waiting.pop()
         if len(shape) >= MAX_SHAPE_ENTRIES:
             shape["..."] = "more"
             break
-        shape[pointer] = _type_of(item)
+        pointer, item, depth = waiting.pop()
+        kind = type(item)
+        if kind is str:
+            shape[pointer] = f"string({len(item)})"
+            continue
         if isinstance(item, msgspec.Struct):
             item = msgspec.structs.asdict(item)
-        if not isinstance(item, dict | list | tuple) or not item:
+        if isinstance(item, dict):
+            shape[pointer] = f"object({len(item)})"
+            pairs: Iterable[tuple[Any, Any]] = item.items()
+        elif isinstance(item, list | tuple):
+            shape[pointer] = f"array({len(item)})"
+            pairs = enumerate(item)
+        else:
+            shape[pointer] = _SCALARS.get(kind) or _other(item)
+            continue
+        if not item:
             continue
         if depth >= MAX_SHAPE_DEPTH:
             shape["..."] = "more"
             continue
-        pairs = item.items() if isinstance(item, dict) else enumerate(item)
-        room = MAX_SHAPE_ENTRIES - len(shape) + 1
-        first = [pair for pair, _ in zip(pairs, range(room), strict=False)]
-        waiting.extend(
-            (f"{pointer}/{_step(name)}", part, depth + 1) for name, part in reversed(first)
-        )
+        if len(item) > MAX_SHAPE_ENTRIES:
+            pairs = islice(pairs, MAX_SHAPE_ENTRIES + 1)
+        parts = [(f"{pointer}/{_step(name)}", part, depth + 1) for name, part in pairs]
+        parts.reverse()
+        waiting += parts
     return shape
 
 
@@ -172,26 +185,14 @@ def _step(name: object) -> str:
     text = str(name)
     if len(text) > MAX_SHAPE_NAME:
         text = f"{text[:MAX_SHAPE_NAME]}...({len(text)})"
-    return text.replace("~", "~0").replace("/", "~1")
+    if "~" in text or "/" in text:
+        text = text.replace("~", "~0").replace("/", "~1")
+    return text
 
 
-def _type_of(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case int():
-            return "integer"
-        case float():
-            return "number"
-        case str() | bytes():
-            return f"string({len(value)})"
-        case dict():
-            return f"object({len(value)})"
-        case list() | tuple():
-            return f"array({len(value)})"
-        case msgspec.Struct():
-            return f"object({len(value.__struct_fields__)})"
-        case _:
-            return type(value).__name__
+_SCALARS = {type(None): "null", bool: "boolean", int: "integer", float: "number"}
+
+
+def _other(value: Any) -> str:
+    """What is no value of JSON as it is decoded, but may stand for one."""
+    return f"string({len(value)})" if isinstance(value, str | bytes) else type(value).__name__
