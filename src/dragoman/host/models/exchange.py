@@ -1,0 +1,210 @@
+"""One exchange with a provider through its own client: bounded, retried, its faults in our words.
+
+Both libraries come from one generator, so their streams and errors have the same shape; the module
+is handed in and never imported here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from dragoman.host.models.base import ModelError, Trouble
+
+__all__ = ["Patience", "events_of"]
+
+# 300 characters of what a provider says: enough for its reason, and no page of HTML.
+MAX_REASON_CHARS = 300
+
+_RETRIED = frozenset({Trouble.RATE_LIMIT, Trouble.OVERLOADED, Trouble.CONNECTION})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patience:
+    """How long to wait for a provider, and how often to try.
+
+    `deadline_s` is for the whole answer, `idle_s` for the time between two pieces of it, which
+    covers a model that thinks before it speaks. A wait that the provider asks for is honoured up
+    to `max_wait_s`; a longer one is for the caller to decide.
+    """
+
+    # Ten minutes: longer answers end at their limit of tokens.
+    deadline_s: float = 600.0
+    # Two minutes without a single byte: providers send pings far more often.
+    idle_s: float = 120.0
+    # Three: a busy provider has recovered by then, or will not soon.
+    attempts: int = 3
+    first_wait_s: float = 0.5
+    max_wait_s: float = 30.0
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    def wait_s(self, attempt: int, asked_s: float | None) -> float | None:
+        """How long to wait before the next attempt; None: do not try again."""
+        if attempt >= self.attempts:
+            return None
+        if asked_s is not None:
+            return asked_s if asked_s <= self.max_wait_s else None
+        # Half of it by chance: those who failed together shall not come back together.
+        whole = min(self.first_wait_s * 2.0 ** (attempt - 1), self.max_wait_s)
+        return whole / 2 + random.random() * whole / 2  # noqa: S311 - no secret hangs on it
+
+
+async def events_of(
+    library: Any,
+    provider: str,
+    start: Callable[[], Awaitable[Any]],
+    patience: Patience,
+) -> AsyncGenerator[dict[str, Any], None]:
+    """The events of a stream as plain objects.
+
+    What fails before the first event is tried again, where that can help; later there is no way
+    back. Closing this generator closes the stream.
+
+    Raises:
+        ModelError: no answer, or only a part.
+    """
+    ends_at = asyncio.get_running_loop().time() + patience.deadline_s
+    attempt = 0
+    while True:
+        attempt += 1
+        has_begun = False
+        try:
+            async with aclosing(_attempt(library, provider, start, patience, ends_at)) as events:
+                async for event in events:
+                    has_begun = True
+                    yield event
+            return
+        except ModelError as trouble:
+            if has_begun or trouble.kind not in _RETRIED:
+                raise
+            wait_s = patience.wait_s(attempt, trouble.retry_after_s)
+            if wait_s is None or asyncio.get_running_loop().time() + wait_s >= ends_at:
+                raise
+        await patience.sleep(wait_s)
+
+
+async def _attempt(
+    library: Any,
+    provider: str,
+    start: Callable[[], Awaitable[Any]],
+    patience: Patience,
+    ends_at: float,
+) -> AsyncGenerator[dict[str, Any], None]:
+    stream: Any = None
+    clock = asyncio.get_running_loop().time
+    # The root of the library's errors is the one that is named after the provider.
+    root: type[Exception] = library.APIError.__mro__[1]
+    try:
+        while True:
+            now = clock()
+            # Around each step and not around all of them: between two the caller has the floor.
+            async with asyncio.timeout_at(min(now + patience.idle_s, ends_at)):
+                try:
+                    if stream is None:
+                        stream = await start()
+                        events = aiter(stream)
+                        continue
+                    event = await anext(events)
+                except StopAsyncIteration:
+                    return
+            yield _plain(event, provider)
+    except TimeoutError:
+        late_s = patience.deadline_s if clock() >= ends_at else patience.idle_s
+        raise ModelError(
+            Trouble.TIMEOUT, f"nothing came within {late_s:g} s", provider=provider
+        ) from None
+    except library.APIError as error:
+        raise _told(library, provider, error) from error
+    except root as error:
+        # Raised before anything is sent: there is no key.
+        raise ModelError(Trouble.AUTH, _short(str(error)), provider=provider) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        # Where the library meets what its API does not have: no JSON, a list instead of an object.
+        raise ModelError(
+            Trouble.GARBAGE, f"an event of the stream cannot be read ({_short(str(error))})",
+            provider=provider,
+        ) from error  # fmt: skip
+    finally:
+        if stream is not None:
+            await stream.close()
+
+
+def _plain(event: Any, provider: str) -> dict[str, Any]:
+    """An event as the object that came; the typed one has lost nothing of it."""
+    plain = event.to_dict(warnings=False) if hasattr(event, "to_dict") else event
+    if not isinstance(plain, dict):
+        raise ModelError(Trouble.GARBAGE, "an event is no JSON object", provider=provider)
+    return plain
+
+
+_BY_STATUS = {
+    401: Trouble.AUTH,
+    403: Trouble.AUTH,
+    404: Trouble.NOT_FOUND,
+    408: Trouble.OVERLOADED,
+    413: Trouble.TOO_LONG,
+    429: Trouble.RATE_LIMIT,
+}
+# What providers call a request that does not fit, in the body's `code`, `type` or text.
+_TOO_LONG = ("context_length", "context length", "prompt is too long", "maximum context")
+_BY_TYPE = {
+    "overloaded_error": Trouble.OVERLOADED,
+    "rate_limit_error": Trouble.RATE_LIMIT,
+    "rate_limit_exceeded": Trouble.RATE_LIMIT,
+    "authentication_error": Trouble.AUTH,
+    "api_error": Trouble.OVERLOADED,
+    "server_error": Trouble.OVERLOADED,
+}
+
+
+def _told(library: Any, provider: str, error: Any) -> ModelError:
+    """A library's error as ours."""
+    if isinstance(error, library.APITimeoutError):
+        return ModelError(Trouble.TIMEOUT, "no answer in time", provider=provider)
+    if isinstance(error, library.APIConnectionError):
+        reason = str(error.__cause__ or error)
+        return ModelError(
+            Trouble.CONNECTION, f"the connection failed ({_short(reason)})", provider=provider
+        )
+    status = getattr(error, "status_code", None)
+    body = getattr(error, "body", None)
+    inner = body.get("error", body) if isinstance(body, dict) else None
+    words = inner if isinstance(inner, dict) else {}
+    reason = str(words.get("message") or error.message)
+    # An error inside of a stream comes with the status of the stream, which says nothing.
+    kind = None if status is None or status < 400 else _BY_STATUS.get(status)
+    if kind is None and status is not None and status >= 500:
+        kind = Trouble.OVERLOADED
+    if kind is None:
+        kind = _BY_TYPE.get(str(words.get("type") or words.get("code")), Trouble.BAD_REQUEST)
+    marks = f"{words.get('code')} {words.get('type')} {reason}".lower()
+    if kind is Trouble.BAD_REQUEST and any(mark in marks for mark in _TOO_LONG):
+        kind = Trouble.TOO_LONG
+    where = f"status {status}, " if status is not None and status >= 400 else ""
+    return ModelError(
+        kind,
+        f"{where}{_short(reason)}",
+        provider=provider,
+        status=status,
+        retry_after_s=_retry_after_s(error),
+    )
+
+
+def _retry_after_s(error: Any) -> float | None:
+    """`Retry-After` in seconds; a date there is no promise worth parsing."""
+    response = getattr(error, "response", None)
+    headers = getattr(response, "headers", None) or {}
+    try:
+        seconds = float(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < float("inf") else None
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= MAX_REASON_CHARS else flat[: MAX_REASON_CHARS - 1] + "…"
