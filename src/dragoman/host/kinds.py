@@ -126,6 +126,8 @@ class Code(StrEnum):
     BUDGET = "budget"
     FLOW_DENIED = "flow_denied"
     NOT_OFFERED = "not_offered"
+    # A form asks for what a form must not ask for: a password, a key, a card's number.
+    SECRET_ASKED = "secret_asked"  # noqa: S105 - the name of a refusal
     AUDIT_FAILED = "audit_failed"
     STORE_FAILED = "store_failed"
     HOST_CLOSED = "host_closed"
@@ -146,12 +148,18 @@ class Denied(Refused):
         step: Step | None = None,
         server: str = "",
         diff: str = "",
+        note: str = "",
+        decision: int = 0,
     ) -> None:
         self.code = code
         self.step = step
         self.server = server
         # What changed, for people, where something did; several lines.
         self.diff = diff
+        # What the person said beside their no.
+        self.note = note
+        # The number of the audit record of the refusal; 0 when there is none.
+        self.decision = decision
         super().__init__(rule, subject)
 
 
