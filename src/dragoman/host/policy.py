@@ -260,10 +260,14 @@ def _decide(
         return refused
 
     to_ask: Verdict | None = None
+    # Whether an owner of this host wrote that it shall be asked; not so a stranger, or a risk.
+    is_wished = False
     for rule in asks:
-        if rule.fits_arguments(intent):
+        if rule.fits_arguments(intent) and not (to_ask and rule.only_tightens):
             to_ask = _by_rule(rule, Step.ASK)
-            break
+            is_wished = not rule.only_tightens
+            if is_wished:
+                break
     if trail is not None:
         trail.append(f"ask: {_told(to_ask) if to_ask else 'no rule'}")
 
@@ -291,12 +295,14 @@ def _decide(
             source=grant.id,
             grant=grant.id,
         )
-    if to_ask is not None:
-        return to_ask if can_ask else _nobody(to_ask)
-
-    verdict = _default(policy, intent)
-    if trail is not None:
-        trail.append(f"default: {_told(verdict)}")
+    verdict = to_ask
+    if verdict is None or not (is_wished or allowing):
+        default = _default(policy, intent)
+        if trail is not None:
+            trail.append(f"default: {_told(default)}")
+        # What would be refused anyway is not asked about because it is a risk besides.
+        if verdict is None or default.effect is Effect.DENY:
+            verdict = default
     return _nobody(verdict) if verdict.effect is Effect.ASK and not can_ask else verdict
 
 

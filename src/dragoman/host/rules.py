@@ -330,7 +330,8 @@ class Rule:
     """One rule, ready to match.
 
     `text` is as it was written, `source` says where ("FILE:LINE"). `server` and `object` are
-    patterns; of a flow they are its source and its sink.
+    patterns; of a flow they are its source and its sink. One that `only_tightens` is a stranger's:
+    it can turn a yes into a question, but never a no.
     """
 
     text: str
@@ -341,6 +342,7 @@ class Rule:
     arguments: tuple[Matcher, ...] = ()
     layer: Layer
     source: str = ""
+    only_tightens: bool = False
     _is_wide: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -294,7 +294,7 @@ class _File:
         except Misconfigured as fault:
             self.faults.append(str(fault))
             return
-        self.rules.append(rule)
+        self.rules.append(replace(rule, only_tightens=not self.is_trusted))
 
     def _origin(self, way: Pointer) -> Origin:
         return Origin(layer=self.layer, source=self._located.place(way))
