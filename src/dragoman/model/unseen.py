@@ -132,12 +132,16 @@ _PADDING = re.compile(
     "[ \t\xa0\u1680\u2000-\u200a\u202f\u205f\u2800\u3000]{32,}|(?:[ \t]*(?:\r\n|\n|\r)){8,}"
 )
 
+_LONG_BLANK = " " * 32
+
 
 def unseen_in(text: str) -> tuple[Unseen, ...]:
     """What is in a text and not seen, a record for each kind; none when all of it is seen.
 
     Long runs of blanks and line ends count too, as "padding". A line end written as CR LF does not.
     """
+    if text.isascii() and text.isprintable() and _LONG_BLANK not in text:
+        return ()
     found: dict[str, list[tuple[int, str]]] = {}
     for match in UNSEEN.finditer(text):
         at, character = match.start(), match.group()
