@@ -67,6 +67,11 @@ _KNOWN = (
     "sandbox",
     "roots",
     "alwaysAllow",
+    "enabledTools",
+    "disabledTools",
+    "startTimeout",
+    # Members of other products that were kept when a server was imported from one.
+    "from",
 )
 _KNOWN_ABOVE = (*SHAPES, "inputs", "$schema")
 # Words for "read another file as well" in other programs: ignored, they would hide servers.
@@ -130,7 +135,8 @@ class HostEntry:
     secret is the reference that names it. `references` has, for each variable or header whose text
     holds a variable, that text; one that also holds a literal secret is left out.
 
-    `timeout_s` bounds each request, None: as the host says. `always_allow` are tools that the file
+    `timeout_s` bounds each request and `start_timeout_s` the first connection, None: as the host
+    says. Of its tools only `only_tools` are offered (None: all), and never `hidden_tools`. `always_allow` are tools that the file
     would have called without asking: a proposal to the user, nothing more. `raw` is the object as
     it stands in the file, `place` its FILE:LINE.
     """
@@ -143,6 +149,9 @@ class HostEntry:
     sandbox: Sandbox | None = None
     roots: tuple[Root, ...] = ()
     always_allow: tuple[str, ...] = ()
+    only_tools: tuple[str, ...] | None = None
+    hidden_tools: tuple[str, ...] = ()
+    start_timeout_s: float | None = None
     references: Mapping[str, str] = field(default_factory=dict)
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
@@ -157,6 +166,12 @@ class HostEntry:
     def source(self) -> Path:
         """The file it stands in."""
         return self.entry.source
+
+    def offers(self, tool: str) -> bool:
+        """Whether the file leaves that tool to be used."""
+        return tool not in self.hidden_tools and (
+            self.only_tools is None or tool in self.only_tools
+        )
 
     def filled(self, secrets: Secrets | None = None) -> ServerEntry | RemoteEntry:
         """The entry with its secrets looked up: what is started.
@@ -557,10 +572,13 @@ class _ServerReader:
             shown=shown,
             place=self._loader.place(self._at),
             disabled=self._is_disabled,
-            timeout_s=self._timeout(),
+            timeout_s=self._timeout("timeout"),
             sandbox=sandbox,
             roots=self._roots(),
-            always_allow=self._allowed(),
+            always_allow=self._names("alwaysAllow") or (),
+            only_tools=self._names("enabledTools"),
+            hidden_tools=self._names("disabledTools") or (),
+            start_timeout_s=self._timeout("startTimeout"),
             references=dict(self._references),
             raw=settings,
             secrets=tuple(self._secrets),
@@ -713,17 +731,17 @@ class _ServerReader:
             raise self._fault((member,), f"{member!r} must be true or false")
         return value
 
-    def _timeout(self) -> float | None:
-        value = self._settings.get("timeout")
+    def _timeout(self, member: str) -> float | None:
+        value = self._settings.get(member)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise self._fault(("timeout",), "'timeout' must be a number of seconds above 0")
+            raise self._fault((member,), f"{member!r} must be a number of seconds above 0")
         if value > MAX_TIMEOUT_S:
             raise self._fault(
-                ("timeout",),
-                f"has the timeout {value:g}, and at most {MAX_TIMEOUT_S:g} is allowed: it is in "
-                f"seconds; were milliseconds meant, write {value / 1000:g}",
+                (member,),
+                f"has a {member!r} of {value:g}, and at most {MAX_TIMEOUT_S:g} is allowed: it is "
+                f"in seconds; were milliseconds meant, write {value / 1000:g}",
             )
         return float(value)
 
@@ -764,10 +782,12 @@ class _ServerReader:
             Path(os.path.normpath(self._fill.folder / Path(text).expanduser())), is_writable
         )
 
-    def _allowed(self) -> tuple[str, ...]:
-        given = self._settings.get("alwaysAllow", [])
+    def _names(self, member: str) -> tuple[str, ...] | None:
+        given = self._settings.get(member)
+        if given is None:
+            return None
         if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
-            raise self._fault(("alwaysAllow",), "'alwaysAllow' must be a list of tools' names")
+            raise self._fault((member,), f"{member!r} must be a list of tools' names")
         return tuple(dict.fromkeys(given))
 
     # --- what can be known before anything is started ---

@@ -1,0 +1,90 @@
+"""dragoman's own mcp.json: the common shape, and a place for everything a host may say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dragoman.client.config import SHAPES
+from dragoman.host.formats.places import settings_folder
+from dragoman.host.formats.portable import NotPortable, Syntax
+from dragoman.host.formats.shape import Format, Reading, Writing
+
+__all__ = ["PLACES", "Own"]
+
+# The folders that a variable can name.
+PLACES = ("workspaceFolder", "workspaceFolderBasename", "userHome", "pathSeparator", "/")
+
+
+class Own(Format):
+    """`mcp.json` as `dragoman.host.config` reads it.
+
+    What only another product knows stands under "from", so that it is there when the server is
+    written for that product again.
+    """
+
+    name = "dragoman"
+    title = "dragoman"
+    shapes = tuple((shape,) for shape in SHAPES)
+    syntax = Syntax(
+        env=lambda name: f"${{{name}}}",
+        has_default=True,
+        places=PLACES,
+        kinds=("input", "keyring", "secret"),
+    )
+    holds = frozenset(
+        {
+            "cwd",
+            "env_file",
+            "disabled",
+            "timeout",
+            "start_timeout",
+            "only",
+            "hidden",
+            "roots",
+            "sandbox",
+            "extras",
+        }
+    )
+    allowed_members = ("alwaysAllow",)
+    has_inputs = True
+
+    def files(
+        self, environ: Mapping[str, str], project: Path, *, platform: str = "linux"
+    ) -> list[Path]:
+        """The project's and the user's own."""
+        return [
+            project / "mcp.json",
+            settings_folder(environ, platform) / "dragoman" / "mcp.json",
+        ]
+
+    def read_more(self, reading: Reading, members: dict[str, Any]) -> None:
+        """What no other product has."""
+        members["start_timeout_s"] = reading.seconds("startTimeout")
+        members["only"] = reading.names("enabledTools")
+        members["hidden"] = reading.names("disabledTools") or ()
+        members["sandbox"] = reading.take("sandbox")
+        roots = reading.take("roots")
+        if roots is not None and not isinstance(roots, list):
+            raise NotPortable("'roots' is no list")
+        members["roots"] = tuple(roots or ())
+        others = reading.take("from")
+        if others is not None:
+            if not isinstance(others, dict) or not all(
+                isinstance(one, dict) for one in others.values()
+            ):
+                raise NotPortable("'from' is no object of objects")
+            members["extras"] = others
+
+    def write_more(self, writing: Writing) -> None:
+        """What no other product has."""
+        server = writing.server
+        writing.put("startTimeout", server.start_timeout_s)
+        if server.only is not None:
+            writing.raw["enabledTools"] = list(server.only)
+        writing.put("disabledTools", list(server.hidden))
+        writing.put("sandbox", server.sandbox)
+        writing.put("roots", list(server.roots))
+        others = {name: dict(one) for name, one in server.extras.items() if name != self.name}
+        writing.put("from", others)
