@@ -37,7 +37,7 @@ __all__ = [
     "Closed",
     "Joined",
     "NoAnswer",
-    "Surface",
+    "AnyApprover",
     "changed_pointers",
 ]
 
@@ -62,7 +62,7 @@ MAX_EDIT_BYTES = 8 * 1024 * 1024
 # 1,000 characters of a person's remark: it goes into the audit file and to whoever asked.
 MAX_NOTE_CHARS = 1_000
 
-Surface: TypeAlias = Approver | Callable[[ApprovalRequest], Any]
+AnyApprover: TypeAlias = Approver | Callable[[ApprovalRequest], Any]
 """An `Approver`, or a function, sync or async, that gets the request and returns a Decision, True
 or False, Effect.ALLOW, DENY or CANCEL, or the Scope to allow it for. A sync one must not block."""
 
@@ -126,7 +126,7 @@ class Broker:
 
     def __init__(
         self,
-        approvers: Sequence[Surface] = (),
+        approvers: Sequence[AnyApprover] = (),
         clock: Clock | None = None,
         *,
         max_waiting: int = MAX_WAITING,
@@ -151,7 +151,7 @@ class Broker:
         """Whether there is anybody who could answer."""
         return not self._is_closed and bool(self._surfaces or self._watchers)
 
-    def attach(self, surface: Surface, *, name: str = "") -> None:
+    def attach(self, surface: AnyApprover, *, name: str = "") -> None:
         """One more who can answer; it is asked what is open as well.
 
         `name` is the channel its decisions are recorded with where they name none.
@@ -170,7 +170,7 @@ class Broker:
         for question in list(self._questions.values()):
             self._consult(question, seat)
 
-    def detach(self, surface: Surface) -> None:
+    def detach(self, surface: AnyApprover) -> None:
         """It is not asked any more; what it is being asked, it is asked no longer."""
         # Equal, not the same: a bound method is another object each time it is looked up.
         for seat in [one for one in self._surfaces if one.surface == surface]:
@@ -437,7 +437,7 @@ class _Seat:
 
     __slots__ = ("context", "name", "surface")
 
-    def __init__(self, surface: Surface, name: str, context: contextvars.Context) -> None:
+    def __init__(self, surface: AnyApprover, name: str, context: contextvars.Context) -> None:
         self.surface = surface
         self.name = name
         self.context = context
@@ -470,7 +470,7 @@ class _Question:
         self.codes: list[Code] = []
 
 
-def _name_of(surface: Surface) -> str:
+def _name_of(surface: AnyApprover) -> str:
     named = getattr(surface, "name", None)
     if isinstance(named, str) and named:
         return named
