@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -72,21 +72,24 @@ class Terminal:
         import pty
 
         self._master, slave = pty.openpty()
+        env = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"} | env
         try:
+            self.prepare(slave)
             self.process = subprocess.Popen(
                 argv,
                 stdin=slave,
                 stdout=slave,
                 stderr=slave,
-                env=environment(TERM="xterm-256color", COLUMNS="100", LINES="40", **env),
+                env=environment(**env),
                 start_new_session=True,
+                preexec_fn=_take_terminal,  # noqa: PLW1509 - no thread runs here
             )
         finally:
             os.close(slave)
         self.seen = ""
         self._next = 0
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -94,6 +97,9 @@ class Terminal:
             self.process.kill()
         self.process.wait(PATIENCE_S)
         os.close(self._master)
+
+    def prepare(self, slave: int) -> None:
+        """Set the terminal up before the command starts."""
 
     def expect(self, text: str) -> None:
         """Read until this text has appeared, after what was expected before."""
@@ -121,3 +127,11 @@ class Terminal:
             return False
         self.seen += data.decode("utf-8", "replace")
         return bool(data)
+
+
+def _take_terminal() -> None:
+    """In the child: Ctrl-C on this terminal is for it."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

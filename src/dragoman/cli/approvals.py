@@ -18,14 +18,15 @@ from dragoman.cli.arguments import read_value
 from dragoman.cli.asking import CANCEL, Choice, Surface
 from dragoman.cli.asking_lines import LineSurface
 from dragoman.cli.keyboard import Keyboard
-from dragoman.cli.printable import json_text, one_line
+from dragoman.cli.printable import one_line
 from dragoman.cli.question import Question, compact, payload_lines, question_of
 from dragoman.cli.schemas import Row, rows_of
 from dragoman.cli.screen import Screen
 from dragoman.errors import Misconfigured
+from dragoman.host.broker import changed_pointers
 from dragoman.host.kinds import Action, ApprovalRequest, Decision, Effect, Scope
 
-__all__ = ["REGENERATE", "TerminalApprover", "changed_pointers", "choices_for", "surface_for"]
+__all__ = ["REGENERATE", "TerminalApprover", "choices_for", "surface_for"]
 
 CHANNEL = "terminal"
 # The note of a decision by which an answer is to be made anew (the sampling release gate).
@@ -184,6 +185,8 @@ class _Asking:
         # What the person made of the payload, and how it differs; None while it is as it came.
         self._edited: bytes | None = None
         self._changes: tuple[str, ...] = ()
+        # Why what the person tried last did not work.
+        self._fault = ""
 
     async def decide(self, open_url: Callable[[str], object]) -> tuple[Decision, str]:
         """The decision, and what it was in words."""
@@ -194,6 +197,8 @@ class _Asking:
                 # The edit is for this once: what is remembered would be something else.
                 choices = tuple(one for one in choices if one not in (_SESSION, _ALWAYS))
             question = question_of(request, self._edited, changes=self._changes)
+            if self._fault:
+                question, self._fault = question.noting(f"! {self._fault}"), ""
             key = await self._surface.choose(question, choices, self._status)
             chosen = next((one for one in choices if one.key == key), _CANCEL)
             if chosen in (_EDIT, _REDACT):
@@ -237,27 +242,17 @@ class _Asking:
         while True:
             try:
                 typed = await self._surface.edit(question, text)
-            except Misconfigured as fault:
-                # An editor that cannot be started is no answer.
-                self._surface.say(str(fault), "yellow")
-                return
-            if typed is None:
-                self._surface.say("nothing changed", "yellow")
-                return
-            try:
-                self._take(compact(typed))
-            except Misconfigured as fault:
-                self._surface.say(f"that cannot be sent: {fault}", "yellow")
-                text = typed
-                question = _with_fault(question, str(fault))
-                if not await self._again(question):
+                if typed is None:
+                    self._fault = "nothing was changed"
                     return
-                continue
-            return
-
-    async def _again(self, question: Question) -> bool:
-        choices = (Choice("e", "edit again"), _CANCEL)
-        return await self._surface.choose(question, choices, self._status) == "e"
+                text = typed
+                self._take(compact(typed))
+                return
+            except Misconfigured as fault:
+                told = question.noting(f"! that cannot be sent: {fault}")
+                again = (Choice("e", "edit again"), _CANCEL)
+                if await self._surface.choose(told, again, self._status) != "e":
+                    return
 
     async def _redact(self, question: Question) -> None:
         before = self._request.view.payload if self._edited is None else self._edited
@@ -268,7 +263,10 @@ class _Asking:
         try:
             self._take(json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode())
         except Misconfigured as fault:
-            self._surface.say(str(fault), "yellow")
+            self._fault = str(fault)
+        else:
+            if self._edited is None:
+                self._fault = "these words do not stand there"
 
     def _take(self, payload: bytes) -> None:
         """Make this the payload. Raises Misconfigured where the request does not allow that."""
@@ -292,15 +290,14 @@ class _Asking:
         schema, content = _form(self._request)
         while True:
             for row in rows_of(schema, is_flat=True):
+                wrong = ""
                 while True:
-                    line = await self._surface.line(question, _field_prompt(row, content))
+                    line = await self._surface.line(question, _field_prompt(row, content), wrong)
                     if line is None:
                         return None
-                    fault = _fill_field(content, row, line, schema)
-                    if fault is None:
+                    wrong = _fill_field(content, row, line, schema)
+                    if not wrong:
                         break
-                    self._surface.say(fault, "yellow")
-                    question = _with_fault(question, fault)
             payload = json.dumps(content, ensure_ascii=True, separators=(",", ":")).encode()
             review = question_of(self._request, payload)
             choices = (_SEND, Choice("e", "fill in again"), _DECLINE, _CANCEL)
@@ -349,16 +346,12 @@ def _fill_field(content: dict[str, Any], row: Row, line: str, schema: dict[str, 
     if not line:
         if row.path not in content and row.is_required:
             return f"{one_line(row.path)} needs an answer"
-        return None
+        return ""
     try:
         content[row.path] = read_value(row.path, line, schema)
     except Misconfigured as fault:
         return str(fault)
-    return None
-
-
-def _with_fault(question: Question, fault: str) -> Question:
-    return question.noting(f"! {one_line(fault)}")
+    return ""
 
 
 def _replaced(value: Any, words: str) -> Any:
@@ -370,27 +363,6 @@ def _replaced(value: Any, words: str) -> Any:
     if isinstance(value, dict):
         return {name: _replaced(one, words) for name, one in value.items()}
     return value
-
-
-def changed_pointers(old: Any, new: Any, at: str = "") -> list[str]:
-    """JSON pointers to what differs, as deep as both have the same shape."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for name in [*old, *(name for name in new if name not in old)]:
-            step = f"{at}/{name.replace('~', '~0').replace('/', '~1')}"
-            if name in old and name in new:
-                found += changed_pointers(old[name], new[name], step)
-            else:
-                found.append(step)
-        return found
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [
-            one
-            for index, (left, right) in enumerate(zip(old, new, strict=True))
-            for one in changed_pointers(left, right, f"{at}/{index}")
-        ]
-    # `True == 1` in Python, and 1 and 1.0 are not the same text.
-    return [] if json_text(old) == json_text(new) else [at]
 
 
 def _is_within(pointer: str, editable: Sequence[str]) -> bool:

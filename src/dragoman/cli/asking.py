@@ -48,8 +48,11 @@ class Surface(Protocol):
         """Show all of it and return the key of a choice. `status` is a line that may change."""
         ...
 
-    async def line(self, question: Question, prompt: str, default: str = "") -> str | None:
-        """One line typed by the person; None for Ctrl-C and for an end of input."""
+    async def line(self, question: Question, prompt: str, fault: str = "") -> str | None:
+        """One line typed by the person; None for Ctrl-C and for an end of input.
+
+        `fault` is what was wrong with the last one.
+        """
         ...
 
     async def edit(self, question: Question, text: str) -> str | None:

@@ -77,10 +77,11 @@ class LineSurface:
                         return one.key
         return CANCEL
 
-    async def line(self, question: Question, prompt: str, default: str = "") -> str | None:
-        """One line; an empty one is the default."""
-        answer = await self._ask(f"{MARK}{prompt}: ")
-        return default if answer == "" else answer
+    async def line(self, question: Question, prompt: str, fault: str = "") -> str | None:
+        """One line, below what is on the screen already."""
+        if fault:
+            self.say(f"! {fault}", "yellow")
+        return await self._ask(f"{MARK}{prompt}: ")
 
     async def edit(self, question: Question, text: str) -> str | None:
         """In the person's editor, or as one line."""
@@ -106,6 +107,10 @@ class LineSurface:
                 return None
             answer = asking.result()
             return None if answer is None else answer.strip()
+        except asyncio.CancelledError:
+            # What is said next begins a line.
+            self._screen.err.print()
+            raise
         finally:
             if not asking.done():
                 asking.cancel()

@@ -28,6 +28,7 @@ from prompt_toolkit.layout import (
 from prompt_toolkit.layout.processors import BeforeInput
 from prompt_toolkit.output import ColorDepth, create_output
 from prompt_toolkit.styles import Style as Styles
+from rich.cells import cell_len
 
 from dragoman.cli.asking import CANCEL, Choice, edit_in_program, editor_of
 from dragoman.cli.interrupts import interrupted_by
@@ -76,6 +77,8 @@ class Pager:
         self._height = 1
         self.top = 0
         self.is_end_seen = False
+        # Nothing of the question fits: whatever is answered then is no yes.
+        self.is_too_small = False
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -96,13 +99,14 @@ class Pager:
             self._titles = list(wrap([title], columns - 1))
             self.top = int(share * len(self._rows))
         self._height = max(rows - below - len(self._titles), 1)
+        self.is_too_small = rows <= below + len(self._titles)
         self.move(0)
         return self._titles, self._rows[self.top : self.top + self._height]
 
     def move(self, by: int) -> None:
         """Scroll by so many rows; never beyond an end."""
         self.top = max(0, min(self.top + by, len(self._rows) - self._height))
-        if self.top + self._height >= len(self._rows):
+        if self.top + self._height >= len(self._rows) and not self.is_too_small:
             self.is_end_seen = True
 
     def page(self, by: int) -> None:
@@ -146,9 +150,10 @@ class ScreenSurface:
         """Show it, scrolled; a key is the answer."""
         return await _Choosing(question, choices, status, self._settle_s).run()
 
-    async def line(self, question: Question, prompt: str, default: str = "") -> str | None:
+    async def line(self, question: Question, prompt: str, fault: str = "") -> str | None:
         """One line below the question, which can still be scrolled."""
-        return await _Typing(question, prompt, default).run()
+        shown = question.noting(f"! {fault}") if fault else question
+        return await _Typing(shown, f"{prompt}: ", "").run()
 
     async def edit(self, question: Question, text: str) -> str | None:
         """In the person's editor, or below the question."""
@@ -216,11 +221,15 @@ class _Choosing:
     def _draw(self) -> StyleAndTextTuples:
         size = self._app.output.get_size()
         # What the bar takes at most: were it to grow once the end is seen, it would hide the end.
-        most = [self._bar(is_seen=seen, place=WIDEST_PLACE) for seen in (True, False)]
-        below = max(len(list(wrap(lines, size.columns - 1))) for lines in most)
+        columns = size.columns - 1
+        below = max(
+            len(self._bar(columns, is_seen=seen, place=WIDEST_PLACE)) for seen in (True, False)
+        )
         titles, rows = self._pager.fit(size.columns, size.rows, below)
-        lines = self._bar(is_seen=self._pager.is_end_seen, place=self._pager.place)
-        bar = list(wrap(lines, size.columns - 1))
+        if self._pager.is_too_small:
+            return [("class:warning", "a question; make the window larger, or c: cancel")]
+        is_seen = self._pager.is_end_seen
+        bar = self._bar(columns, is_seen=is_seen, place=self._pager.place)
         drawn: StyleAndTextTuples = []
         filler = size.rows - len(titles) - len(rows) - len(bar)
         for row in [*titles, *rows]:
@@ -233,16 +242,25 @@ class _Choosing:
             drawn.pop()
         return drawn
 
-    def _bar(self, *, is_seen: bool, place: str) -> list[Line]:
+    def _bar(self, columns: int, *, is_seen: bool, place: str) -> list[Line]:
+        parts = ["keys count in a moment"]
         if self._is_ready:
-            words = "  ".join(_key_word(one) for one in self._choices if is_seen or not one.is_yes)
-        else:
-            words = "a question; keys count in a moment"
+            parts = [_key_word(one) for one in self._choices if is_seen or not one.is_yes]
         if not is_seen:
-            words = f"more below: space, ↓ or End to see all of it before a yes  {words}"
+            parts.insert(0, "more below: space, ↓, End")
+        room = columns - len(MARK)
+        rows = [""]
+        for part in parts:
+            joined = f"{rows[-1]}  {part}" if rows[-1] else part
+            if rows[-1] and cell_len(joined) > room:
+                rows.append(part)
+            else:
+                rows[-1] = joined
         about = " · ".join(part for part in (place, self._status()) if part)
-        lines = [Line((Span(words, "title"),), is_ours=True)]
-        return [Line((Span(about, "label"),), is_ours=True), *lines] if about else lines
+        lines = [Line((Span(row, "title"),), is_ours=True) for row in rows]
+        if about:
+            lines.insert(0, Line((Span(about, "label"),), is_ours=True))
+        return list(wrap(lines, columns))
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
@@ -261,7 +279,8 @@ class _Choosing:
                 self._ready_at = loop.time() + self._settle_s
                 return
             for one in self._choices:
-                if event.data == one.key and (self._pager.is_end_seen or not one.is_yes):
+                is_seen = self._pager.is_end_seen and not self._pager.is_too_small
+                if event.data == one.key and (is_seen or not one.is_yes):
                     self._end(one.key)
 
         return keys

@@ -1,0 +1,89 @@
+"""Asks one or several questions at the terminal it runs on, and prints the decisions as JSON.
+
+    asked.py CASE [PLAIN]
+
+A child process of the terminal tests: everything but the questions is real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from dragoman.cli.approvals import TerminalApprover, surface_for
+from dragoman.cli.keyboard import Keyboard
+from dragoman.cli.screen import Screen
+from dragoman.host.kinds import Action, ApprovalRequest, Decision
+from tests.cli.asking.requests import HIDDEN, LONG, SHORT, request
+
+FORM = {
+    "message": "Who are you?",
+    "requestedSchema": {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "size": {"type": "string", "enum": ["small", "large"], "default": "small"},
+            "age": {"type": "integer"},
+        },
+        "required": ["name"],
+    },
+}
+ANSWER = {
+    "role": "assistant",
+    "content": {"type": "text", "text": "The code is 1234, and 1234 again."},
+    "model": "a/b",
+}
+
+
+def show(decision: Decision) -> None:
+    document: dict[str, Any] = {
+        "effect": decision.effect.value,
+        "scope": decision.scope.value,
+        "note": decision.note,
+        "channel": decision.channel,
+        "digest": decision.view_digest,
+    }
+    if decision.payload is not None:
+        document["payload"] = decision.payload.decode()
+    sys.stdout.write("DECISION " + json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+async def main(case: str, *, is_plain: bool | None) -> None:
+    keyboard = Keyboard()
+    approver = TerminalApprover(
+        surface_for(Screen(), keyboard, is_plain=is_plain),
+        open_url=lambda url: sys.stdout.write(f"OPENED {url}\n"),
+    )
+    requests: list[ApprovalRequest] = {
+        "short": lambda: [request(SHORT, editable=("",))],
+        "hidden": lambda: [request(HIDDEN)],
+        "long": lambda: [request(LONG)],
+        "two": lambda: [request(SHORT), request(LONG, object="second")],
+        "withdrawn": lambda: [request(SHORT)],
+        "form": lambda: [request(FORM, action=Action.ELICIT_FORM)],
+        "url": lambda: [
+            request(
+                {"url": "https://a.test/x"}, action=Action.ELICIT_URL, object="https://a.test/x"
+            )
+        ],
+        "release": lambda: [request(ANSWER, action=Action.SAMPLING_RELEASE, editable=("",))],
+    }[case]()
+    if case == "withdrawn":
+        asking = asyncio.ensure_future(approver.decide(requests[0]))
+        # The word to withdraw it comes from outside, as from another surface.
+        await asyncio.get_running_loop().run_in_executor(None, Path(sys.argv[3]).read_text)
+        asking.cancel()
+        await asyncio.wait([asking])
+        sys.stdout.write(f"WITHDRAWN {asking.cancelled()}\n")
+        return
+    for decision in await asyncio.gather(*map(approver.decide, requests)):
+        show(decision)
+
+
+if __name__ == "__main__":
+    plain = {"plain": True, "full": False}.get(sys.argv[2]) if len(sys.argv) > 2 else None
+    asyncio.run(main(sys.argv[1], is_plain=plain))
