@@ -206,7 +206,7 @@ class HostEntry:
         return StdioConnector(
             command=confined.command,
             args=confined.args,
-            env=entry.env,
+            env=confined.env,
             cwd=confined.cwd,
             stderr=stderr,
         )

@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ _BESIDE_BIN = ("lib", "lib64", "libexec", "pyvenv.cfg")
 _SCRIPTS = (".py", ".pyz", ".js", ".mjs", ".cjs", ".ts", ".mts", ".rb", ".sh", ".jar", ".pl")
 # To bind one of these again would undo what the sandbox puts there.
 _NEVER = ("/", "/proc", "/dev", "/sys")
+# What the loader and the C library obey: bubblewrap itself would, outside of the sandbox.
+_FOR_LOADER = ("LD_", "GLIBC_", "GCONV_", "LOCPATH", "NLSPATH", "MALLOC_")
 # 40: as many links as the kernel follows in one path.
 _MOST_LINKS = 40
 
@@ -95,11 +97,15 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True)
 class Confined:
-    """A command line that runs a server in its sandbox; `cwd` is where bubblewrap itself starts."""
+    """A command line that runs a server in its sandbox.
+
+    `cwd` is where bubblewrap itself starts, and `env` is for it to hand on.
+    """
 
     command: str
     args: tuple[str, ...]
     cwd: Path
+    env: Mapping[str, str] = field(repr=False)
 
 
 def read_sandbox(
@@ -194,7 +200,7 @@ def confine(
 
     `roots` are those the user has granted; each is read only unless it says otherwise. The
     environment is not part of the line, where every user could read it: bubblewrap hands on its
-    own.
+    own. What would steer bubblewrap itself is the exception.
 
     Raises:
         Misconfigured: bubblewrap is not there, or a path or the program is not.
@@ -240,9 +246,14 @@ def confine(
         line += _system(place)
     line += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - its own
     # An empty home, so that programs which look for their settings find a folder.
-    line += ["--tmpfs", str(home)]
-    # Outer before inner: the later of two binds lies over the earlier one.
+    if len(home.parts) > 1 and not _is_system(home):
+        line += ["--tmpfs", str(home)]
+    # Outer before inner: the later of two binds lies over the earlier one. What lies in another
+    # one is there already; a link in it could not be bound upon.
     for path in sorted(binds, key=lambda one: (len(one.parts), str(one))):
+        around = next((one for one in path.parents if one in binds), None)
+        if around is not None and binds[around] == binds[path]:
+            continue
         line += ["--bind" if binds[path] else "--ro-bind", os.path.realpath(path), str(path)]
     visible = entry.cwd is not None and any(
         _absolute(entry.cwd).is_relative_to(path) for path in (*binds, home)
@@ -252,8 +263,15 @@ def confine(
             f"the server {name!r} starts in {str(entry.cwd)!r}, which its sandbox does not show; "
             "name it in 'read' or 'write'"
         )
-    line += ["--chdir", str(_absolute(entry.cwd)) if entry.cwd else str(home)]
-    return Confined(bwrap, (*line, "--", str(program), *entry.args), Path("/"))
+    line += ["--chdir", str(_absolute(entry.cwd)) if entry.cwd else "/tmp"]  # noqa: S108 - its own
+    handed_on = {}
+    for name_of, value in entry.env.items():
+        if name_of.upper().startswith(_FOR_LOADER):
+            line += ["--setenv", name_of, value]
+        else:
+            handed_on[name_of] = value
+    args = (*line, "--", str(program), *entry.args)
+    return Confined(bwrap, args, Path("/"), handed_on)
 
 
 def _absolute(path: Path) -> Path:
