@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dragoman.errors import Misconfigured
 from dragoman.host.kinds import Action, Effect, Intent
 from dragoman.host.policy import AuditRules, Bounds, PinRules, Policy, SamplingRules, evaluate
-from dragoman.host.settings import default_policy_paths, load_policy
+from dragoman.host.settings import default_policy_paths, load_policy, project_digest
 
 WHOLE = """\
 { "$schema": "anything", "version": 1,
@@ -384,13 +384,29 @@ def test_trust_is_in_the_bytes_that_were_read(files: Files) -> None:
         return len(asked) == 1
 
     first = files.load(project=project, is_project_trusted=trusts)
-    assert first.project_digest == asked[0]
-    assert first.project_digest.startswith("sha256:")
+    assert asked[0].startswith("sha256:")
     assert effect(first, "fs", "x") is Effect.ALLOW
     changed = json.dumps({"version": 1, **project})
     second = files.load(project=changed, is_project_trusted=trusts)
     assert asked[1] != asked[0]
     assert effect(second, "fs", "x") is Effect.ASK
+
+
+def test_a_trust_in_a_project_ends_when_its_policy_or_its_lock_changes(tmp_path: Path) -> None:
+    seen = [project_digest(tmp_path)]
+    lock, policy = tmp_path / "dragoman.lock", tmp_path / ".dragoman" / "policy.json"
+    policy.parent.mkdir()
+    for path, content in [(policy, ""), (policy, "{}"), (lock, ""), (lock, "{}"), (policy, "[]")]:
+        path.write_text(content)
+        seen.append(project_digest(tmp_path))
+    policy.unlink()
+    seen.append(project_digest(tmp_path))
+    assert len(set(seen)) == len(seen)
+    lock.unlink()
+    assert project_digest(tmp_path) == seen[0]
+    lock.mkdir()
+    with pytest.raises(Misconfigured, match="dragoman.lock"):
+        project_digest(tmp_path)
 
 
 # --- the files themselves ---------------------------------------------------------------------
@@ -399,10 +415,10 @@ def test_trust_is_in_the_bytes_that_were_read(files: Files) -> None:
 def test_a_file_of_ones_own_that_everybody_may_write_is_refused(files: Files) -> None:
     path = files.write("user", {})
     path.chmod(0o666)
-    layers: dict[str, Any]
+    layers: dict[str, Path]
     for layers in ({"user": path}, {"managed": path}):
         with pytest.raises(Misconfigured, match="chmod o-w"):
-            load_policy(**layers)
+            load_policy(user=layers.get("user"), managed=layers.get("managed"))
     assert load_policy(project=path).rules == ()
 
 
@@ -414,13 +430,20 @@ def test_a_file_of_another_user_is_refused(files: Files) -> None:
         load_policy(user=path)
 
 
+def test_a_file_that_somebody_named_must_be_there(tmp_path: Path) -> None:
+    none = tmp_path / "none.json"
+    assert load_policy(user=none, managed=none, must_exist=()) == Policy()
+    with pytest.raises(Misconfigured, match=r"none\.json"):
+        load_policy(user=none, managed=none, must_exist=["user"])
+
+
 def test_a_link_that_leads_nowhere_and_a_folder_are_no_missing_files(tmp_path: Path) -> None:
     link = tmp_path / "policy.json"
     link.symlink_to(tmp_path / "gone")
-    layers: dict[str, Any]
+    layers: dict[str, Path]
     for layers in ({"user": link}, {"project": link}, {"user": tmp_path}, {"project": tmp_path}):
         with pytest.raises(Misconfigured):
-            load_policy(**layers)
+            load_policy(user=layers.get("user"), project=layers.get("project"))
 
 
 def test_the_files_stand_where_the_base_directories_are(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from dragoman.errors import Misconfigured
 
-__all__ = ["Located", "Pointer", "locate", "read_located"]
+__all__ = ["MAX_BYTES", "Located", "Pointer", "locate", "read_located"]
 
 # The way to a value: member names and list indexes, from the outside in.
 Pointer = tuple[str | int, ...]

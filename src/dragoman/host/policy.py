@@ -155,8 +155,7 @@ class Policy:
 
     `rules` are in the order of their layers. `ignored` is what a project's file may not say until
     the project is trusted. `origins` tells where a setting ("defaultMode", "sampling.default")
-    stands; what is not in it is built in. `project_digest` is that of the project's file as read,
-    "" without one.
+    stands; what is not in it is built in.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -167,7 +166,6 @@ class Policy:
     bounds: Bounds = field(default_factory=Bounds)
     ignored: tuple[Ignored, ...] = ()
     origins: Mapping[str, Origin] = field(default_factory=dict)
-    project_digest: str = ""
     _by_action: dict[Action, tuple[Rule, ...]] = field(init=False, repr=False, compare=False)
     _known: dict[tuple[Action, str, str, Trust], _Candidates] = field(
         init=False, repr=False, compare=False

@@ -7,6 +7,7 @@ only tighten. Every fault of every file is reported at once, and with a fault th
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -15,7 +16,7 @@ from typing import Any
 
 from dragoman.errors import Misconfigured
 from dragoman.host.kinds import Effect
-from dragoman.host.located import Located, Pointer, read_located
+from dragoman.host.located import MAX_BYTES, Located, Pointer, read_located
 from dragoman.host.policy import (
     AuditRules,
     Bounds,
@@ -27,9 +28,12 @@ from dragoman.host.policy import (
 )
 from dragoman.host.rules import Layer, Rule, suggestion
 
-__all__ = ["PolicyPaths", "default_policy_paths", "load_policy"]
+__all__ = ["PolicyPaths", "default_policy_paths", "load_policy", "project_digest"]
 
 VERSION = 1
+
+# What comes with a repository and takes effect by itself, once it is trusted.
+_PROJECT_FILES = ((".dragoman", "policy.json"), ("dragoman.lock",))
 
 _UNTRUSTED = "the project is not trusted"
 
@@ -62,6 +66,32 @@ def default_policy_paths(
         user=config / "dragoman" / "policy.json",
         project=Path(project_folder) / ".dragoman" / "policy.json",
     )
+
+
+def project_digest(project_folder: str | Path) -> str:
+    """What a trust in a project is bound to: the bytes of its policy file and of its lock file.
+
+    That either is missing counts, too: it may come with the next update.
+
+    Raises:
+        Misconfigured: one of them is there and cannot be read.
+    """
+    sha = hashlib.sha256()
+    for name in _PROJECT_FILES:
+        path = Path(project_folder, *name)
+        data = b""
+        is_there = os.path.lexists(path)
+        if is_there:
+            try:
+                with path.open("rb") as file:
+                    data = file.read(MAX_BYTES + 1)
+            except OSError as error:
+                raise Misconfigured(f"{path}: cannot be read: {error.strerror or error}") from None
+            if len(data) > MAX_BYTES:
+                raise Misconfigured(f"{path}: is larger than {MAX_BYTES} bytes")
+        # Whether it is there and how long it is: no two projects run together to the same bytes.
+        sha.update(bytes([is_there]) + len(data).to_bytes(8, "big") + data)
+    return f"sha256:{sha.hexdigest()}"
 
 
 # --- what may stand in a file -----------------------------------------------------------------
@@ -320,12 +350,14 @@ def load_policy(
     managed: Path | None = None,
     user: Path | None = None,
     project: Path | None = None,
+    must_exist: Collection[Layer] = (),
     is_project_trusted: bool | Callable[[str], bool] = False,
     command_line: Sequence[str] = (),
     servers: Collection[str] | None = None,
 ) -> Policy:
     """Read the files that exist, and the rules of the command line ("EFFECT RULE" each).
 
+    Of the layers in `must_exist` the file was named by somebody, so that it must be there.
     `is_project_trusted` may be a function of the digest of the project's file, so that the answer
     is about the very bytes that are read. `servers` are all aliases that a rule may speak of; a
     file can name further ones under "servers". None: they are not known.
@@ -335,7 +367,6 @@ def load_policy(
     """
     found: list[_File] = []
     faults: list[str] = []
-    project_digest = ""
     layers: tuple[tuple[Layer, Path | None], ...] = (
         ("managed", managed),
         ("user", user),
@@ -343,7 +374,7 @@ def load_policy(
     )
     for layer, path in layers:
         try:
-            located = _located(path, is_own=layer != "project")
+            located = _located(path, is_own=layer != "project", must_exist=layer in must_exist)
         except Misconfigured as fault:
             faults.append(str(fault))
             continue
@@ -351,11 +382,10 @@ def load_policy(
             continue
         is_trusted = True
         if layer == "project":
-            project_digest = located.digest
             is_trusted = (
                 is_project_trusted
                 if isinstance(is_project_trusted, bool)
-                else is_project_trusted(project_digest)
+                else is_project_trusted(located.digest)
             )
         file = _File(located, layer, servers, is_trusted=is_trusted)
         faults += file.faults
@@ -368,18 +398,18 @@ def load_policy(
             faults.append(str(fault))
     if faults:
         raise Misconfigured("\n".join(faults))
-    return _merged(found, tuple(rules), project_digest)
+    return _merged(found, tuple(rules))
 
 
-def _located(path: Path | None, *, is_own: bool) -> Located | None:
+def _located(path: Path | None, *, is_own: bool, must_exist: bool) -> Located | None:
     """The file, or None if there is none; a link that leads nowhere is a fault."""
-    if path is None or not os.path.lexists(path):
+    if path is None or not (must_exist or os.path.lexists(path)):
         return None
     if is_own and os.name == "posix":
         try:
             found = path.stat()
         except OSError as error:
-            raise Misconfigured(f"{path}: cannot be read: {error.strerror}") from None
+            raise Misconfigured(f"{path}: cannot be read: {error.strerror or error}") from None
         if found.st_mode & 0o002:
             raise Misconfigured(f"{path}: everybody may write it; run: chmod o-w {path}")
         if found.st_uid not in (0, os.geteuid()):
@@ -400,7 +430,7 @@ def _command_line_rule(text: str, source: str, servers: Collection[str] | None) 
     )
 
 
-def _merged(files: Sequence[_File], rules: tuple[Rule, ...], project_digest: str) -> Policy:
+def _merged(files: Sequence[_File], rules: tuple[Rule, ...]) -> Policy:
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
     ignored = [one for file in files for one in file.ignored]
@@ -442,7 +472,6 @@ def _merged(files: Sequence[_File], rules: tuple[Rule, ...], project_digest: str
         bounds=_filled(Bounds(), "limits", values),
         ignored=tuple(ignored),
         origins=origins,
-        project_digest=project_digest,
     )
 
 
