@@ -115,6 +115,8 @@ class AnthropicMessages:
                 return await self._connected().messages.create(**wire)
             except TypeError as error:
                 # How the library says that it found no key.
+                if "authentication" not in str(error):
+                    raise
                 raise ModelError(Trouble.AUTH, str(error)[:300], provider="anthropic") from None
 
         reading = _Reading()

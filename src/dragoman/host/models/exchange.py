@@ -20,6 +20,9 @@ __all__ = ["Patience", "events_of"]
 # 300 characters of what a provider says: enough for its reason, and no page of HTML.
 MAX_REASON_CHARS = 300
 
+# Three generators inside of each other in either library.
+DROPPED = 3
+
 _RETRIED = frozenset({Trouble.RATE_LIMIT, Trouble.OVERLOADED, Trouble.CONNECTION})
 
 
@@ -106,9 +109,8 @@ async def _attempt(
                 try:
                     if stream is None:
                         stream = await start()
-                        events = aiter(stream)
                         continue
-                    event = await anext(events)
+                    event = await anext(stream)
                 except StopAsyncIteration:
                     return
             yield _plain(event, provider)
@@ -131,6 +133,11 @@ async def _attempt(
     finally:
         if stream is not None:
             await stream.close()
+            stream = None
+            # The libraries drop generators that are not at their end, and the loop closes those in
+            # tasks of its own. They end here, and not after the loop that they belong to.
+            for _ in range(DROPPED):
+                await asyncio.sleep(0)
 
 
 def _plain(event: Any, provider: str) -> dict[str, Any]:
