@@ -1,0 +1,249 @@
+"""The folders a user opens to servers: each to the servers it was opened to, and each by consent.
+
+Spec: client/roots
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from dragoman.client.roots import RootLike, as_roots
+from dragoman.errors import Misconfigured
+from dragoman.host.asks.common import (
+    Answered,
+    Asker,
+    Cleared,
+    Mediates,
+    facts_about,
+    texts_in,
+    unseen_risks,
+)
+from dragoman.host.budget import Budget
+from dragoman.host.canonical import digest
+from dragoman.host.kinds import Action, Code, Denied, Effect, Intent, Problem, View
+from dragoman.model.roots import ListRootsResult, Root
+
+__all__ = ["RootState", "RootsBook"]
+
+# 100 folders for one server: each is a question of its own.
+MAX_ROOTS = 100
+
+# 10 lists a minute: a server asks once, and once more after each change.
+LISTS_PER_MINUTE = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RootState:
+    """One folder as it is now: `target` is where it really leads, `fault` why it is left out."""
+
+    root: Root
+    target: Path
+    fault: str = ""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it can be opened."""
+        return not self.fault
+
+
+class RootsBook:
+    """Which folders are opened to which server.
+
+    `on_change` hears of a server whose list is another one now, also because a folder has gone or
+    come back (`refresh` looks).
+    """
+
+    def __init__(
+        self,
+        mediator: Mediates,
+        budgets: Callable[[str], Budget],
+        *,
+        on_change: Callable[[str], object] | None = None,
+    ) -> None:
+        self._mediator = mediator
+        self._budgets = budgets
+        self._on_change = on_change
+        self._roots: dict[str, dict[str, Root]] = {}
+        # What was there when it was last looked at, by server.
+        self._seen: dict[str, frozenset[str]] = {}
+        self._seeded: set[str] = set()
+
+    # --- what the user puts there -----------------------------------------------------------------
+
+    def seed(self, server: str, roots: Iterable[RootLike]) -> None:
+        """Put in what the configuration says, once; what was removed since stays out."""
+        if server in self._seeded:
+            return
+        self._seeded.add(server)
+        mine = self._roots.setdefault(server, {})
+        for root in as_roots(roots):
+            mine.setdefault(root.uri, root)
+        self._note(server)
+
+    def add(self, server: str, root: RootLike) -> Root:
+        """Open a folder to a server; it is asked about when the server wants to know.
+
+        Raises:
+            Misconfigured: it is no absolute path or file URI, or climbs with `..`; or there are too
+                many.
+        """
+        (made,) = as_roots([root])
+        mine = self._roots.setdefault(server, {})
+        if made.uri not in mine and len(mine) >= MAX_ROOTS:
+            raise Misconfigured(f"at most {MAX_ROOTS} folders can be opened to {server!r}")
+        is_new = mine.get(made.uri) != made
+        mine[made.uri] = made
+        self._note(server)
+        if is_new:
+            self._changed(server)
+        return made
+
+    def remove(self, server: str, root: RootLike) -> None:
+        """Close a folder to a server. Misconfigured when it was not open."""
+        (made,) = as_roots([root])
+        if self._roots.get(server, {}).pop(made.uri, None) is None:
+            raise Misconfigured(f"{made.uri} is not open to the server {server!r}")
+        self._note(server)
+        self._changed(server)
+
+    def listed(self, server: str) -> list[str]:
+        """The URIs of the folders that are opened to a server, in the order they were added."""
+        return list(self._roots.get(server, ()))
+
+    def states(self, server: str) -> list[RootState]:
+        """The same with what is the matter with each."""
+        return [_look(root) for root in self._roots.get(server, {}).values()]
+
+    def refresh(self) -> list[str]:
+        """Look whether folders have gone or come back; the servers concerned, who are told."""
+        changed = []
+        for server in self._roots:
+            before = self._seen.get(server)
+            if self._note(server) != before:
+                changed.append(server)
+                self._changed(server)
+        return changed
+
+    def _note(self, server: str) -> frozenset[str]:
+        there = frozenset(
+            f"{one.root.uri} {one.target}" for one in self.states(server) if one.is_there
+        )
+        self._seen[server] = there
+        return there
+
+    def _changed(self, server: str) -> None:
+        if self._on_change is not None:
+            self._on_change(server)
+
+    # --- what a server sees -----------------------------------------------------------------------
+
+    def is_offered(self, asker: Asker, *, can_ask: bool) -> bool:
+        """Whether a server could ever be shown a folder: else it is not told of roots at all."""
+        if can_ask and self._mediator.judge(asker.intent(Action.ROOTS_EXPOSE)).effect is not (
+            Effect.DENY
+        ):
+            return True
+        return any(
+            self._mediator.judge(_intent_of(asker, state)).effect is not Effect.DENY
+            for state in self.states(asker.server)
+        )
+
+    async def answer(self, asker: Asker) -> Answered[ListRootsResult]:
+        """The folders that the server may know of: those that are there and were agreed to.
+
+        Each is a question of its own, all asked at once, and what was refused is just not there.
+        """
+        states = [state for state in self.states(asker.server) if state.is_there]
+        turn = self._budgets(asker.server).take_turn(
+            "roots", (), per_minute=LISTS_PER_MINUTE, per_call=LISTS_PER_MINUTE
+        )
+        outcomes: list[Cleared | Denied] = []
+        if states:
+            async with asyncio.TaskGroup() as group:
+                asked = [
+                    group.create_task(self._expose(asker, state, states, turn)) for state in states
+                ]
+            outcomes = [task.result() for task in asked]
+        exposed = [
+            state.root
+            for state, outcome in zip(states, outcomes, strict=True)
+            if not isinstance(outcome, Denied)
+        ]
+        result = ListRootsResult(roots=exposed)
+        return Answered(
+            result=result,
+            payload=msgspec.json.encode(result),
+            decision=max((outcome.decision for outcome in outcomes), default=0),
+        )
+
+    async def _expose(
+        self, asker: Asker, state: RootState, states: list[RootState], turn: Problem | None
+    ) -> Cleared | Denied:
+        root = state.root
+        facts = facts_about(asker)
+        if str(state.target) != str(root.path):
+            facts.append(("leads to", str(state.target)))
+        others = [one.root.uri for one in states if one is not state]
+        if others:
+            facts.append(("also open to it", "\n".join(others)))
+        view = View(
+            headline=f"Tell the server {asker.server!r} of this folder, to work in it?",
+            payload=msgspec.json.encode(root),
+            facts=(*facts, *asker.lines()),
+        )
+
+        async def again(given: bytes) -> Intent:
+            # It may lead somewhere else by now, or have been closed.
+            now = _look(root)
+            is_open = root.uri in self._roots.get(asker.server, {})
+            gone = () if is_open else (_unfit("it is not open to the server any more"),)
+            return _intent_of(asker, now, gone)
+
+        try:
+            cleared = await self._mediator.clear(
+                _intent_of(asker, state, () if turn is None else (turn,)),
+                view,
+                risks=unseen_risks(texts_in([root.uri, root.name or ""])),
+                again=again,
+            )
+            self._mediator.settle(cleared, "ok")
+        except Denied as denied:
+            return denied
+        return cleared
+
+
+def _unfit(text: str) -> Problem:
+    return Problem(code=Code.ROOT_UNFIT, text=text)
+
+
+def _intent_of(asker: Asker, state: RootState, problems: tuple[Problem, ...] = ()) -> Intent:
+    """To show this folder, as far as it leads where it led: another target is another question."""
+    if state.fault:
+        problems = (*problems, _unfit(f"{state.root.uri}: {state.fault}"))
+    return asker.intent(
+        Action.ROOTS_EXPOSE,
+        state.root.uri,
+        fingerprint=digest(os.fsencode(state.target).decode("utf-8", "backslashreplace")),
+        problems=problems,
+    )
+
+
+def _look(root: Root) -> RootState:
+    """What there is at a root's place now."""
+    path = root.path
+    try:
+        (checked,) = as_roots([root])
+        target = path.resolve(strict=True)
+        is_readable = os.access(target, os.R_OK)
+    except Misconfigured as fault:
+        return RootState(root=root, target=path, fault=str(fault))
+    except (OSError, RuntimeError, ValueError) as fault:
+        told = getattr(fault, "strerror", None) or type(fault).__name__
+        return RootState(root=checked, target=path, fault=f"it cannot be reached: {told}")
+    return RootState(root=checked, target=target, fault="" if is_readable else "it cannot be read")
