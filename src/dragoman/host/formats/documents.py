@@ -165,7 +165,7 @@ class YamlDocument(_Checked):
             if name not in table or table[name] is None:
                 table[name] = {}
             table = table[name]
-        table[way[-1]] = value
+        table[way[-1]] = _quoted(value)
         return self._written(document)
 
     def _without(self, way: Sequence[str]) -> str:
@@ -206,6 +206,19 @@ class YamlDocument(_Checked):
         out = io.StringIO()
         yaml.dump(document, out)
         return out.getvalue()
+
+
+def _quoted(value: Any) -> Any:
+    """With double quotes around what YAML would fold or drop: line ends and control characters."""
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    if isinstance(value, dict):
+        return {key: _quoted(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_quoted(one) for one in value]
+    if isinstance(value, str) and not value.isprintable():
+        return DoubleQuotedScalarString(value)
+    return value
 
 
 def _yaml_layout(text: str) -> tuple[int, int, int]:

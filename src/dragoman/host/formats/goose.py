@@ -77,10 +77,7 @@ class Goose(Format):
         url = reading.text("uri")
         if not url:
             raise NotPortable("it has no 'uri'")
-        headers = {
-            name: _HEADERS.read(str(value))
-            for name, value in (reading.take("headers") or {}).items()
-        }
+        headers = reading.table("headers", _HEADERS)
         # For the header's variables: a server at a URL has none itself.
         extras = {self.name: _env_members(env)} if env else {}
         return {"url": url, "headers": headers, "extras": extras}

@@ -79,6 +79,11 @@ class Portable:
     extras: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
+    def unused(self) -> tuple[str, ...]:
+        """The members that are kept for the product they came from and mean nothing here."""
+        return tuple(member for members in self.extras.values() for member in members)
+
+    @property
     def rules(self) -> tuple[tuple[str, str], ...]:
         """What its lists of tools would be as rules: (effect, rule). A proposal to the user."""
         allow = [("allow", f"tool({self.name}/{tool})") for tool in self.allowed]

@@ -88,8 +88,9 @@ class Reading:
         """A list of texts. Raises NotPortable."""
         return tuple(self._syntax.read(one) for one in self.names(member) or ())
 
-    def table(self, member: str) -> dict[str, Text]:
+    def table(self, member: str, syntax: Syntax | None = None) -> dict[str, Text]:
         """Texts by name; numbers are taken for texts. Raises NotPortable."""
+        syntax = syntax or self._syntax
         value = self.take(member)
         if value is None:
             return {}
@@ -101,7 +102,7 @@ class Reading:
                 continue
             if isinstance(one, bool) or not isinstance(one, str | int | float):
                 raise NotPortable(f"{member!r} has {key!r}, which is no text")
-            found[key] = self._syntax.read(str(one))
+            found[key] = syntax.read(str(one))
         return found
 
     def names(self, member: str) -> tuple[str, ...] | None:
@@ -442,7 +443,8 @@ class Format:
             document.set((*way, server.name), _over(server.extras.get(self.name, {}), raw))
             return _Changed(losses, True)
         try:
-            old, _ = self.raw(replace(self.server(server.name, existing), extras={}))
+            # What this product alone knows stays as it is, so it does not count.
+            old, _ = self.raw(replace(self.server(server.name, existing), extras=server.extras))
         except NotPortable as why:
             raise NotPortable(f"one of that name is there, and is not understood: {why}") from None
         if old == raw:
