@@ -336,7 +336,9 @@ def test_a_signal_to_the_process_and_to_its_group_is_one() -> None:
         assert child.finish() == (0, "lifespan left\n", "")
 
 
-def test_a_lifespan_that_fails_is_told_as_such(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lifespan_that_fails_is_told_as_such(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from collections.abc import AsyncIterator
     from contextlib import asynccontextmanager
 
@@ -350,5 +352,7 @@ def test_a_lifespan_that_fails_is_told_as_such(caplog: pytest.LogCaptureFixture)
         with pytest.raises(Misconfigured, match="did not start"):
             await Server("s", lifespan=life).serve_http(port=0)
 
+    # Whoever ran uvicorn with its own logging in this process has turned this off.
+    monkeypatch.setattr(logging.getLogger("uvicorn"), "propagate", True)
     run(serve())
     assert "no database today" in caplog.text

@@ -99,6 +99,15 @@ def decode(frame: bytes) -> Message | Batch:
     """
     value = _read(frame)
     if type(value) is dict:
+        if len(value) == 4 and "jsonrpc" in value and type(value.get("params")) is dict:
+            # What nearly every frame is: with an id and a method there is room for nothing else.
+            try:
+                message = _request(frame)
+            except msgspec.MsgspecError:
+                return _one(frame, value)
+            ident = message.id
+            if type(ident) is int and -MAX_ID <= ident <= MAX_ID:
+                return message
         return _one(frame, value)
     if type(value) is list:
         if not value:
@@ -238,16 +247,6 @@ def _one(frame: bytes, value: dict[str, Any]) -> Message:
     if has_id and (fault := _out_of_bounds(ident)):
         bad = _bad if "method" in value else _bad_answer
         raise bad("invalid", f"an id {fault}", frame)
-    if (
-        has_id
-        and type(value.get("method")) is str
-        and value.get("jsonrpc") == "2.0"
-        and type(value.get("params", value)) is dict
-        and "result" not in value
-        and "error" not in value
-    ):
-        # What nearly every frame is; what is wrong with the others is told below.
-        return _request(frame)
     parts = _parts(frame)
     if value.get("jsonrpc") != "2.0":
         raise _bad("invalid", 'the member "jsonrpc" must be "2.0"', frame, _id_of(value))
@@ -264,6 +263,8 @@ def _one(frame: bytes, value: dict[str, Any]) -> Message:
     params = parts.params
     if params is not ABSENT and type(value["params"]) is not dict:
         raise _bad("invalid", "params must be an object", frame, _id_of(value))
+    if has_id:
+        return Request(ident, method, params)
     if ident is msgspec.UNSET:
         return Notification(method, params)
     raise _bad("invalid", f"an id must be a string or an integer, got {_kind(ident)}", frame)

@@ -532,9 +532,8 @@ class Engine:
         delivery = exchange.seen.delivery
         if delivery is not None:
             delivery.open -= 1
-        name = exchange.method.name
-        if name in self._at_once:
-            self._at_once[name] -= 1
+        if self._at_once and exchange.method.name in self._at_once:
+            self._at_once[exchange.method.name] -= 1
 
     def _tell_held_progress(self, exchange: Exchange, params: ProgressParams) -> None:
         try:

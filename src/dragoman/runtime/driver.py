@@ -408,22 +408,22 @@ class Driver:
     def flush(self) -> None:
         """Hand the outbox to the link, take note of new deadlines, and mind the back-pressure."""
         engine = self.engine
-        link = self.link
         events = engine.drain_events()
         if events:
             self._note(events)
         out = engine.take()
         if out:
-            rest = iter(out)
+            link = self.link
+            sent = 0
             try:
-                for frame, about, is_answer in rest:
+                for frame, about, is_answer in out:
                     if self.tap is not None:
                         self._show("sent", frame)
                     link.send(frame, about, is_answer)
+                    sent += 1
             except LinkClosed:
                 # `link_closed` follows, or has come; what is under way fails there, and why.
-                self._note_unsent(about)
-                for _, about, _ in rest:
+                for _, about, _ in out[sent:]:
                     self._note_unsent(about)
                 return
             if engine.answers != self._answers:
@@ -435,10 +435,7 @@ class Driver:
                     unclogging = self._loop.create_task(self._unclog())
                     if not unclogging.done():
                         self._unclogging = unclogging
-        self._mind_deadline()
-
-    def _mind_deadline(self) -> None:
-        wake = self.engine.next_deadline()
+        wake = engine.next_deadline()
         if wake is not None and (self._timer is None or wake < self._timer_at):
             if self._timer is not None:
                 self._timer.cancel()

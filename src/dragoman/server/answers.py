@@ -47,7 +47,14 @@ from dragoman.protocol.negotiation import check_params
 from dragoman.runtime.driver import Driver, Encoded, report_failure
 from dragoman.server.audience import Audience
 from dragoman.server.context import Context, Serving
-from dragoman.server.entries import Completer, PromptEntry, ResourceEntry, TemplateEntry, ToolLike
+from dragoman.server.entries import (
+    Completer,
+    PromptEntry,
+    ResourceEntry,
+    TemplateEntry,
+    ToolEntry,
+    ToolLike,
+)
 from dragoman.server.registry import Registry
 
 __all__ = ["Answers", "CallNext", "Middleware"]
@@ -171,6 +178,8 @@ class Answers:
             raise InvalidParams(f"unknown tool {name!r}{self.tools.suggest(name)}")
         context = Context(self.serving, driver, exchange, params) if entry.wants_context else None
         try:
+            if type(entry) is ToolEntry and entry.is_direct:
+                return entry.result(await entry.begin(params.raw_arguments, context))
             return await entry.call(params.raw_arguments, context)
         except InvalidArguments as fault:
             if exchange.dialect.facts.argument_faults_are_results:

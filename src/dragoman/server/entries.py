@@ -78,14 +78,14 @@ class ToolLike(Protocol):
 
 
 class ToolEntry:
-    """A tool made from a function."""
+    """A tool made from a function; `is_direct` when that is a coroutine function."""
 
     __slots__ = (
         "_binding",
         "_fn",
-        "_is_direct",
         "_output",
         "definition",
+        "is_direct",
         "key",
         "wants_context",
         "warn",
@@ -105,7 +105,7 @@ class ToolEntry:
         self.key = definition.name
         self._binding = binding
         self._fn = _Function(binding, in_thread, run)
-        self._is_direct = binding.is_async and not self._fn.in_thread
+        self.is_direct = binding.is_async and not self._fn.in_thread
         self.wants_context = self._fn.wants_context
         self.warn = warn
         # A schema of the author's own says more than the return annotation that was checked.
@@ -118,15 +118,25 @@ class ToolEntry:
             InvalidArguments: the arguments do not fit; every fault at once.
             ToolError: the tool says why it failed.
         """
-        binding = self._binding
-        call = binding.parse(raw)
+        if self.is_direct:
+            return self.result(await self.begin(raw, context))
+        return self.result(await self._fn(self._read(raw), context))
+
+    def begin(self, raw: msgspec.Raw, context: Context | None) -> Awaitable[Any]:
+        """What a direct one is to be awaited for, and then handed to `result`; the two are `call`
+        without a coroutine of its own. Raises InvalidArguments."""
+        awaited: Awaitable[Any] = self._binding.call(self._read(raw), context)
+        return awaited
+
+    def _read(self, raw: msgspec.Raw) -> Call:
+        call = self._binding.parse(raw)
         if call.repairs:
             self.warn(self.key, call.repairs)
-        if self._is_direct:
-            value = await binding.call(call, context)
-        else:
-            value = await self._fn(call, context)
-        result = binding.to_result(value)
+        return call
+
+    def result(self, value: Any) -> CallToolResult:
+        """The result, from what the function returned."""
+        result = self._binding.to_result(value)
         if self._output is not None or value is result:
             return self._checked(result)
         return result

@@ -18,6 +18,7 @@ from dragoman.runtime.steps import go_on
 from dragoman.transport.streamable import rules
 
 __all__ = [
+    "JSON_HEADER",
     "PIECE_BYTES",
     "SSE_HEADERS",
     "WRITE_S",
@@ -49,7 +50,7 @@ SSE_HEADERS: tuple[Header, ...] = (
     (b"x-accel-buffering", b"no"),
 )
 
-_JSON: Header = (b"content-type", rules.JSON)
+JSON_HEADER: Header = (b"content-type", rules.JSON)
 _EMPTY: Header = (b"content-length", b"0")
 
 
@@ -121,7 +122,8 @@ def read_body(
     Raises:
         HttpRefusal: 413 for a body over the limit, 408 for one that does not come.
     """
-    if length is not None and length.isdigit() and int(length) > limit:
+    # Four digits are read in any case, and counted when they are here.
+    if length is not None and len(length) > 4 and length.isdigit() and int(length) > limit:
         raise _too_large(limit)
     receiving = receive()
     if type(receiving) is types.CoroutineType:
@@ -193,7 +195,7 @@ def route_path(scope: Scope) -> str:
 
 async def answer_json(send: Send, status: int, body: bytes, *extra: Header) -> None:
     """One JSON body."""
-    headers = [_JSON, (b"content-length", b"%d" % len(body)), *extra]
+    headers = [JSON_HEADER, (b"content-length", b"%d" % len(body)), *extra]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     if len(body) > PIECE_BYTES:
         await write(send, body, is_last=True)

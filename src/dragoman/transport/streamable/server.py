@@ -176,9 +176,8 @@ class Reply(Delivery):
         # Told once there is a stream: what its reader has to know itself by.
         self.on_stream: Callable[[asyncio.Future[None]], None] | None = None
 
-    def end(self, frame: bytes | None) -> None:
-        """Answered, or never to be."""
-        self.frame = frame
+    def end(self) -> None:
+        """Never to be answered."""
         self.is_over = True
         self.wake()
 
@@ -220,18 +219,20 @@ class StreamableLink:
     """A server's end of one session.
 
     `session` is its id, `owner` who may use it. `streams` are those that are not over, by name;
-    `connected` counts those of them with a connection.
+    `connected` counts those of them with a connection. `is_paused` while POSTs have to wait,
+    `is_over` once the session has ended.
     """
 
     __slots__ = (
         "_gate",
-        "_has_ended",
         "_next_stream",
         "_waiters",
         "connected",
         "events",
         "general",
         "high_water_bytes",
+        "is_over",
+        "is_paused",
         "limits",
         "loop",
         "on_end",
@@ -275,7 +276,9 @@ class StreamableLink:
         self.read_up_to = -1
         self._gate: asyncio.Future[None] | None = None
         self._waiters: list[asyncio.Future[None]] | None = None
-        self._has_ended = False
+        # Looked at for every POST, so they are no properties.
+        self.is_paused = False
+        self.is_over = False
         self.general: Stream | None = None
         # Hears of the end, whoever caused it.
         self.on_end: Callable[[StreamableLink], None] | None = None
@@ -294,13 +297,16 @@ class StreamableLink:
         Raises:
             LinkClosed: the session is over.
         """
-        if self._has_ended:
+        if self.is_over:
             raise LinkClosed("the session is over", sent=False)
         if isinstance(about, Reply):
             stream = about.stream
             if is_answer:
                 if stream is None:
-                    about.end(frame)
+                    about.frame = frame
+                    about.is_over = True
+                    if about.waiter is not None:
+                        about.wake()
                 else:
                     stream.put(frame)
                     about.is_over = True
@@ -359,7 +365,7 @@ class StreamableLink:
 
     async def drain(self) -> None:
         """Wait until readers have taken enough, or have gone."""
-        if not self.is_congested or self._has_ended:
+        if not self.is_congested or self.is_over:
             return
         waiter = self.loop.create_future()
         if self._waiters is None:
@@ -375,7 +381,7 @@ class StreamableLink:
 
     def wake_waiters(self) -> None:
         """Some of what waited was taken."""
-        if self._waiters and (self._has_ended or not self.is_congested):
+        if self._waiters and (self.is_over or not self.is_congested):
             waiters, self._waiters = self._waiters, None
             for waiter in waiters:
                 if not waiter.done():
@@ -385,10 +391,12 @@ class StreamableLink:
         """Let POSTs wait until `resume_reading`."""
         if self._gate is None:
             self._gate = self.loop.create_future()
+            self.is_paused = True
 
     def resume_reading(self) -> None:
         """Take POSTs again."""
         gate, self._gate = self._gate, None
+        self.is_paused = False
         if gate is not None and not gate.done():
             gate.set_result(None)
 
@@ -396,11 +404,6 @@ class StreamableLink:
         """Wait while reading is paused."""
         while self._gate is not None:
             await asyncio.shield(self._gate)
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether POSTs have to wait."""
-        return self._gate is not None
 
     def agreed(self, wire: str, facts: Facts) -> None:
         """The revision decides whether streams begin with an event to come back by."""
@@ -418,7 +421,7 @@ class StreamableLink:
 
     def lose(self, reply: Reply, reason: str) -> None:
         """Nobody can take the answer to a POST any more."""
-        if not reply.is_over and self.receiver is not None and not self._has_ended:
+        if not reply.is_over and self.receiver is not None and not self.is_over:
             self.receiver.delivery_lost(reply, reason)
 
     @property
@@ -431,23 +434,18 @@ class StreamableLink:
         """Whether no connection is open and no answer is owed."""
         return not self.connected and not self.readers and not self.replies
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the session has ended."""
-        return self._has_ended
-
     async def aclose(self) -> None:
         """End the session: every stream, and every POST that still waits."""
         self._end(None)
 
     def _end(self, error: LinkError | None) -> None:
-        if self._has_ended:
+        if self.is_over:
             return
-        self._has_ended = True
+        self.is_over = True
         self.resume_reading()
         for reply in list(self.replies):
             if not reply.is_over:
-                reply.end(None)
+                reply.end()
         for stream in list(self.streams.values()):
             stream.finish()
         self.wake_waiters()
