@@ -140,7 +140,10 @@ class Dialect:
 
     def encode(self, value: Record, report: Report) -> bytes:
         """Lower and write as JSON text. Raises CannotLower, or ValueError for no valid JSON."""
-        return encode_value(self.lower(value, report))
+        lowerer = self._lowerers.get(type(value), _UNKNOWN)
+        if lowerer is not None:
+            value = self.lower(value, report) if lowerer is _UNKNOWN else lowerer(value, report)
+        return encode_value(value)
 
     def error(self, fault: RequestError) -> ErrorBody:
         """The number and text by which a refusal is told in this revision."""
