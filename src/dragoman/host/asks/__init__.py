@@ -16,7 +16,6 @@ from dragoman.host.asks.common import (
     Asker,
     form_of,
 )
-from dragoman.host.asks.desk import Asks
 from dragoman.host.asks.elicitation import Elicitation
 from dragoman.host.asks.roots import RootsBook, RootState
 from dragoman.host.asks.sampling import ContextSource, Kept, ModelSource, Sampling
@@ -29,7 +28,6 @@ __all__ = [
     "REGENERATE",
     "Answered",
     "Asker",
-    "Asks",
     "ContextSource",
     "Elicitation",
     "Kept",

@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from dragoman.errors import Refused
-from dragoman.host.broker import changed_pointers
+from dragoman.host.broker import Broker, changed_pointers
 from dragoman.host.canonical import read_json
 from dragoman.host.kinds import (
     ApprovalRequest,
@@ -111,6 +111,7 @@ class Mediates(Protocol):
     """Decides, asks and records; see `dragoman.host.mediator.Mediator`."""
 
     policy: Policy
+    broker: Broker
 
     def judge(self, intent: Intent) -> Verdict:
         """What policy and the remembered answers say of it."""

@@ -79,7 +79,8 @@ class Elicitation:
 
     def is_offered(self, asker: Asker, action: Action) -> bool:
         """Whether ELICIT_FORM or ELICIT_URL could be granted to this server at all."""
-        return self._mediator.judge(asker.intent(action)).effect is not Effect.DENY
+        verdict = self._mediator.judge(asker.intent(action))
+        return self._mediator.broker.can_ask and verdict.effect is not Effect.DENY
 
     async def answer(self, asker: Asker, params: ElicitParams) -> Answered[ElicitResult]:
         """Answer one question: accepted, declined, or cancelled where nobody chose."""

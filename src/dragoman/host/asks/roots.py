@@ -143,16 +143,13 @@ class RootsBook:
 
     # --- what a server sees -----------------------------------------------------------------------
 
-    def is_offered(self, asker: Asker, *, can_ask: bool) -> bool:
+    def is_offered(self, asker: Asker) -> bool:
         """Whether a server could ever be shown a folder: else it is not told of roots at all."""
-        if can_ask and self._mediator.judge(asker.intent(Action.ROOTS_EXPOSE)).effect is not (
-            Effect.DENY
-        ):
-            return True
-        return any(
-            self._mediator.judge(_intent_of(asker, state)).effect is not Effect.DENY
-            for state in self.states(asker.server)
-        )
+        intents = [_intent_of(asker, state) for state in self.states(asker.server)]
+        # Where somebody can be asked, folders may be opened to it later.
+        if self._mediator.broker.can_ask:
+            intents.append(asker.intent(Action.ROOTS_EXPOSE))
+        return any(self._mediator.judge(one).effect is not Effect.DENY for one in intents)
 
     async def answer(self, asker: Asker) -> Answered[ListRootsResult]:
         """The folders that the server may know of: those that are there and were agreed to.
