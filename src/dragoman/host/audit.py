@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from dragoman.host.chain import MAX_LINE_BYTES, Anchor, LogPaths, VerifyReport, read, verify
-from dragoman.host.journal import ANCHOR_EVERY, ANCHOR_S, MAX_BYTES, AuditFailed, Journal, set_aside
+from dragoman.host.journal import AuditFailed, AuditLimits, Journal, set_aside
 from dragoman.host.kinds import Decision, Intent, Verdict
 from dragoman.host.redaction import REDACTED, Redactor, encoded, shape_of, sorted_json
 from dragoman.host.state import private_folder
@@ -28,6 +28,7 @@ __all__ = [
     "REDACTED",
     "Audit",
     "AuditFailed",
+    "AuditLimits",
     "AuditMark",
     "Redactor",
     "VerifyReport",
@@ -42,6 +43,9 @@ log = logging.getLogger("dragoman.host")
 MAX_TEXT = 4_096
 # 200 characters of a detail are a name or a sentence; a longer one is content.
 MAX_PLAIN = 200
+MAX_PLAIN_ITEMS = 32
+# 1,024 bits: the largest number that a float reaches. Python refuses to write very long ones.
+MAX_BITS = 1_024
 # 32 KiB of arguments in full.
 MAX_VALUE_BYTES = 32 * 1024
 # 1 MiB: describing what is longer would hold up the call for milliseconds.
@@ -105,9 +109,7 @@ class Audit:
         session: str = "",
         redactor: Redactor | None = None,
         sync: Literal["process", "disk"] = "process",
-        max_bytes: int = MAX_BYTES,
-        anchor_every: int = ANCHOR_EVERY,
-        anchor_s: float = ANCHOR_S,
+        limits: AuditLimits | None = None,
         on_anchor: Callable[[Anchor], None] | None = None,
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.perf_counter,
@@ -125,9 +127,7 @@ class Audit:
         self._log = Journal(
             LogPaths(self.path),
             is_synced=sync == "disk",
-            max_bytes=max_bytes,
-            anchor_every=anchor_every,
-            anchor_s=anchor_s,
+            limits=limits or AuditLimits(),
             on_anchor=on_anchor,
             clock=clock,
         )
@@ -228,7 +228,7 @@ class Audit:
             "error": str(error),
         }
         if result is not _UNSET:
-            fields["result"] = shape_of(result)
+            fields["result"] = shape_of(result, self.redactor.redact)
         if details:
             fields["details"] = self._details(details)
         return self._append(fields, mark.trace)
@@ -337,7 +337,7 @@ class Audit:
             if len(raw) <= MAX_VALUE_BYTES:
                 return kept | {"value": self._bounded(value, MAX_DEPTH)}
             kept["note"] = "too long to be kept"
-        return kept | {"shape": shape_of(value)}
+        return kept | {"shape": shape_of(value, self.redactor.redact)}
 
     def _details(self, details: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -351,6 +351,8 @@ class Audit:
             return _cut(self.redactor.redact(value), MAX_TEXT) if len(value) > MAX_TEXT else value
         if isinstance(value, float) and not math.isfinite(value):
             return str(value)
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:
+            return f"an integer of {value.bit_length()} bits"
         if not isinstance(value, dict | list | tuple):
             is_json = value is None or isinstance(value, str | int | float)
             return value if is_json else type(value).__name__
@@ -372,7 +374,13 @@ def _cut(text: str, length: int) -> str:
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
-        return len(value) <= MAX_ITEMS // 8 and all(_is_plain(one) for one in value)
+        return len(value) <= MAX_PLAIN_ITEMS and all(_is_short(one) for one in value)
+    return _is_short(value)
+
+
+def _is_short(value: Any) -> bool:
     if isinstance(value, str):
         return len(value) <= MAX_PLAIN
-    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    if isinstance(value, int):
+        return value.bit_length() <= MAX_BITS
+    return isinstance(value, float) and math.isfinite(value)

@@ -14,6 +14,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,22 +32,15 @@ from dragoman.host.chain import (
     seal,
     seal_anchor,
 )
-from dragoman.host.locks import FileLock, LockTimeout
+from dragoman.host.locks import LOCK_WAIT_S, FileLock, LockTimeout
 from dragoman.host.redaction import encoded
 from dragoman.host.state import open_private, private_folder
 
-__all__ = ["ANCHOR_EVERY", "ANCHOR_S", "MAX_BYTES", "AuditFailed", "Journal", "set_aside"]
+__all__ = ["AuditFailed", "AuditLimits", "Journal", "set_aside"]
 
 log = logging.getLogger("dragoman.host")
 
 FORMAT = "dragoman.audit/1"
-
-# 64 MiB: some 100,000 records; a part that still opens in an editor.
-MAX_BYTES = 64 * 1024 * 1024
-
-# Every 64 records or 10 s, whichever comes first: what a cut could take without showing.
-ANCHOR_EVERY = 64
-ANCHOR_S = 10.0
 
 # 512 KiB: at least two records, whatever their size, and some 700 ordinary ones; what is checked
 # of a log when it is opened.
@@ -54,6 +48,19 @@ TAIL_BYTES = 2 * MAX_LINE_BYTES
 
 # 400 bytes: what a line has besides its fields; numbers, hashes, the time.
 OVERHEAD_BYTES = 400
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditLimits:
+    """The bounds of a log."""
+
+    # 64 MiB: some 100,000 records; a part that still opens in an editor.
+    max_bytes: int = 64 * 1024 * 1024
+    # Every 64 records or 10 s, whichever comes first: what a cut could take without showing.
+    anchor_every: int = 64
+    anchor_s: float = 10.0
+    # 2 s for others to finish: what they do under the lock takes well under a millisecond.
+    lock_wait_s: float = LOCK_WAIT_S
 
 
 class AuditFailed(DragomanError):
@@ -80,9 +87,7 @@ class Journal:
         paths: LogPaths,
         *,
         is_synced: bool,
-        max_bytes: int,
-        anchor_every: int,
-        anchor_s: float,
+        limits: AuditLimits,
         on_anchor: Callable[[Anchor], None] | None,
         clock: Callable[[], float],
     ) -> None:
@@ -90,9 +95,7 @@ class Journal:
         self.seq = 0
         self.digest = GENESIS
         self._is_synced = is_synced
-        self._max_bytes = max_bytes
-        self._anchor_every = anchor_every
-        self._anchor_s = anchor_s
+        self._limits = limits
         self._on_anchor = on_anchor
         self._clock = clock
         self._key = b""
@@ -123,7 +126,7 @@ class Journal:
         """
         try:
             with self._turn():
-                if self._size + len(fields) + OVERHEAD_BYTES > self._max_bytes:
+                if self._size + len(fields) + OVERHEAD_BYTES > self._limits.max_bytes:
                     self._begin_part()
                 ident = self._write(fields, has_id=has_id)
                 self._anchor_when_due()
@@ -165,7 +168,7 @@ class Journal:
             raise self._failed("it was closed")
         try:
             if self._lock is None:
-                self._lock = FileLock(self.paths.lock)
+                self._lock = FileLock(self.paths.lock, wait_s=self._limits.lock_wait_s)
             with self._lock:
                 self._catch_up()
                 yield
@@ -204,6 +207,8 @@ class Journal:
     def _open(self) -> None:
         if not self._key:
             self._key = self._read_key()
+        if self.paths.anchors.exists():
+            os.close(open_private(self.paths.anchors, os.O_RDONLY))
         anchors = last_anchors(self.paths.anchors, self._key)
         try:
             fd = open_private(self.paths.current, os.O_RDWR | os.O_APPEND)
@@ -355,7 +360,9 @@ class Journal:
             raise self._broken("no record can be read at its end")
         self.seq, self.digest = follower.seq, follower.digest
         self._size = os.fstat(self._fd).st_size
-        if digest_of(torn) is not None and isinstance(follower.take(torn), dict):
+        if digest_of(torn) is not None and as_record(torn) is not None:
+            if isinstance(taken := follower.take(torn), Break):
+                raise self._broken(f"at its end, {taken.text}")
             # All of a record but its end.
             self._put(b"\n")
             self._advance(follower.seq, follower.digest)
@@ -413,8 +420,8 @@ class Journal:
 
     def _anchor_when_due(self) -> None:
         if (
-            self.seq % self._anchor_every == 0
-            or self._clock() - self._anchored_at >= self._anchor_s
+            self.seq % self._limits.anchor_every == 0
+            or self._clock() - self._anchored_at >= self._limits.anchor_s
         ):
             self._anchor()
 
@@ -437,7 +444,7 @@ class Journal:
                     raise OSError("it is full")
             finally:
                 os.close(fd)
-        except OSError as error:
+        except (OSError, Misconfigured) as error:
             log.warning("no anchor for %s: %s", self.paths.current, error)
             return
         self._anchored, self._anchored_at = self.seq, now

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -26,7 +26,9 @@ MIN_SECRET = 6
 # 8 characters of base64 are 6 bytes: fewer would be met by chance.
 _MIN_BASE64 = 8
 
-_SCHEME = re.compile(r"^(?:bearer|basic|token|apikey)\s+(\S.*)$", re.IGNORECASE)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+_SCHEME = re.compile(r"^(?:bearer|basic|token|apikey)\s+(\S.*)$", re.IGNORECASE | re.DOTALL)
 
 # 64 entries and 8 levels describe what a call was like; a value of 10,000 items does not make a
 # log of its own.
@@ -118,11 +120,12 @@ def encoded(value: Any) -> bytes:
     """JSON on one line, in ASCII: nothing in it can move a terminal's cursor or turn its text."""
     try:
         body = msgspec.json.encode(value)
-    except (UnicodeEncodeError, OverflowError, RecursionError):
-        # Half a surrogate pair, say; the standard library writes it as an escape.
-        return json.dumps(value, separators=(",", ":")).encode()
-    if body.isascii() and b"\x7f" not in body:
-        return body
+        if body.isascii() and b"\x7f" not in body:
+            return body
+    except (UnicodeEncodeError, OverflowError):
+        # Half a surrogate pair, which no reader of UTF-8 would take: its name stands for it.
+        text = json.dumps(value, ensure_ascii=False)
+        body = _SURROGATE.sub(lambda half: f"\\\\u{ord(half[0]):x}", text).encode()
     return json.dumps(json.loads(body), separators=(",", ":")).encode()
 
 
@@ -132,18 +135,21 @@ def sorted_json(value: Any) -> bytes:
     For comparing values within one installation; it is not RFC 8785.
     """
     try:
-        return msgspec.json.encode(value, order="sorted")
-    except (UnicodeEncodeError, OverflowError, TypeError):
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr).encode()
-    except RecursionError:
-        return b'"too deep"'
+        try:
+            return msgspec.json.encode(value, order="sorted")
+        except (UnicodeEncodeError, OverflowError, TypeError):
+            return json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr).encode()
+    except (RecursionError, ValueError):
+        # Too deep, or a number of thousands of digits.
+        return b'"cannot be written"'
 
 
-def shape_of(value: Any) -> dict[str, str]:
+def shape_of(value: Any, redact: Callable[[str], str] = str) -> dict[str, str]:
     """What a value is like, without what it says: JSON pointer to type and length.
 
     A text or an object says how long it is, a list how many items it has; "..." stands for the
-    entries beyond the first 64 and for levels below the eighth.
+    entries beyond the first 64 and for levels below the eighth. `redact` cleans the names that a
+    pointer holds in another form than they have: they could not be recognised afterwards.
     """
     shape: dict[str, str] = {}
     # What is still to be described, the next one last.
@@ -175,19 +181,20 @@ def shape_of(value: Any) -> dict[str, str]:
             continue
         if len(item) > MAX_SHAPE_ENTRIES:
             pairs = islice(pairs, MAX_SHAPE_ENTRIES + 1)
-        parts = [(f"{pointer}/{_step(name)}", part, depth + 1) for name, part in pairs]
+        parts = [(f"{pointer}/{_step(name, redact)}", part, depth + 1) for name, part in pairs]
         parts.reverse()
         waiting += parts
     return shape
 
 
-def _step(name: object) -> str:
+def _step(name: object, redact: Callable[[str], str]) -> str:
     text = str(name)
+    if len(text) <= MAX_SHAPE_NAME and "~" not in text and "/" not in text:
+        return text
+    text = redact(text)
     if len(text) > MAX_SHAPE_NAME:
         text = f"{text[:MAX_SHAPE_NAME]}...({len(text)})"
-    if "~" in text or "/" in text:
-        text = text.replace("~", "~0").replace("/", "~1")
-    return text
+    return text.replace("~", "~0").replace("/", "~1")
 
 
 _SCALARS = {type(None): "null", bool: "boolean", int: "integer", float: "number"}
