@@ -170,8 +170,8 @@ def _block(index: int, block: str | tuple[str, str, Sequence[str]]) -> list[dict
         opened: dict[str, Any] = {"type": "text", "text": ""}
         deltas = [{"type": "text_delta", "text": block}]
     else:
-        id, name, pieces = block
-        opened = {"type": "tool_use", "id": id, "name": name, "input": {}}
+        key, name, pieces = block
+        opened = {"type": "tool_use", "id": key, "name": name, "input": {}}
         deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
     return [
         {"type": "content_block_start", "index": index, "content_block": opened},

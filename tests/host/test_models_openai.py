@@ -215,12 +215,12 @@ def test_a_stream_that_breaks_off_after_words_is_not_begun_again() -> None:
             model = OpenAIChat("m", base_url=server.base_url, patience=PATIENCE)
             heard = ""
             try:
-                async with streamed(model, said("hi")) as events:
-                    async for event in events:
-                        assert isinstance(event, TextDelta)
-                        heard += event.text
-            except ModelError as trouble:
-                assert trouble.kind is Trouble.CONNECTION
+                with pytest.raises(ModelError) as caught:
+                    async with streamed(model, said("hi")) as events:
+                        async for event in events:
+                            assert isinstance(event, TextDelta)
+                            heard += event.text
+                assert caught.value.kind is Trouble.CONNECTION
             finally:
                 await model.aclose()
             return heard, len(server.requests)

@@ -270,9 +270,15 @@ class Shelf:
 
     def search(self, query: str) -> str:
         """Answer a search of the model: the definitions that fit, callable from then on."""
-        found = self.box.search(query)
-        if not found:
+        best = self.box.search(query)
+        if not best:
             return "No tool fits these words. Try others: what it does, or what it is about."
+        # The answer is paid for as well: at most half of what all definitions may cost.
+        found, left = [], self.budget_tokens // 2
+        for entry in best:
+            if entry.tokens <= left or not found:
+                found.append(entry)
+                left -= entry.tokens
         for entry in reversed(found):
             self.use(entry)
         self.fit(self.box)

@@ -20,8 +20,8 @@ from dragoman.model.unseen import without_unseen
 
 __all__ = ["Compiled", "Loss", "compile_schema"]
 
-# 2,000 parts of a schema: references that double at each step would make more than any model reads.
-MAX_PARTS = 2_000
+# 1,000 parts of a schema: references that double at each step would make more than any model reads.
+MAX_PARTS = 1_000
 # A reference is followed into itself twice: enough to show a tree's shape, no more to be paid for.
 MAX_TURNS = 2
 # 40 schemas inside of each other, references and `allOf` counted: the interpreter's stack is finite.
@@ -31,6 +31,9 @@ MAX_NOTE_CHARS = 200
 MAX_NOTES = 6
 # 2,000 characters for the description of one member; the tool's own has another limit.
 MAX_TEXT_CHARS = 2_000
+# 40,000 characters for all descriptions of one schema, about 11,000 tokens; then each is cut short.
+MAX_ALL_CHARS = 40_000
+SHORT_CHARS = 60
 # 300 values of an enum are compared where two are merged.
 MAX_MERGED = 300
 
@@ -92,6 +95,7 @@ class _Writer:
         self.losses: list[Loss] = []
         self.parts = 0
         self.level = 0
+        self.room = MAX_ALL_CHARS
         self.property_name = re.compile(rules.property_pattern)
         named = root.get("$schema") if isinstance(root, Mapping) else None
         self.is_old = isinstance(named, str) and any(one in named for one in _SIDE_BY_SIDE_IGNORED)
@@ -115,7 +119,9 @@ class _Writer:
             told = "; ".join(part.notes)
             text = f"{text} ({told})" if text else f"({told})"
         if text:
-            words["description"] = _shortened(text, MAX_TEXT_CHARS)
+            text = _shortened(text, MAX_TEXT_CHARS if self.room > 0 else SHORT_CHARS)
+            words["description"] = text
+            self.room -= len(text)
         kind = words.get("type")
         if kind == "array" or (isinstance(kind, list) and "array" in kind):
             # Some refuse a list of they do not know what.
