@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dragoman.host.kinds import (
@@ -615,10 +615,14 @@ some_policies = st.builds(
 )
 many_grants = st.lists(some_grants, max_size=4)
 
+# 60 examples each: eight of them in the default run; tests of thousands found no more.
+few = settings(max_examples=60)
+
 # How far each verdict lets one go.
 FREEDOM = {Effect.DENY: 0, Effect.ASK: 1, Effect.ALLOW: 2}
 
 
+@few
 @given(some_policies, some_intents, many_grants, st.booleans())
 def test_evaluate_and_explain_agree_and_every_refusal_has_a_code(
     policy: Policy, intent: Intent, grants: list[Grant], can_ask: bool
@@ -629,6 +633,7 @@ def test_evaluate_and_explain_agree_and_every_refusal_has_a_code(
     assert bool(verdict.grant) <= (verdict.effect is Effect.ALLOW)
 
 
+@few
 @given(some_policies, some_intents, many_grants)
 def test_without_integrity_there_is_nothing(
     policy: Policy, intent: Intent, grants: list[Grant]
@@ -639,6 +644,7 @@ def test_without_integrity_there_is_nothing(
     assert not is_broken or verdict.effect is Effect.DENY
 
 
+@few
 @given(some_policies, some_intents, many_grants, some_rules, st.booleans())
 def test_a_further_deny_or_ask_rule_never_loosens(
     policy: Policy, intent: Intent, grants: list[Grant], more: Rule, can_ask: bool
@@ -654,6 +660,7 @@ def test_a_further_deny_or_ask_rule_never_loosens(
         assert FREEDOM[after.effect] <= FREEDOM[before.effect]
 
 
+@few
 @given(some_policies, some_intents, many_grants, some_grants)
 def test_a_further_no_never_loosens(
     policy: Policy, intent: Intent, grants: list[Grant], more: Grant
@@ -663,6 +670,7 @@ def test_a_further_no_never_loosens(
     assert FREEDOM[after.effect] <= FREEDOM[before.effect]
 
 
+@few
 @given(some_policies, some_intents, many_grants, st.randoms(use_true_random=False))
 def test_the_order_of_rules_and_grants_changes_no_verdict(
     policy: Policy, intent: Intent, grants: list[Grant], chance: Any
@@ -676,6 +684,7 @@ def test_the_order_of_rules_and_grants_changes_no_verdict(
     assert (after.effect, after.step, after.code) == (before.effect, before.step, before.code)
 
 
+@few
 @given(some_policies, some_intents, many_grants)
 def test_a_deny_that_matches_beats_everything_but_integrity(
     policy: Policy, intent: Intent, grants: list[Grant]
@@ -687,6 +696,7 @@ def test_a_deny_that_matches_beats_everything_but_integrity(
         assert verdict.step in (Step.INTEGRITY, Step.DENY)
 
 
+@few
 @given(some_policies, some_intents, many_grants)
 def test_more_taint_never_loosens(policy: Policy, intent: Intent, grants: list[Grant]) -> None:
     before = judge(policy, intent, *grants)
@@ -694,6 +704,7 @@ def test_more_taint_never_loosens(policy: Policy, intent: Intent, grants: list[G
     assert FREEDOM[after.effect] <= FREEDOM[before.effect]
 
 
+@few
 @given(some_policies, some_intents, many_grants)
 def test_that_nobody_can_be_asked_never_loosens(
     policy: Policy, intent: Intent, grants: list[Grant]

@@ -312,6 +312,8 @@ OUTSIDE = [
     "/srv/app/..\\..\\etc",
     "/srv/app/%3F/../../secret",
     "/srv/app/.//../../secret",
+    "/srv/app/..\x00%252e/",
+    "/srv/app/a\\b/..//..",
 ]
 
 
@@ -370,6 +372,8 @@ def test_a_deny_for_a_root_holds_however_the_uri_is_written(uri: str) -> None:
         "https://github.com@evil.example/login",
         "https://github.com%2f@evil.example/login",
         "https:\\\\evil.example\\login",
+        "https:evil.example/login",
+        "https:///evil.example/login",
     ],
 )
 def test_a_deny_for_a_host_holds_however_the_url_is_written(url: str) -> None:

@@ -292,8 +292,7 @@ def test_a_setting_that_a_stricter_layer_overrules_is_listed(files: Files) -> No
 
 
 def test_a_person_may_loosen_what_is_built_in(files: Files) -> None:
-    for layer in ("managed", "user"):
-        policy = files.load(**{layer: LOOSE})
+    for policy in (files.load(managed=LOOSE), files.load(user=LOOSE)):
         assert policy.sampling.default == "allow"
         assert policy.audit == AuditRules(args="full", on_write_failure="warn")
         assert policy.bounds.max_waiting == 999
@@ -405,7 +404,7 @@ def test_a_trust_in_a_project_ends_when_its_policy_or_its_lock_changes(tmp_path:
     lock.unlink()
     assert project_digest(tmp_path) == seen[0]
     lock.mkdir()
-    with pytest.raises(Misconfigured, match="dragoman.lock"):
+    with pytest.raises(Misconfigured, match=r"dragoman\.lock"):
         project_digest(tmp_path)
 
 

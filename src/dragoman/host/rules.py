@@ -181,17 +181,22 @@ def _url_cut(text: str) -> int:
 
 
 def _readings(text: str) -> tuple[str, ...]:
-    """The text, and what a server may make of it: decoded, with dots resolved, at its real host."""
+    """The text, and what a server may make of it: decoded, with dots resolved, at its real host.
+
+    Servers differ in four things: whether they decode, whether a NUL ends a text, whether \\ is a
+    slash, and what they make of an empty segment or a ? in a path. Each way is a reading.
+    """
     if not _MANY_READINGS.search(text):
         return (text,)
-    found = {text: None}
-    decoded = _decoded(text)
-    for one in {text: None, decoded: None}:
-        # Some end a path at ? and #, to others these are characters like any.
-        for ends in (False, True):
-            found[_plain(one, ends)] = None
-    if "\x00" in text:
-        found[text.partition("\x00")[0]] = None
+    found = {text: None, _decoded(text): None}
+    if "\x00" in text or "%" in text:
+        found |= {one.partition("\x00")[0]: None for one in found}
+    if "\\" in text or "%" in text:
+        found |= {one.replace("\\", "/"): None for one in found}
+    for one in tuple(found):
+        for is_path_ended in (False, True) if "?" in one or "#" in one else (False,):
+            found[_plain(one, is_path_ended, False)] = None
+            found[_plain(one, is_path_ended, True)] = None
     return tuple(found)
 
 
@@ -204,24 +209,26 @@ def _decoded(text: str) -> str:
     return text
 
 
-def _plain(text: str, is_path_ended: bool) -> str:
-    text = text.replace("\\", "/")
+def _plain(text: str, is_path_ended: bool, keeps_empty: bool) -> str:
     scheme = _SCHEME.match(text)
     if scheme is None:
-        return _resolved(text)
+        return _resolved(text, keeps_empty)
     name, rest = scheme[1].lower(), text[scheme.end() :]
     host = ""
+    if name in _PORTS:
+        # A browser takes https:host and https:///host for https://host.
+        rest = "//" + rest.lstrip("/")
     if rest.startswith("//"):
         cut = _AUTHORITY_END.search(rest, 2)
         end = cut.start() if cut else len(rest)
         host, rest = _plain_host(name, rest[2:end]), rest[end:]
     elif name != "file":
         # No path we know the meaning of, or a drive letter.
-        return f"{name}:{_resolved(rest)}"
+        return f"{name}:{_resolved(rest, keeps_empty)}"
     tail = ""
     if is_path_ended and (path_end := _PATH_END.search(rest)):
         rest, tail = rest[: path_end.start()], rest[path_end.start() :]
-    return f"{name}://{host}{_resolved(rest)}{tail}"
+    return f"{name}://{host}{_resolved(rest, keeps_empty)}{tail}"
 
 
 def _plain_host(scheme: str, authority: str) -> str:
@@ -230,22 +237,25 @@ def _plain_host(scheme: str, authority: str) -> str:
     return "" if scheme == "file" and host == "localhost" else host
 
 
-def _resolved(path: str) -> str:
-    """Without empty, "." and ".." segments, as far as it goes; a last slash stays."""
+def _resolved(path: str, keeps_empty: bool) -> str:
+    """Without "." and ".." segments, as far as it goes; a last slash stays.
+
+    An empty segment is nothing to a file system, and one that ".." takes away to a URL.
+    """
     if "//" not in path and "." not in path:
         return path
     is_rooted = path.startswith("/")
     kept: list[str] = []
-    segments = path.split("/")
+    segments = path.removeprefix("/").split("/")
     for segment in segments:
         if segment == "..":
             if kept and kept[-1] != "..":
                 kept.pop()
             elif not is_rooted:
                 kept.append(segment)
-        elif segment not in ("", "."):
+        elif segment != "." and (segment or keeps_empty):
             kept.append(segment)
-    is_folder = segments[-1] in ("", ".", "..") and bool(kept)
+    is_folder = segments[-1] in ("", ".", "..") and bool(kept) and kept[-1] != ""
     return ("/" if is_rooted else "") + "/".join(kept) + ("/" if is_folder else "")
 
 
