@@ -122,7 +122,7 @@ class ConnectionEvent:
     `kind` is one of
 
     - "lost": the server cannot be reached; `error` says why.
-    - "retrying": attempt number `attempt` will be made in `in_s` seconds.
+    - "retrying": attempt number `attempt` will be made in `in_s` seconds; `error` is the last one's.
     - "restored": it is there again. After a new handshake `is_new_session` is True, and `problems`
       has what could not be restored: a subscription to what is gone, for instance.
     - "given_up": no further attempt will be made; `error` is the last one's.
@@ -275,7 +275,9 @@ class Supervisor:
                 delay = self._next_delay(policy, clock.now() - began)
                 if delay is None:
                     raise
-            self._tell(ConnectionEvent(kind="retrying", attempt=self._tries, in_s=delay))
+            self._tell(
+                ConnectionEvent(kind="retrying", error=self.error, attempt=self._tries, in_s=delay)
+            )
             await _sleep(clock, delay)
 
     async def aclose(self) -> None:
@@ -445,7 +447,11 @@ class Supervisor:
                 delay = self._next_delay(policy, broken.clock.now() - began)
                 if delay is None:
                     break
-                self._tell(ConnectionEvent(kind="retrying", attempt=self._tries, in_s=delay))
+                self._tell(
+                    ConnectionEvent(
+                        kind="retrying", error=self.error, attempt=self._tries, in_s=delay
+                    )
+                )
                 await _sleep(broken.clock, delay)
                 if await self._try_again(broken.engine, outage):
                     self._down_s += broken.clock.now() - began

@@ -34,7 +34,6 @@ from dragoman.model.completion import (
     PromptReference,
     ResourceTemplateReference,
 )
-from dragoman.model.faults import find_faults
 from dragoman.model.prompts import GetPromptResult
 from dragoman.model.resources import ReadResourceResult
 from dragoman.model.schema_check import SchemaCheck
@@ -85,7 +84,7 @@ class Calls:
     def __init__(self, mediator: Mediator, connection_of: Callable[[str], Connection]) -> None:
         self._mediator = mediator
         self._connection_of = connection_of
-        self._checks: dict[str, SchemaCheck | None] = {}
+        self._checks: dict[tuple[str, str], SchemaCheck | None] = {}
 
     # --- tools ------------------------------------------------------------------------------------
 
@@ -113,21 +112,18 @@ class Calls:
             catalogue = await connection.fresh()
             offer = catalogue.need("tool", name, server)
             values = msgspec.json.decode(payload, type=dict[str, Any])
-            if not offer.problems:
-                faults = find_faults(offer.definition.raw["inputSchema"], values, is_ours=False)
-                if faults:
-                    raise InvalidArguments(faults)
-            claims = offer.definition.claims
+            check = None if offer.problems else self._check(offer, "inputSchema")
+            faults = check.faults(values) if check is not None else []
+            if faults:
+                raise InvalidArguments(faults)
             return connection.intent(
                 Action.TOOL_CALL,
                 name,
                 arguments=values,
                 fingerprint=offer.definition.full,
                 taint=taint,
-                is_destructive=claims.is_destructive,
-                is_open_world=claims.is_open_world,
-                is_read_only=claims.is_read_only,
                 problems=offer.problems,
+                **offer.claims,
             )
 
         intent = await intent_of(given)
@@ -150,15 +146,14 @@ class Calls:
         if on_started is not None:
             on_started(clearance)
         client = _client(connection)
-        with self._recorded(clearance):
-            with connection.gate.admit(
-                Ticket(
-                    method="tools/call",
-                    name=name,
-                    body=clearance.payload,
-                    decision=clearance.decision,
-                )
-            ):
+        ticket = Ticket(
+            method="tools/call",
+            name=name,
+            body=clearance.payload,
+            decision=clearance.decision,
+        )
+        with self._recorded(clearance), _under_way(connection, clearance, name):
+            with connection.gate.admit(ticket):
                 result = await client.call_tool(
                     name,
                     msgspec.json.decode(clearance.payload),
@@ -184,7 +179,7 @@ class Calls:
         schema = offer.definition.raw.get("outputSchema")
         is_wrapped = False
         if isinstance(schema, dict) and not result.is_error:
-            said = self._output_faults(offer, schema, result)
+            said = self._output_faults(offer, result)
             if said:
                 flags.append(Risk(code="output_unfit", text=said))
         raw = CallToolResult(
@@ -195,22 +190,27 @@ class Calls:
         )
         return HostResult(raw, server=server, flags=flags, is_wrapped=is_wrapped)
 
-    def _output_faults(self, offer: Offer, schema: dict[str, Any], result: ToolResult) -> str:
+    def _output_faults(self, offer: Offer, result: ToolResult) -> str:
         if result.structured_content is None:
             return "it has an output schema, and its result holds no such data"
-        key = offer.definition.full
-        if key not in self._checks:
-            if len(self._checks) >= MAX_CHECKS:
-                self._checks.clear()
-            try:
-                self._checks[key] = SchemaCheck(schema, is_ours=False)
-            except Misconfigured:
-                self._checks[key] = None
-        check = self._checks[key]
+        check = self._check(offer, "outputSchema")
         if check is None:
             return "its output schema cannot be used, so the result is unchecked"
         faults = check.faults(result.structured_content)
         return "it does not fit its output schema: " + "; ".join(map(str, faults)) if faults else ""
+
+    def _check(self, offer: Offer, member: str) -> SchemaCheck | None:
+        """The check of one of a tool's schemas; None for one that cannot be used."""
+        key = (offer.definition.full, member)
+        if key not in self._checks:
+            if len(self._checks) >= MAX_CHECKS:
+                self._checks.clear()
+            try:
+                self._checks[key] = SchemaCheck(offer.definition.raw[member], is_ours=False)
+            except (Misconfigured, LookupError, TypeError):
+                # The server checks its own arguments; of results it is said that nobody did.
+                self._checks[key] = None
+        return self._checks[key]
 
     # --- resources, prompts, completions ----------------------------------------------------------
 
@@ -313,9 +313,7 @@ class Calls:
         )
         with self._recorded(clearance):
             body = b"" if given is None else clearance.payload
-            ticket = Ticket(
-                method="prompts/get", name=name, body=body, decision=clearance.decision
-            )
+            ticket = Ticket(method="prompts/get", name=name, body=body, decision=clearance.decision)
             with connection.gate.admit(ticket):
                 result = await _client(connection).get_prompt(name, given, timeout_s=timeout_s)
             await self._release(connection, clearance, result)
@@ -371,9 +369,7 @@ class Calls:
 
     # --- flows and releases -----------------------------------------------------------------------
 
-    def _flows(
-        self, connection: Connection, context: Context | None
-    ) -> tuple[list[Intent], str]:
+    def _flows(self, connection: Connection, context: Context | None) -> tuple[list[Intent], str]:
         """Which words would go where by this request, and why that has to be asked about.
 
         Raises:
@@ -386,7 +382,7 @@ class Calls:
         sinks = [(source, f"server:{connection.server}") for source in sorted(context.taint)]
         sinks.append((connection.server, context.sink))
         for source, sink in sinks:
-            if source == connection.server and sink == f"server:{source}" or not sink:
+            if not sink or sink == f"server:{source}":
                 continue
             flow = connection.intent(Action.FLOW, f"{source} -> {sink}")
             verdict = self._mediator.judge(flow)
@@ -407,9 +403,7 @@ class Calls:
                 why.append(f"words of {source!r} may go to {sink}")
         return flows, "; ".join(why)
 
-    async def _release(
-        self, connection: Connection, clearance: Clearance, result: Record
-    ) -> None:
+    async def _release(self, connection: Connection, clearance: Clearance, result: Record) -> None:
         """Let an answer go to whoever asked; only rules about it can stand against that."""
         intent = connection.intent(
             Action.RESULT_RELEASE, clearance.intent.object, is_destructive=False, is_read_only=True
@@ -450,6 +444,16 @@ class Calls:
 
 # 4,096 output schemas that were read: the definitions of one server at their bound.
 MAX_CHECKS = 4_096
+
+
+@contextmanager
+def _under_way(connection: Connection, clearance: Clearance, name: str) -> Iterator[None]:
+    """Note a call while it runs: what a server asks meanwhile may be on its behalf."""
+    connection.under_way[clearance.trace] = f"the call of its tool {name!r}"
+    try:
+        yield
+    finally:
+        connection.under_way.pop(clearance.trace, None)
 
 
 def _client(connection: Connection) -> Client:

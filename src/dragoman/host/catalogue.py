@@ -14,14 +14,13 @@ from typing import Any
 import msgspec
 
 from dragoman.errors import LimitExceeded, Misconfigured, PeerError
-from dragoman.host.definitions import Definition, check_definition, risks_of
+from dragoman.host.definitions import Definition, cleaned, hints_of
 from dragoman.host.kinds import Code, Problem, Risk
 from dragoman.host.pins import PinReport, PinState
 from dragoman.model.base import Record
 from dragoman.model.prompts import Prompt
 from dragoman.model.resources import ResourceTemplate
 from dragoman.model.tools import Tool
-from dragoman.model.unseen import without_unseen
 
 __all__ = ["Catalogue", "Offer", "Pages", "read_all"]
 
@@ -69,6 +68,19 @@ class Offer:
     def name(self) -> str:
         """Its name as the server gave it, or its URI template."""
         return self.definition.name
+
+    @property
+    def claims(self) -> dict[str, bool]:
+        """What a tool's annotations claim, as the members of an `Intent`."""
+        hints = hints_of(self.definition)
+        raw = self.definition.raw
+        said = raw.get("annotations") if isinstance(raw, dict) else None
+        return {
+            "is_destructive": hints.is_destructive,
+            "is_open_world": hints.is_open_world,
+            "is_read_only": hints.is_read_only,
+            "claims_destructive": isinstance(said, dict) and said.get("destructiveHint") is True,
+        }
 
     @property
     def is_usable(self) -> bool:
@@ -128,12 +140,12 @@ class Catalogue:
 
 def _offer(definition: Definition, report: PinReport) -> Offer:
     state = report.state_of(definition)
-    problems = [*check_definition(definition), *report.problems_of(definition)]
+    problems = [*definition.problems, *report.problems_of(definition)]
     record: Record | None = None
     kind = _RECORDS.get(definition.kind)
     if kind is not None:
         try:
-            record = msgspec.convert(_cleaned(definition.raw), kind)
+            record = msgspec.convert(cleaned(definition), kind)
         except (msgspec.ValidationError, ValueError) as fault:
             problems.append(
                 Problem(code=Code.DEFINITION_UNFIT, text=f"it is no {definition.kind}: {fault}")
@@ -143,23 +155,8 @@ def _offer(definition: Definition, report: PinReport) -> Offer:
         record=record,
         state=state,
         problems=tuple(problems),
-        flags=tuple(risks_of(definition)),
+        flags=(*definition.risks, *report.risks_of(definition)),
     )
-
-
-# Names and URIs go back to the server as they came; a name that holds what nobody sees is unfit.
-_EXACT = frozenset({"name", "uriTemplate", "enum", "const", "pattern", "$ref", "$id"})
-
-
-def _cleaned(value: Any, key: str = "") -> Any:
-    """The same with every text that a person or a model reads freed of what nobody sees."""
-    if isinstance(value, str):
-        return value if key in _EXACT else without_unseen(value)
-    if isinstance(value, dict):
-        return {name: _cleaned(inside, name) for name, inside in value.items()}
-    if isinstance(value, list):
-        return [_cleaned(inside, key) for inside in value]
-    return value
 
 
 async def read_all(

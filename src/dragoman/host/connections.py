@@ -41,7 +41,7 @@ from dragoman.host.kinds import (
     View,
 )
 from dragoman.host.mediator import Clearance, Mediator
-from dragoman.host.pins import PinReport, Pins
+from dragoman.host.pins import PinReport, Pins, manifest_of
 from dragoman.model.logging import LogMessageParams
 from dragoman.transport.base import Connector
 
@@ -172,6 +172,8 @@ class Connection:
         self.state = ServerState.DISABLED if entry.disabled else ServerState.WAITING
         self.detail = ""
         self.error: DragomanError | None = None
+        #: The calls under way: a sentence about each, by its trace.
+        self.under_way: dict[str, str] = {}
         self._mediator = mediator
         self._grants = grants
         self._pins = pins
@@ -184,8 +186,9 @@ class Connection:
         self._diff = ""
         # The definitions may not be what the server has now.
         self._is_stale = True
+        # An attempt to reach it failed, and none has succeeded since.
+        self._has_failed = False
         self._wake = asyncio.Event()
-        self._reading: asyncio.Future[None] | None = None
 
     # --- starting and ending ----------------------------------------------------------------------
 
@@ -222,8 +225,8 @@ class Connection:
         except Denied as denied:
             await self._end(_STATES.get(denied.code, ServerState.REFUSED), denied)
         except StartRefused as refused:
-            denied = refused.denied
-            await self._end(_STATES.get(denied.code, ServerState.REFUSED), denied)
+            code = refused.denied.code
+            await self._end(_STATES.get(code, ServerState.REFUSED), refused.denied)
         except DragomanError as error:
             await self._end(ServerState.FAILED, error)
         except asyncio.CancelledError:
@@ -328,7 +331,10 @@ class Connection:
             if is_child
             else f"Connect to the server {self.server!r}?",
             payload=msgspec.json.encode(dict(self.identity.lines)),
-            facts=self.identity.lines,
+            facts=(
+                *self.identity.lines,
+                *(("folder it may use", one.uri) for one in self.entry.roots),
+            ),
         )
         if self._mediator.judge(intent).effect is Effect.ASK:
             self._move(ServerState.WAITING, "its start has to be approved")
@@ -378,19 +384,20 @@ class Connection:
 
     def _connection_changed(self, event: ConnectionEvent) -> None:
         self.error = event.error or self.error
+        if event.kind == "retrying":
+            self._has_failed = True
         if event.kind == "restored":
+            self._has_failed = False
             if event.is_new_session:
                 self._is_stale = True
             self._move(ServerState.CONNECTED if not self._is_stale else self.state, "")
         elif event.kind in ("lost", "retrying"):
             is_first = self.state in (ServerState.CONNECTING, ServerState.WAITING)
-            said = f"{event}" + (f": {self._last_error()}" if event.kind == "retrying" else "")
+            said = f"{event}"
+            if event.kind == "retrying" and self.error is not None:
+                said += f": {self.error}"
             self._move(ServerState.CONNECTING if is_first else ServerState.RECONNECTING, said)
         self._wake.set()
-
-    def _last_error(self) -> str:
-        error = self.error
-        return str(error) if error is not None else "no reason is known"
 
     async def fresh(self, timeout_s: float = LIST_TIMEOUT_S) -> Catalogue:
         """What the server offers now; read anew if it has said that something changed.
@@ -410,7 +417,9 @@ class Connection:
                     await self._news()
         except TimeoutError:
             raise DeadlineExceeded(
-                f"listing what {self.server} offers", timeout_s, f"it is {self.state}: {self.detail}"
+                f"listing what {self.server} offers",
+                timeout_s,
+                f"it is {self.state}: {self.detail}",
             ) from None
         return self.catalogue
 
@@ -472,7 +481,10 @@ class Connection:
         fit = [one for one in catalogue.definitions if one.key in new]
         shown = msgspec.json.encode([{"kind": one.kind, **one.raw} for one in fit])
         names = ", ".join(f"{one.kind} {one.name}".strip() for one in fit)
-        intent = self.intent(Action.TOOL_EXPOSE, "*")
+        # For these very definitions: a later one is another question.
+        intent = self.intent(
+            Action.TOOL_EXPOSE, "*", fingerprint=manifest_of({one.key: one.full for one in fit})
+        )
         if self._mediator.judge(intent).effect is Effect.ASK:
             self._move(ServerState.WAITING, "what it offers has to be reviewed")
         view = View(
@@ -493,13 +505,9 @@ class Connection:
         except Denied:
             # They stay hidden; the server is of no use, but nobody is hurt.
             return catalogue.report
-        report = self._pins.accept(
-            self.identity, fit, session_only=clearance.scope is Scope.SESSION
-        )
+        self._pins.accept(self.identity, fit, session_only=clearance.scope is Scope.SESSION)
         self._mediator.settle(clearance, "ok")
-        return report if self._is_stale else self._pins.review(
-            self.identity, catalogue.definitions
-        )
+        return self._pins.review(self.identity, catalogue.definitions)
 
     def repin(self) -> None:
         """Compare what is offered with the pins once more: they have changed."""
@@ -518,11 +526,15 @@ class Connection:
     def status(self) -> ServerStatus:
         """How it stands now."""
         catalogue, client = self.catalogue, self.client
-        offers = [] if catalogue is None else [
-            offer
-            for kind in ("tool", "prompt", "resource_template", "instructions")
-            for offer in catalogue.offers(kind)
-        ]
+        offers = (
+            []
+            if catalogue is None
+            else [
+                offer
+                for kind in ("tool", "prompt", "resource_template", "instructions")
+                for offer in catalogue.offers(kind)
+            ]
+        )
         about = ""
         revision = ""
         if client is not None and client.connection_state not in ("closed", "connecting"):
@@ -555,10 +567,10 @@ class Connection:
         )
 
     async def settled(self) -> None:
-        """Wait until it is connected, or will not be, or waits for a person."""
+        """Wait until it is connected, or will not be, or an attempt to reach it has failed."""
         while not (
             self.state in SETTLED
-            or self.state is ServerState.WAITING
+            or self._has_failed
             or (self.state is ServerState.CONNECTED and not self._is_stale)
         ):
             await self._news()

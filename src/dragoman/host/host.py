@@ -11,6 +11,7 @@ import asyncio
 import difflib
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -18,15 +19,16 @@ from types import TracebackType
 from typing import Any
 
 from dragoman.client.client import OnProgress
-from dragoman.errors import DragomanError, LinkError, Misconfigured, ToolError, WrongState
-from dragoman.host.asks import Asks, ModelSource
-from dragoman.host.audit import Audit
+from dragoman.errors import Misconfigured, NotNegotiated, ToolError, WrongState
+from dragoman.host.asks.sampling import ModelSource
+from dragoman.host.audit import Audit, Redactor
 from dragoman.host.broker import AnyApprover, Broker
 from dragoman.host.calls import Calls, Context, HostResult
 from dragoman.host.catalogue import Offer
 from dragoman.host.chat import ChatEvent, Conversation
-from dragoman.host.config import AskInput, HostConfig, HostEntry, load_servers
+from dragoman.host.config import AskInput, HostConfig, HostEntry, Secrets, load_servers
 from dragoman.host.connections import Connection, ServerState, ServerStatus
+from dragoman.host.definitions import Definition
 from dragoman.host.events import (
     CallFinished,
     CallProgress,
@@ -40,6 +42,7 @@ from dragoman.host.events import (
 from dragoman.host.gate import Passage
 from dragoman.host.grants import GrantStore
 from dragoman.host.identity import identity_of
+from dragoman.host.inbound import Inbound
 from dragoman.host.kinds import Action, Grant, Intent, Problem, Risk, Trust, Verdict
 from dragoman.host.mediator import Clearance, Mediator
 from dragoman.host.models.base import ChatModel
@@ -104,7 +107,7 @@ class Host:
         audit: Audit,
         pins: Pins,
         broker: Broker,
-        secrets: SecretStore | None = None,
+        secrets: Secrets | None = None,
         models: Sequence[ChatModel] = (),
         principal: str = "user",
     ) -> None:
@@ -125,11 +128,8 @@ class Host:
         )
         self._connections: dict[str, Connection] = {}
         self._calls = Calls(self._mediator, self._connection)
-        self._asks = Asks(
-            self._mediator,
-            policy=policy,
-            models=self._model_source(),
-            can_ask=lambda: broker.can_ask,
+        self._inbound = Inbound(
+            self._mediator, self._model_source(), on_roots_changed=self._tell_roots
         )
         self._is_open = False
         self.passages: Callable[[str, Passage], None] | None = None
@@ -164,39 +164,44 @@ class Host:
                 line and a suggestion.
         """
         servers = load_servers(config, environ, inputs)
-        folder = StateDir.default(environ) if state is None else StateDir(Path(state))
-        grants = GrantStore(folder.path / "grants.sqlite")
-        paths = default_policy_paths(servers.project, environ)
-        digest = project_digest(servers.project)
+        folder = StateDir(state, environ=environ)
+        grants = GrantStore(folder.grants)
         try:
+            paths = default_policy_paths(servers.project, environ)
+            # Whoever trusts a project trusts its files as they are now, not whatever comes.
+            is_trusted = grants.project_digest(servers.project) == project_digest(servers.project)
             settled = load_policy(
                 managed=paths.managed,
                 user=paths.user if policy is None else Path(policy),
                 project=paths.project,
-                is_project_trusted=grants.project_digest(servers.project) == digest,
+                is_project_trusted=is_trusted,
                 command_line=rules,
                 servers=list(servers.servers),
             )
-            audit = Audit(folder.path / "audit.jsonl", settled.audit, secrets=servers.secrets)
+            pins = Pins.open(
+                folder=servers.project,
+                state=folder,
+                grants=grants,
+                rules=settled.pins,
+                is_lock_trusted=is_trusted,
+            )
+            audit = Audit(
+                folder.audit,
+                settled.audit,
+                redactor=Redactor(servers.secrets),
+                sync="disk" if settled.audit.sync == "disk" else "process",
+            )
         except BaseException:
             grants.close()
             raise
         from dragoman.host.models.opening import open_model
 
-        approvers = (
-            []
-            if approver is None
-            else list(approver)
-            if isinstance(approver, Sequence)
-            else [approver]
-        )
-        pins = Pins.open(
-            folder=servers.project,
-            state=folder,
-            grants=grants,
-            rules=settled.pins,
-            is_lock_trusted=grants.project_digest(servers.project) == digest,
-        )
+        if approver is None:
+            approvers: list[AnyApprover] = []
+        elif isinstance(approver, Sequence):
+            approvers = list(approver)
+        else:
+            approvers = [approver]
         return cls(
             servers,
             policy=settled,
@@ -204,8 +209,8 @@ class Host:
             grants=grants,
             audit=audit,
             pins=pins,
-            broker=Broker(approvers),
-            secrets=SecretStore.default(folder, environ),
+            broker=Broker(approvers, max_waiting=settled.bounds.max_waiting),
+            secrets=_LazySecrets(folder.path),
             models=[open_model(one) if isinstance(one, str) else one for one in models],
             principal=principal,
         )
@@ -241,7 +246,6 @@ class Host:
             *(connection.aclose() for connection in self._connections.values()),
             return_exceptions=True,
         )
-        await self._asks.aclose()
         self.audit.close()
         self.grants.close()
         self._is_open = False
@@ -258,7 +262,7 @@ class Host:
         await self.aclose()
 
     async def ready(self, wait_s: float = READY_WAIT_S) -> list[ServerStatus]:
-        """Wait until every server is connected, or will not be, or waits for an answer.
+        """Wait until every server is connected, or will not be, or has failed to be once.
 
         Returns after `wait_s` seconds at the latest, with how each stands then.
         """
@@ -397,6 +401,8 @@ class Host:
             LinkError, DeadlineExceeded, RemoteFailure, PeerError: as `Client.call_tool`.
         """
         trace = trace or token_hex(8)
+        # A folder that has gone since is not the server's any more.
+        self._inbound.roots.refresh()
 
         def started(clearance: Clearance) -> None:
             self._listeners.tell(
@@ -495,6 +501,11 @@ class Host:
             timeout_s=timeout_s,
         )
 
+    def known_secrets(self) -> tuple[str, ...]:
+        """The secrets that were looked up so far: they are kept out of everything written."""
+        store = self._secrets
+        return store.known if isinstance(store, _LazySecrets | SecretStore) else ()
+
     # --- with a model -----------------------------------------------------------------------------
 
     def conversation(self, model: ChatModel | str | None = None, **options: Any) -> Conversation:
@@ -558,13 +569,10 @@ class Host:
         if catalogue is not None and action in (Action.TOOL_CALL, Action.PROMPT_GET):
             offer = catalogue.get("tool" if action is Action.TOOL_CALL else "prompt", object)
         if offer is not None:
-            claims = offer.definition.claims
             more = {
                 "fingerprint": offer.definition.full,
-                "is_destructive": claims.is_destructive,
-                "is_open_world": claims.is_open_world,
-                "is_read_only": claims.is_read_only,
                 "problems": offer.problems,
+                **offer.claims,
             }
         return connection.intent(action, object, arguments=arguments, **more)
 
@@ -586,13 +594,18 @@ class Host:
         self.grants.set_identity(server, identity.digest, identity.lines)
         self.grants.set_trust(server, identity.digest, Trust(level))
 
+    def trust_project(self) -> None:
+        """Trust the project's policy and lock file as they are now; it counts from the next load."""
+        folder = self.config.project
+        self.grants.trust_project(folder, project_digest(folder))
+
     def revoke(self, grant: str) -> bool:
         """Take a remembered answer back; False when there is none of that id."""
         return self.grants.revoke(grant)
 
     def remembered(self, *, all: bool = False) -> Sequence[Grant]:
         """What is remembered; with `all` also what was revoked or has expired."""
-        return self.grants.list(all=all)
+        return self.grants.list(principal=self.principal, with_revoked=all)
 
     def accept(self, server: str, names: Sequence[str] | None = None) -> None:
         """Pin what a connected server offers now, all of it or some by name ("tool/x")."""
@@ -605,7 +618,13 @@ class Host:
             for one in catalogue.definitions
             if names is None or one.key in names or one.name in names
         ]
+        self._pin(connection, chosen)
+
+    def _pin(self, connection: Connection, chosen: Sequence[Definition]) -> None:
         self.pins.accept(connection.identity, chosen)
+        if self.pins.is_lock_trusted:
+            # The lock file may be another one now, by the user's own hand.
+            self.trust_project()
         connection.repin()
 
     def diff(self, server: str, name: str | None = None) -> str:
@@ -620,25 +639,43 @@ class Host:
 
     def roots(self, server: str) -> list[str]:
         """The folders that are opened to a server, as file URIs."""
-        return self._asks.roots.listed(self._connection(server).server)
+        return self._inbound.roots.listed(self._connection(server).server)
 
     def add_root(self, server: str, path: str | Path) -> None:
         """Open a folder to a server, and tell it. Misconfigured when it cannot be one."""
-        self._asks.roots.add(self._connection(server).server, path)
-        self._tell_roots(server)
+        self._inbound.roots.add(self._connection(server).server, path)
 
     def remove_root(self, server: str, path: str | Path) -> None:
         """Close a folder to a server, and tell it."""
-        self._asks.roots.remove(self._connection(server).server, path)
-        self._tell_roots(server)
+        self._inbound.roots.remove(self._connection(server).server, path)
 
     def _tell_roots(self, server: str) -> None:
-        client = self._connection(server).client
+        connection = self._connections.get(server)
+        client = None if connection is None else connection.client
         if client is not None and client.is_connected:
-            client.notify_roots_changed()
+            # A server that was not told of roots is told nothing of them now.
+            with suppress(NotNegotiated):
+                client.notify_roots_changed()
 
 
 _USABLE = frozenset({ServerState.CONNECTED, ServerState.RECONNECTING})
+
+
+class _LazySecrets:
+    """The user's secrets, opened when the first is needed: a keyring takes a while to load."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._store: SecretStore | None = None
+
+    def get(self, name: str, *, only_keyring: bool = False) -> str:
+        if self._store is None:
+            self._store = SecretStore.open(self._folder)
+        return self._store.get(name, only_keyring=only_keyring)
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        return () if self._store is None else self._store.known
 
 
 class _Hooks:
@@ -648,14 +685,15 @@ class _Hooks:
         self._host = host
 
     def client_options(self, connection: Connection) -> dict[str, Any]:
-        return self._host._asks.client_options(connection)
+        return self._host._inbound.client_options(connection)
 
     def connector(self, connection: Connection) -> Connector:
-        return connection.entry.connector(
-            self._host._secrets,
-            roots=(),
-            stderr=connection.heard_stderr,
+        host = self._host
+        connector = connection.entry.connector(
+            host._secrets, roots=connection.entry.roots, stderr=connection.heard_stderr
         )
+        host.audit.redactor.add(*connection.entry.secrets, *host.known_secrets())
+        return connector
 
     def status_changed(self, connection: Connection) -> None:
         self._host._listeners.tell(ServerChanged(status=connection.status()))
@@ -670,6 +708,3 @@ class _Hooks:
     def held_back(self, connection: Connection, what: str) -> None:
         self._host.audit.event("held_back", server=connection.server, text=what)
         self._host._listeners.tell(HeldBack(server=connection.server, what=what))
-
-
-_ = (DragomanError, LinkError)

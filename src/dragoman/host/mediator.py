@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import Any
@@ -181,9 +182,7 @@ class Mediator:
 
     def _ask_instead(self, verdict: Verdict, why: str) -> Verdict:
         if not self.broker.can_ask:
-            return Verdict(
-                effect=Effect.DENY, step=Step.RISK, rule=why, code=Code.NOBODY_TO_ASK
-            )
+            return Verdict(effect=Effect.DENY, step=Step.RISK, rule=why, code=Code.NOBODY_TO_ASK)
         return replace(verdict, effect=Effect.ASK, step=Step.RISK, rule=why, grant="")
 
     # --- asking -----------------------------------------------------------------------------------
@@ -285,11 +284,9 @@ class Mediator:
     ) -> Denied:
         is_cancel = decision.effect is Effect.CANCEL
         if not is_cancel and decision.scope is not Scope.ONCE:
-            try:
+            # It is refused all the same, now; that it will be asked again is the lesser harm.
+            with suppress(Denied):
                 self._remember(intent, decision, request)
-            except Denied:
-                # It is refused all the same, now; that it will be asked again is the lesser harm.
-                pass
         said = f": {decision.note}" if decision.note else ""
         verdict = Verdict(
             effect=Effect.DENY,

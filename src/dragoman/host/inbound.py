@@ -1,0 +1,94 @@
+"""What servers ask of the host: a model's answer, the person's input, the roots.
+
+Each question goes through the mediator like everything else (`dragoman.host.asks`); what was
+released for it is lent to the gate, which lets nothing else out. What nobody could grant is not
+offered to a server at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from dragoman.host.asks.common import Answered, Asker
+from dragoman.host.asks.elicitation import Elicitation
+from dragoman.host.asks.roots import RootsBook
+from dragoman.host.asks.sampling import ModelSource, Sampling
+from dragoman.host.budget import Budget
+from dragoman.host.connections import Connection
+from dragoman.host.gate import AnswerTicket, leaves_of
+from dragoman.host.kinds import Action
+from dragoman.host.mediator import Mediator
+from dragoman.model.elicitation import ElicitParams, ElicitResult
+from dragoman.model.roots import Root
+from dragoman.model.sampling import CreateMessageParams, CreateMessageResult
+
+__all__ = ["Inbound"]
+
+
+class Inbound:
+    """Answers what servers ask; `roots` is the book of the folders that are opened to each."""
+
+    def __init__(
+        self,
+        mediator: Mediator,
+        models: ModelSource | None,
+        *,
+        on_roots_changed: Callable[[str], object],
+    ) -> None:
+        self._budgets: dict[str, Budget] = {}
+        self._sampling = None if models is None else Sampling(mediator, models, self._budget)
+        self._elicitation = Elicitation(mediator, self._budget)
+        self.roots = RootsBook(mediator, self._budget, on_change=on_roots_changed)
+
+    def _budget(self, server: str) -> Budget:
+        return self._budgets.setdefault(server, Budget())
+
+    def client_options(self, connection: Connection) -> dict[str, Any]:
+        """The handlers of a client of this server: none that nobody could ever grant."""
+        asker = Asker(
+            server=connection.server,
+            intent=connection.intent,
+            lines=lambda: connection.identity.lines,
+            calls=lambda: connection.under_way,
+        )
+        self.roots.seed(connection.server, [root.uri for root in connection.entry.roots])
+        options: dict[str, Any] = {}
+        sampling, elicitation = self._sampling, self._elicitation
+        if sampling is not None and sampling.is_offered(asker):
+
+            async def sample(params: CreateMessageParams) -> CreateMessageResult:
+                answered = await sampling.answer(asker, params)
+                _lend(connection, "sampling/createMessage", answered)
+                return answered.result
+
+            options |= {"sampling_handler": sample, "sampling_tools": True}
+        offers_form = elicitation.is_offered(asker, Action.ELICIT_FORM)
+        offers_url = elicitation.is_offered(asker, Action.ELICIT_URL)
+        if offers_form or offers_url:
+
+            async def elicit(params: ElicitParams) -> ElicitResult:
+                answered = await elicitation.answer(asker, params)
+                _lend(connection, "elicitation/create", answered)
+                return answered.result
+
+            options |= {"elicitation_handler": elicit, "elicitation_url": offers_url}
+        if self.roots.is_offered(asker):
+
+            async def roots() -> list[Root]:
+                answered = await self.roots.answer(asker)
+                _lend(connection, "roots/list", answered)
+                return answered.result.roots
+
+            options["roots"] = roots
+        return options
+
+
+def _lend(connection: Connection, method: str, answered: Answered[Any]) -> None:
+    """Let the gate pass what was released, and nothing more."""
+    leaves = leaves_of(msgspec.json.decode(answered.payload))
+    connection.gate.lend_answer(
+        AnswerTicket(method=method, leaves=leaves, decision=answered.decision)
+    )
