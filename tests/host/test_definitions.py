@@ -26,6 +26,7 @@ from dragoman.host.definitions import (
     risks_of,
 )
 from dragoman.host.kinds import Code
+from dragoman.model.unseen import unseen_in
 from tests.properties.strategies import json_objects, json_values
 
 TOOL: dict[str, Any] = {
@@ -448,6 +449,16 @@ def test_hidden_instructions_are_flagged_and_kept_from_models(raw: dict[str, Any
 )
 def test_what_is_hidden_where_it_cannot_be_left_out_is_unfit(members: dict[str, Any]) -> None:
     assert "nobody sees" in told(schema(**members))
+
+
+@given(st.text() | st.text(st.sampled_from("a \n\t\r\x7f\x1b\\\u200b")), st.booleans())
+def test_what_is_taken_for_plain_holds_nothing_unseen(text: str, is_padded: bool) -> None:
+    """The quick look never passes what the close one would find."""
+    raw = tool(description=text + (" " * 40 if is_padded else ""), **{"x-own": {text: text}})
+    definition = Definition.of("tool", raw)
+    if definition.is_plain:
+        assert unseen_in(raw["description"]) == unseen_in(text) == ()
+        assert cleaned(definition) == raw
 
 
 def test_warnings_are_bounded_and_can_be_shown() -> None:

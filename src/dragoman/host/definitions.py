@@ -72,6 +72,11 @@ _EXACT = frozenset(
      "format", "name", "pattern", "required", "uri", "uriTemplate"}
 )  # fmt: skip
 
+# In canonical JSON: the escapes of whatever is not seen, and of eight line ends in a row.
+_ESCAPED = re.compile(rb"\\[bfru]")
+_LINE_ENDS = re.compile(rb"\\n(?:(?: |\\t)*\\n){7}")
+_BLANKS = b" " * 32
+
 _PICTURE = re.compile(r"data:image/(?:png|jpeg|jpg|webp|gif);base64,[A-Za-z0-9+/]*={0,2}", re.I)
 
 # A token of RFC 9110, section 5.6.2.
@@ -106,7 +111,7 @@ class Definition:
         """
         if kind not in KINDS:
             raise ValueError(f"{kind!r} is no kind of definition")
-        name = raw.get(_NAMED_BY.get(kind, "name"), "") if isinstance(raw, Mapping) else ""
+        name = raw.get(_NAMED_BY.get(kind, "name"), "") if isinstance(raw, dict) else ""
         return cls(kind, name if isinstance(name, str) and kind != "instructions" else "", raw)
 
     @property
@@ -132,8 +137,26 @@ class Definition:
         """The digest of its schemas or arguments alone; empty as `full` is."""
         if not self.text:
             return ""
-        members = self.raw if isinstance(self.raw, Mapping) else {}
+        members = self.raw if isinstance(self.raw, dict) else {}
         return digest({name: members[name] for name in _CONTRACT[self.kind] if name in members})
+
+    @cached_property
+    def bound_fault(self) -> str:
+        """Too many values, or nested too deeply, in a sentence; "" when it is within bounds."""
+        return _bound_fault(self.raw)
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether all of it can surely be seen; False for whatever needs a closer look."""
+        text = self.text
+        return (
+            bool(text)
+            and text.isascii()
+            and b"\x7f" not in text
+            and _BLANKS not in text
+            and not _ESCAPED.search(text)
+            and not _LINE_ENDS.search(text)
+        )
 
     @cached_property
     def problems(self) -> tuple[Problem, ...]:
@@ -189,9 +212,9 @@ def hints_of(definition: Definition) -> Hints:
 
     "Destructive" means nothing of a tool that only reads, unless it says both: then it is.
     """
-    raw = definition.raw if isinstance(definition.raw, Mapping) else {}
+    raw = definition.raw if isinstance(definition.raw, dict) else {}
     claims = raw.get("annotations")
-    if not isinstance(claims, Mapping):
+    if not isinstance(claims, dict):
         return Hints()
     is_read_only = claims.get("readOnlyHint") is True
     destructive = claims.get("destructiveHint")
@@ -208,16 +231,16 @@ def cleaned(definition: Definition) -> Any:
     Names, patterns and the like are as they were: of one that is fit they hold nothing unseen.
     """
     raw = definition.raw
-    if isinstance(raw, Mapping) and isinstance(raw.get("icons"), list):
+    if isinstance(raw, dict) and isinstance(raw.get("icons"), list):
         kept = [icon for icon in raw["icons"] if not _icon_fault(icon)]
         raw = {**raw, "icons": kept}
-    return _cleaned(raw, "", 0)
+    return raw if definition.is_plain else _cleaned(raw, "", 0)
 
 
 def refused_icons(definition: Definition) -> tuple[str, ...]:
     """Why each icon that is not shown is not, a sentence each."""
     raw = definition.raw
-    if not isinstance(raw, Mapping) or "icons" not in raw:
+    if not isinstance(raw, dict) or "icons" not in raw:
         return ()
     icons = raw["icons"]
     if not isinstance(icons, list):
@@ -230,7 +253,7 @@ def _cleaned(value: Any, key: str, depth: int) -> Any:
         return value if key in _EXACT else without_unseen(value)
     if depth > MAX_DEPTH:
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {name: _cleaned(inside, name, depth + 1) for name, inside in value.items()}
     if isinstance(value, list):
         return [_cleaned(inside, key, depth + 1) for inside in value]
@@ -242,7 +265,7 @@ def _cleaned(value: Any, key: str, depth: int) -> Any:
 
 def _faults(definition: Definition) -> Iterator[str]:
     raw = definition.raw
-    if not isinstance(raw, Mapping):
+    if not isinstance(raw, dict):
         yield f"a {definition.kind.replace('_', ' ')} is an object, not {type(raw).__name__}"
         return
     if not definition.text:
@@ -251,9 +274,8 @@ def _faults(definition: Definition) -> Iterator[str]:
     if len(definition.text) > MAX_BYTES:
         yield f"it has {len(definition.text)} bytes; {MAX_BYTES} are the most"
         return
-    bound = _bound_fault(raw)
-    if bound:
-        yield bound
+    if definition.bound_fault:
+        yield definition.bound_fault
         return
     if definition.kind == "instructions":
         text = raw.get("text")
@@ -266,9 +288,10 @@ def _faults(definition: Definition) -> Iterator[str]:
         yield f"it has no {member}"
     elif len(name) > MAX_NAME_CHARS:
         yield f"its {member} has {len(name)} characters; {MAX_NAME_CHARS} are the most"
-    yield from _hidden_for_good(raw)
+    if not definition.is_plain:
+        yield from _hidden_for_good(raw)
     if definition.kind == "tool":
-        yield from _tool_faults(raw)
+        yield from _tool_faults(raw, definition.text)
     elif definition.kind == "prompt":
         yield from _prompt_faults(raw)
 
@@ -286,7 +309,7 @@ def _bound_fault(raw: Any) -> str:
             return f"it holds more than {MAX_VALUES} values"
         below: list[Any] = []
         for one in level:
-            if isinstance(one, Mapping):
+            if isinstance(one, dict):
                 below.extend(one.values())
             elif isinstance(one, list):
                 below.extend(one)
@@ -298,7 +321,7 @@ def _texts(value: Any, key: str = "", where: str = "") -> Iterator[tuple[str, st
     """(text, the member it belongs to, JSON pointer, whether it is a name) of every text."""
     if isinstance(value, str):
         yield value, key, where, False
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict):
         for name, inside in value.items():
             yield name, key, where, True
             yield from _texts(inside, name, f"{where}/{name.replace('~', '~0').replace('/', '~1')}")
@@ -321,7 +344,7 @@ def _prompt_faults(raw: Mapping[str, Any]) -> Iterator[str]:
     if arguments is None:
         return
     names = [
-        one.get("name") if isinstance(one, Mapping) else None
+        one.get("name") if isinstance(one, dict) else None
         for one in (arguments if isinstance(arguments, list) else [None])
     ]
     if not all(isinstance(name, str) and name for name in names):
@@ -330,19 +353,19 @@ def _prompt_faults(raw: Mapping[str, Any]) -> Iterator[str]:
         yield "two of its arguments have one name"
 
 
-def _tool_faults(raw: Mapping[str, Any]) -> Iterator[str]:
+def _tool_faults(raw: Mapping[str, Any], text: bytes) -> Iterator[str]:
     if "inputSchema" not in raw:
         yield "it has no inputSchema"
     for member in ("inputSchema", "outputSchema"):
         # A server may write null for "there is none", but a tool always takes an object.
         if raw.get(member) is not None or (member in raw and member == "inputSchema"):
-            yield from _schema_faults(member, raw[member])
-    if isinstance(raw.get("inputSchema"), Mapping):
+            yield from _schema_faults(member, raw[member], has_references=b'ef":' in text)
+    if b'"x-mcp-header":' in text and isinstance(raw.get("inputSchema"), dict):
         yield from _header_faults(raw["inputSchema"])
 
 
-def _schema_faults(member: str, schema: Any) -> Iterator[str]:
-    if not isinstance(schema, Mapping):
+def _schema_faults(member: str, schema: Any, *, has_references: bool) -> Iterator[str]:
+    if not isinstance(schema, dict):
         yield f"its {member} is no object"
         return
     if member == "inputSchema" and schema.get("type", "object") != "object":
@@ -351,6 +374,8 @@ def _schema_faults(member: str, schema: Any) -> Iterator[str]:
         check_shapes(schema)
     except Misconfigured as error:
         yield f"its {member} is {_sentence(error)}"
+        return
+    if not has_references:
         return
     parts = [part for part, _ in _parts(schema)]
     ids = {part["$id"] for part in parts if isinstance(part.get("$id"), str)}
@@ -423,13 +448,13 @@ def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], bool]
         if isinstance(part, list):
             waiting.extend((inside, False) for inside in part)
             continue
-        if not isinstance(part, Mapping):
+        if not isinstance(part, dict):
             continue
         yield part, is_reachable
         for word, inside in part.items():
             if word in _DATA:
                 continue
-            if word in _MAPS and isinstance(inside, Mapping):
+            if word in _MAPS and isinstance(inside, dict):
                 chained = is_reachable and word == "properties"
                 waiting.extend((one, chained) for one in inside.values())
             else:
@@ -441,9 +466,9 @@ def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], bool]
 
 def _risks(definition: Definition) -> Iterator[Risk]:
     raw = definition.raw
-    if not isinstance(raw, Mapping) or not definition.text or _bound_fault(raw):
+    if not isinstance(raw, dict) or not definition.text or definition.bound_fault:
         return
-    for text, _, where, is_name in _texts(raw):
+    for text, _, where, is_name in () if definition.is_plain else _texts(raw):
         unseen = () if is_name else unseen_in(text)
         if unseen:
             kinds = "; ".join(str(one) for one in unseen)
@@ -454,11 +479,11 @@ def _risks(definition: Definition) -> Iterator[Risk]:
         except ValueError as error:
             yield Risk(code="name", text=_sentence(error))
         schema = raw.get("inputSchema")
-        if isinstance(schema, Mapping) and "type" not in schema:
+        if isinstance(schema, dict) and "type" not in schema:
             yield Risk(code="schema", text="its inputSchema does not say that it takes an object")
         claims = raw.get("annotations")
         if (
-            isinstance(claims, Mapping)
+            isinstance(claims, dict)
             and claims.get("readOnlyHint") is True
             and claims.get("destructiveHint") is True
         ):
@@ -472,7 +497,7 @@ def _icon_fault(icon: Any) -> str:
 
     Only https and pictures inside the definition. No SVG inside of it: it may hold a script.
     """
-    source = icon.get("src") if isinstance(icon, Mapping) else None
+    source = icon.get("src") if isinstance(icon, dict) else None
     if not isinstance(source, str) or not source:
         return "an icon has no src"
     if len(source) > MAX_ICON_CHARS:
