@@ -15,8 +15,11 @@ import click
 import msgspec
 
 from dragoman.cli.arguments import read_arguments, read_json_object, read_pairs
-from dragoman.cli.blocks import Saver, block_text, part_text
+from dragoman.cli.blocks import Saver, block_text, part_text, result_document
+from dragoman.cli.chat import chat
 from dragoman.cli.exits import Exit, describe, exit_for, text_of
+from dragoman.cli.groups import OrderedGroup
+from dragoman.cli.host import host
 from dragoman.cli.screen import Screen
 from dragoman.cli.session import Session, Settings, listing_of, page_of
 from dragoman.cli.show import listing_tables, page
@@ -41,7 +44,7 @@ command line: `dragoman list -- npx some-server`.
 
 EXITS = """\b
 Exit codes: 0 done, 1 the tool failed, 2 wrong words or settings, 3 no connection, 4 the server
-refused or broke the protocol, 5 no answer in time, 130 interrupted.
+refused or broke the protocol, 5 no answer in time, 6 policy or you said no, 130 interrupted.
 """
 
 
@@ -200,29 +203,11 @@ _SETTINGS = (
 )
 
 
-class _Group(click.Group):
-    """Commands in the order they are defined, which is the order a newcomer meets them."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names."""
-        return list(self.commands)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the closest name when there is none."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            import difflib
-
-            near = difflib.get_close_matches(args[0], list(self.commands), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise click.UsageError(error.message + hint, ctx) from None
-
-
 @click.group(
-    cls=_Group, help=HELP, epilog=EXITS, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=OrderedGroup,
+    help=HELP,
+    epilog=EXITS,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 def group() -> None:
     """Everything below."""
@@ -448,7 +433,7 @@ def call(session: Session, words: list[str], args_json: str | None, save: str | 
     saver = Saver(save, name) if save is not None else None
     shown = _tool_text(result, saver)
     if session.settings.is_json:
-        screen.json(_result_document(result))
+        screen.json(result_document(result))
     elif result.is_error:
         screen.error(f"the tool failed: {shown or 'it gave no reason'}")
         if "(error id " in shown and not session.settings.stderr:
@@ -492,18 +477,6 @@ def _says(text: str, result: ToolResult) -> bool:
     except (ValueError, RecursionError):
         return False
     return bool(value == result.structured_content or value == result.data)
-
-
-def _result_document(result: ToolResult) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "content": msgspec.to_builtins(result.content),
-        "isError": result.is_error,
-    }
-    if result.structured_content is not None:
-        document["structuredContent"] = result.structured_content
-    if result.meta:
-        document["_meta"] = result.meta
-    return document
 
 
 @_target_command("TARGET URI")
@@ -609,6 +582,10 @@ def inspect(session: Session, words: list[str]) -> int:
     else:
         session.screen.show(page(found))
     return Exit.OK
+
+
+group.add_command(chat)
+group.add_command(host)
 
 
 @group.command("version", short_help="Show dragoman's version.")

@@ -341,8 +341,8 @@ def _field_prompt(row: Row, content: Mapping[str, Any]) -> str:
     return f"{one_line(row.path)} ({'; '.join(about)})"
 
 
-def _fill_field(content: dict[str, Any], row: Row, line: str, schema: dict[str, Any]) -> str | None:
-    """Put what was typed into the form; returns what is wrong with it."""
+def _fill_field(content: dict[str, Any], row: Row, line: str, schema: dict[str, Any]) -> str:
+    """Put what was typed into the form; returns what is wrong with it, or nothing."""
     if not line:
         if row.path not in content and row.is_required:
             return f"{one_line(row.path)} needs an answer"

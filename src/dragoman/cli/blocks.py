@@ -7,8 +7,12 @@ import binascii
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from dragoman.cli.printable import compact_json, one_line
+from dragoman.client.results import ToolResult
 from dragoman.errors import Misconfigured
 from dragoman.model.content import (
     AudioContent,
@@ -22,7 +26,7 @@ from dragoman.model.content import (
     ToolUseContent,
 )
 
-__all__ = ["Saver", "block_text", "part_text", "summary"]
+__all__ = ["Saver", "block_text", "part_text", "result_document", "summary"]
 
 _SUFFIXES = {
     "image/png": ".png",
@@ -131,3 +135,16 @@ def _binary(what: str, mime_type: str | None, data: str, saver: Saver | None) ->
     if saver is None:
         return one_line(f"[{what} {kind}, {size}]")
     return f"{one_line(f'[{what} {kind}, {size}')}, saved as {saver.save(decoded, mime_type)}]"
+
+
+def result_document(result: ToolResult) -> dict[str, Any]:
+    """A tool's result with the protocol's own names."""
+    document: dict[str, Any] = {
+        "content": msgspec.to_builtins(result.content),
+        "isError": result.is_error,
+    }
+    if result.structured_content is not None:
+        document["structuredContent"] = result.structured_content
+    if result.meta:
+        document["_meta"] = result.meta
+    return document

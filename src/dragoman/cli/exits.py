@@ -13,9 +13,11 @@ from dragoman.errors import (
     LinkError,
     LocalError,
     NotNegotiated,
+    Refused,
     RemoteFailure,
     ToolError,
 )
+from dragoman.host.kinds import Denied
 
 __all__ = ["Exit", "describe", "exit_for", "text_of"]
 
@@ -30,6 +32,8 @@ class Exit(IntEnum):
     NO_CONNECTION = 3
     REMOTE = 4
     TIMEOUT = 5
+    # Policy or the person said no.
+    REFUSED = 6
     # EX_SOFTWARE: a fault of our own.
     INTERNAL = 70
     # As a shell reports a program that SIGINT or SIGPIPE ended: 128 and the signal's number.
@@ -43,6 +47,7 @@ KINDS = {
     Exit.NO_CONNECTION: "no-connection",
     Exit.REMOTE: "remote",
     Exit.TIMEOUT: "timeout",
+    Exit.REFUSED: "refused",
     Exit.INTERNAL: "internal",
     Exit.INTERRUPTED: "interrupted",
 }
@@ -65,6 +70,8 @@ def exit_for(error: BaseException) -> Exit:
             return Exit.NO_CONNECTION
         case NotNegotiated() | CannotLower():
             return Exit.REMOTE
+        case Refused():
+            return Exit.REFUSED
         case LocalError():
             return Exit.USAGE
         case KeyboardInterrupt():
@@ -103,6 +110,14 @@ def describe(error: BaseException, code: Exit) -> dict[str, Any]:
             shown["data"] = error.data
     elif isinstance(error, ChildExited):
         shown |= {"childExitCode": error.exit_code, "stderr": error.stderr_tail}
+    elif isinstance(error, Denied):
+        shown |= {"code": error.code.value, "subject": error.subject, "rule": error.rule}
+        if error.step is not None:
+            shown["step"] = error.step.value
+        if error.server:
+            shown["server"] = error.server
+        if error.diff:
+            shown["diff"] = error.diff
     elif isinstance(error, HttpError) and error.status is not None:
         shown["status"] = error.status
     return {"error": shown}

@@ -1,0 +1,242 @@
+"""`dragoman chat`: a model that uses the servers, with a person who says what it may do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from dragoman.cli.exits import Exit, text_of
+from dragoman.cli.hosts import HostSettings, asker, host_options
+from dragoman.cli.interrupts import interrupted_by
+from dragoman.cli.keyboard import Keyboard
+from dragoman.cli.printable import one_line
+from dragoman.cli.reading import LineReader, PlainReader, Stop
+from dragoman.cli.screen import Screen
+from dragoman.errors import DragomanError, Misconfigured
+
+if TYPE_CHECKING:
+    from dragoman.cli.suggestions import Suggestions
+    from dragoman.cli.turns import TurnView
+    from dragoman.host.chat import Conversation
+    from dragoman.host.events import HostEvent
+    from dragoman.host.host import Host
+
+__all__ = ["chat"]
+
+# The variable that names a model where --model does not.
+MODEL_VARIABLE = "DRAGOMAN_MODEL"
+# One question and its answer: the servers that are there by then take part.
+ONE_SHOT_WAIT_S = 30.0
+
+HELP = """\
+/servers  how the servers are        /usage  what the conversation cost
+/tools    what the model may use     /clear  forget what was said
+/quit     leave (or Ctrl-D)          //text  say a text that begins with a slash
+/SERVER:PROMPT NAME=VALUE   start from a prompt      @SERVER:URI  bring a resource along
+Alt-Enter begins a new line; Ctrl-C stops an answer, and twice leaves."""
+
+
+@click.command("chat", short_help="Chat with a model that uses your servers.")
+@click.argument("question", required=False)
+@click.option(
+    "--model",
+    metavar="PROVIDER:NAME",
+    help=f"anthropic:NAME, openai:NAME or scripted:FILE (or {MODEL_VARIABLE}).",
+)
+@host_options
+def chat(settings: HostSettings, question: str | None, model: str | None) -> int:
+    """Chat with a model that uses the servers of your mcp.json.
+
+    With QUESTION, or one on stdin, it is answered and that is all. Before a tool is called you see
+    all of what will be sent, and say yes or no; where nobody can be asked, what no rule and no
+    earlier answer allows is refused (exit code 6).
+    """
+    spec = model or os.environ.get(MODEL_VARIABLE, "")
+    if not spec:
+        raise Misconfigured(
+            f"no model: name one with --model PROVIDER:NAME, or in {MODEL_VARIABLE}"
+        )
+    screen = Screen()
+    if question is None and not screen.is_interactive:
+        question = sys.stdin.read()
+        if not question.strip():
+            raise Misconfigured("there is no question: give one as a word, or on stdin")
+    if question is None and settings.is_json:
+        raise Misconfigured("--json is for one question: give it as a word, or on stdin")
+    return asyncio.run(_Chat(settings, screen, spec).run(question))
+
+
+class _Chat:
+    """One run of the command."""
+
+    def __init__(self, settings: HostSettings, screen: Screen, spec: str) -> None:
+        from dragoman.cli.turns import TurnView
+
+        self._settings = settings
+        self._screen = screen
+        self._spec = spec
+        self._keyboard = Keyboard()
+        self._view: TurnView = TurnView(screen)
+        # Set when the person wants to leave in the middle of a turn.
+        self._is_leaving = False
+
+    async def run(self, question: str | None) -> int:
+        """Until the person leaves, or the question is answered."""
+        approver = asker(self._screen, self._keyboard, self._view.hold)
+        host = self._settings.load(approver=approver, models=[self._spec])
+        for line in host.policy.ignored:
+            self._view.say(f"ignored: {line}", "yellow")
+        async with host:
+            host.on_event(self._host_event)
+            conversation = host.conversation()
+            if question is not None:
+                await host.ready(ONE_SHOT_WAIT_S)
+                return await self._one(conversation, question)
+            return await self._converse(host, conversation)
+
+    # --- one question -----------------------------------------------------------------------------
+
+    async def _one(self, conversation: Conversation, question: str) -> int:
+        from dragoman.cli.turns import json_line
+        from dragoman.host.chat import Ending, ToolFinished, TurnEnded
+
+        reason = Ending.END
+        refused = 0
+        with interrupted_by(conversation.cancel):
+            async for event in conversation.send(question):
+                if isinstance(event, TurnEnded):
+                    reason = event.reason
+                refused += isinstance(event, ToolFinished) and event.is_refused
+                if self._settings.is_json:
+                    sys.stdout.write(json_line(event) + "\n")
+                    sys.stdout.flush()
+                else:
+                    self._view.show(event)
+        if reason is Ending.CANCELLED:
+            return Exit.INTERRUPTED
+        return Exit.REFUSED if refused else Exit.OK
+
+    # --- a conversation ---------------------------------------------------------------------------
+
+    async def _converse(self, host: Host, conversation: Conversation) -> int:
+        from dragoman.cli.suggestions import Suggestions
+
+        names = [status.server for status in host.servers]
+        suggestions = Suggestions(host, lambda: names)
+        reader = self._reader(host, suggestions)
+        self._view.say(
+            f"{conversation.model.name} with {len(names)} servers; /help says what can be typed",
+            "dim",
+        )
+        was_interrupted = False
+        try:
+            while not self._is_leaving:
+                self._view.above = reader.above
+                try:
+                    line = await reader.line()
+                finally:
+                    self._view.above = None
+                if line is Stop.END:
+                    break
+                if line is Stop.INTERRUPT:
+                    if was_interrupted:
+                        break
+                    was_interrupted = True
+                    self._view.say("Ctrl-C again, or Ctrl-D, to leave", "dim")
+                    continue
+                was_interrupted = False
+                if line.strip() == "/quit":
+                    break
+                if line.strip():
+                    await self._typed(host, conversation, line)
+        finally:
+            await suggestions.aclose()
+        return Exit.OK
+
+    def _reader(self, host: Host, suggestions: Suggestions) -> LineReader:
+        if os.environ.get("TERM", "dumb") == "dumb" and sys.platform != "win32":
+            return PlainReader(self._screen, self._keyboard)
+        try:
+            from dragoman.cli.line_editor import LineEditor
+        except ModuleNotFoundError as missing:
+            if missing.name is None or not missing.name.startswith("prompt_toolkit"):
+                raise
+            return PlainReader(self._screen, self._keyboard)
+        return LineEditor(self._keyboard, suggestions, host.state.path / "chat_history")
+
+    async def _typed(self, host: Host, conversation: Conversation, line: str) -> None:
+        """One line: a command of ours, or something to say."""
+        command = line.strip()
+        if command == "/help":
+            self._view.say(HELP)
+        elif command == "/servers":
+            from dragoman.cli.host_pages import servers_table
+
+            self._screen.err.print(servers_table(host.servers))
+        elif command == "/tools":
+            from dragoman.cli.host_pages import tools_table
+
+            self._screen.err.print(tools_table(await host.list_tools(wait_s=0, all=True)))
+        elif command == "/usage":
+            from dragoman.cli.turns import usage_text
+
+            self._screen.err.print(usage_text(self._view.usage))
+        elif command == "/clear":
+            conversation.clear()
+            self._view.say("forgotten", "dim")
+        elif command.startswith("/") and not command.startswith("//") and ":" not in command:
+            self._view.say(f"there is no command {one_line(command, 40)}; see /help", "yellow")
+        else:
+            await self._turn(conversation, line)
+
+    async def _turn(self, conversation: Conversation, line: str) -> None:
+        """Say it and show what comes. Ctrl-C cancels; a second one leaves, too."""
+        presses = 0
+
+        def interrupted() -> None:
+            nonlocal presses
+            presses += 1
+            if presses == 1:
+                self._view.say("cancelling; Ctrl-C again leaves", "yellow")
+                conversation.cancel()
+            else:
+                self._is_leaving = True
+
+        try:
+            with interrupted_by(interrupted):
+                async for event in conversation.send(line):
+                    self._view.show(event)
+        except DragomanError as error:
+            self._view.say(f"error: {text_of(error)}", "red")
+
+    # --- what happens beside the conversation -----------------------------------------------------
+
+    def _host_event(self, event: HostEvent) -> None:
+        from dragoman.host.events import HeldBack, LogReceived, ServerChanged
+        from dragoman.model.logging import LEVELS
+
+        match event:
+            case ServerChanged():
+                status = event.status
+                if status.state.value in _TOLD:
+                    detail = f": {one_line(status.detail, 300)}" if status.detail else ""
+                    self._view.say(f"{status.server} is {status.state.value}{detail}", "yellow")
+            case LogReceived():
+                if LEVELS[event.message.level] >= LEVELS["warning"]:
+                    data = event.message.data
+                    words = data if isinstance(data, str) else repr(data)
+                    self._view.say(
+                        f"[{event.server} {event.message.level}] {one_line(words, 500)}", "dim"
+                    )
+            case HeldBack():
+                self._view.say(f"held back from {event.server}: {one_line(event.what)}", "red")
+            case _:
+                pass
+
+
+# States of a server that a person should hear of while they chat.
+_TOLD = frozenset({"reconnecting", "refused", "changed", "blocked", "failed"})

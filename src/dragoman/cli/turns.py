@@ -1,0 +1,276 @@
+"""What happens in a chat, shown: as text with a line for each call, or as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, assert_never
+
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from dragoman.cli.blocks import result_document
+from dragoman.cli.printable import compact_json, one_line, printable
+from dragoman.cli.screen import Screen
+from dragoman.host.chat import (
+    ChatEvent,
+    Ending,
+    Notice,
+    TextDelta,
+    ToolFinished,
+    ToolProgress,
+    ToolProposed,
+    ToolStarted,
+    TurnEnded,
+    UsageReport,
+)
+
+__all__ = ["TurnView", "event_document", "json_line", "usage_text"]
+
+# One line of a call in the chat is a reminder; the question about it showed all of it.
+ARGUMENTS_SHOWN = 160
+RESULT_SHOWN = 200
+
+_ENDINGS = {
+    Ending.LENGTH: "the answer was cut at its limit of tokens",
+    Ending.FILTERED: "the model would not answer",
+    Ending.MAX_ROUNDS: "too many rounds: the turn was ended",
+    Ending.CANCELLED: "cancelled",
+}
+
+
+class TurnView:
+    """Shows the events of a conversation on a screen.
+
+    While `is_held`, nothing is printed: it comes afterwards, in its order. `above` prints above an
+    idle prompt when there is one.
+    """
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._held: list[Callable[[], None]] | None = None
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._is_in_line = False
+        # A line end of two characters may come in two pieces.
+        self._tail = ""
+        self.above: Callable[[Callable[[], None]], None] | None = None
+        self.usage: UsageReport | None = None
+        self.refusals = 0
+
+    def hold(self, is_asking: bool) -> None:
+        """Print nothing from now on (True), or what has waited, and go on (False)."""
+        if is_asking:
+            self._end_line()
+            self._pause_bars()
+            self._held = self._held or []
+            return
+        waiting, self._held = self._held or [], None
+        for show in waiting:
+            show()
+
+    def say(self, text: str, style: str = "") -> None:
+        """A remark on stderr, on a line of its own."""
+        self._do(lambda: self._say(text, style))
+
+    def show(self, event: ChatEvent) -> None:
+        """One event."""
+        self._do(lambda: self._show(event))
+
+    def _do(self, show: Callable[[], None]) -> None:
+        if self._held is not None:
+            self._held.append(show)
+        elif self.above is not None:
+            self.above(show)
+        else:
+            show()
+
+    def _show(self, event: ChatEvent) -> None:
+        match event:
+            case TextDelta():
+                self._text(event.text)
+            case ToolProposed():
+                words = one_line(compact_json(event.arguments), ARGUMENTS_SHOWN)
+                self._say(f"→ {event.server}/{event.tool} {words}", "cyan")
+            case ToolStarted():
+                pass
+            case ToolProgress():
+                self._progress(event)
+            case ToolFinished():
+                self._finished(event)
+            case Notice():
+                self._say(event.text, "yellow")
+            case UsageReport():
+                self.usage = event
+            case TurnEnded():
+                self._ended(event)
+            case _:
+                assert_never(event)
+
+    def _text(self, text: str) -> None:
+        self._pause_bars()
+        text = self._tail + text
+        self._tail = ""
+        if text.endswith("\r"):
+            text, self._tail = text[:-1], "\r"
+        if text:
+            sys.stdout.write(printable(text))
+            sys.stdout.flush()
+            self._is_in_line = not text.endswith("\n")
+
+    def _say(self, text: str, style: str) -> None:
+        self._end_line()
+        self._pause_bars()
+        self._screen.note(text, style)
+        self._go_on_bars()
+
+    def _end_line(self) -> None:
+        if self._tail:
+            sys.stdout.write(printable(self._tail))
+            self._tail = ""
+        if self._is_in_line:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+            self._is_in_line = False
+
+    def _finished(self, event: ToolFinished) -> None:
+        self._drop_bar(event.id)
+        name = f"{event.server}/{event.tool}"
+        if event.is_refused:
+            self.refusals += 1
+            code = f" ({event.code.value})" if event.code is not None else ""
+            self._say(f"✗ {name} was refused{code}: {one_line(event.error)}", "red")
+        elif event.error:
+            self._say(f"✗ {name} failed: {one_line(event.error, RESULT_SHOWN)}", "red")
+        else:
+            result = event.result
+            words = one_line(result.text, RESULT_SHOWN) if result is not None else ""
+            if result is not None and result.is_error:
+                self._say(f"✗ {name} failed: {words}", "red")
+            else:
+                self._say(f"✓ {name} {words}".rstrip(), "green")
+
+    def _ended(self, event: TurnEnded) -> None:
+        self._end_line()
+        self._stop_bars()
+        if event.reason in _ENDINGS:
+            self._screen.note(_ENDINGS[event.reason], "yellow")
+
+    # --- progress ---------------------------------------------------------------------------------
+
+    def _progress(self, event: ToolProgress) -> None:
+        console = self._screen.err
+        if not console.is_terminal:
+            return
+        self._end_line()
+        if self._bars is None:
+            self._bars = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False, style="bold"),
+                BarColumn(bar_width=30),
+                TextColumn("{task.fields[count]}", markup=False, style="cyan"),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[message]}", markup=False, style="dim"),
+                console=console,
+                transient=True,
+            )
+        if event.id not in self._tasks:
+            label = one_line(f"{event.server}/{event.tool}", 40)
+            self._tasks[event.id] = self._bars.add_task(label, total=None, count="", message="")
+        done = f"{event.progress:g}"
+        self._bars.update(
+            self._tasks[event.id],
+            completed=event.progress,
+            total=event.total,
+            count=done if event.total is None else f"{done}/{event.total:g}",
+            message=one_line(event.message or "", 60),
+        )
+        self._go_on_bars()
+        self._bars.refresh()
+
+    def _drop_bar(self, id: str) -> None:
+        task = self._tasks.pop(id, None)
+        if task is not None and self._bars is not None:
+            self._bars.remove_task(task)
+        if not self._tasks:
+            self._stop_bars()
+
+    def _pause_bars(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def _go_on_bars(self) -> None:
+        if self._bars is not None and self._tasks:
+            self._bars.start()
+
+    def _stop_bars(self) -> None:
+        self._pause_bars()
+        self._bars = None
+        self._tasks.clear()
+
+
+def usage_text(usage: UsageReport | None) -> Text:
+    """What the conversation cost, in a line."""
+    if usage is None:
+        return Text("nothing was asked yet")
+    about = "about " if usage.is_estimate else ""
+    return Text(
+        f"{about}{usage.total_input:,} tokens in, {usage.total_output:,} out; "
+        f"the last request {usage.input_tokens:,} and {usage.output_tokens:,}"
+    )
+
+
+def event_document(event: ChatEvent) -> dict[str, Any]:
+    """An event as a JSON object; `event` names it."""
+    match event:
+        case TextDelta():
+            return {"event": "text", "text": event.text}
+        case ToolProposed():
+            call = {"id": event.id, "server": event.server, "tool": event.tool}
+            return {"event": "tool-proposed", **call, "arguments": event.arguments}
+        case ToolStarted():
+            call = {"id": event.id, "server": event.server, "tool": event.tool}
+            return {"event": "tool-started", **call}
+        case ToolProgress():
+            call = {"id": event.id, "server": event.server, "tool": event.tool}
+            far: dict[str, Any] = {"progress": event.progress}
+            if event.total is not None:
+                far["total"] = event.total
+            if event.message is not None:
+                far["message"] = event.message
+            return {"event": "tool-progress", **call, **far}
+        case ToolFinished():
+            return {"event": "tool-finished", **_outcome(event)}
+        case Notice():
+            return {"event": "notice", "text": event.text}
+        case UsageReport():
+            return {
+                "event": "usage",
+                "inputTokens": event.input_tokens,
+                "outputTokens": event.output_tokens,
+                "isEstimate": event.is_estimate,
+                "totalInputTokens": event.total_input,
+                "totalOutputTokens": event.total_output,
+            }
+        case TurnEnded():
+            return {"event": "turn-ended", "reason": event.reason.value}
+        case _:
+            assert_never(event)
+
+
+def _outcome(event: ToolFinished) -> dict[str, Any]:
+    document: dict[str, Any] = {"id": event.id, "server": event.server, "tool": event.tool}
+    if event.result is not None:
+        document["result"] = result_document(event.result)
+    if event.error:
+        document["error"] = event.error
+    if event.is_refused:
+        document["isRefused"] = True
+        document["code"] = event.code.value if event.code is not None else None
+    return document
+
+
+def json_line(event: ChatEvent) -> str:
+    """An event on a line of its own; unseen characters are JSON's escapes."""
+    return json.dumps(event_document(event))
