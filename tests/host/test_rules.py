@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dragoman.errors import Misconfigured
 from dragoman.host.kinds import Action, Effect, Intent, Trust
-from dragoman.host.rules import MAX_RULE_CHARS, Layer, Pattern, Rule
+from dragoman.host.rules import MAX_READ_CHARS, MAX_RULE_CHARS, Layer, Pattern, Rule
 
 SERVERS = ["github", "fs", "a__b"]
 
@@ -487,3 +487,14 @@ def test_a_hostile_text_costs_no_more_than_its_length() -> None:
     assert not rule(f"tool(fs/w, x={pattern}b)").matches(call("fs", "w", x="a" * 100_000))
     deep = "%" + "25" * 50_000
     assert not rule("tool(fs/w, x=zz*)").matches(call("fs", "w", x=deep))
+
+
+def test_what_is_too_long_to_be_a_path_is_denied_by_its_reading_but_not_allowed() -> None:
+    long = "/srv/%61/" + "x/" * MAX_READ_CHARS
+    assert not rule("tool(fs/w, path=/srv/*)", "allow").matches(call("fs", "w", path=long))
+    assert rule("tool(fs/w, path=/srv/a/*)").matches(call("fs", "w", path=long))
+    assert rule("tool(fs/w, path=*)", "allow").matches(call("fs", "w", path=long))
+    assert rule("resource(fs/*)", "allow").matches(intent("resource.read", "fs", f"x:{long}"))
+    # A long text that can be read in one way only is matched like any.
+    plain = "word " * MAX_READ_CHARS
+    assert rule("tool(fs/w, text=word*)", "allow").matches(call("fs", "w", text=plain))

@@ -232,7 +232,7 @@ def explain(
     trail: list[str] = []
     verdict = _decide(policy, intent, grants, session, now, can_ask, trail)
     said = f"{verdict.effect}" + (f" ({verdict.code})" if verdict.code else "")
-    return replace(verdict, trail=(*trail, f"verdict: {said}, decided by step {verdict.step!r}"))
+    return replace(verdict, trail=(*trail, f"verdict: {said}, decided by step '{verdict.step}'"))
 
 
 def _decide(
