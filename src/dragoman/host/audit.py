@@ -21,6 +21,7 @@ import msgspec
 from dragoman.host.chain import MAX_LINE_BYTES, Anchor, LogPaths, VerifyReport, read, verify
 from dragoman.host.journal import AuditFailed, AuditLimits, Journal, set_aside
 from dragoman.host.kinds import Decision, Intent, Verdict
+from dragoman.host.otel import to_otel
 from dragoman.host.redaction import REDACTED, Redactor, encoded, shape_of, sorted_json
 from dragoman.host.state import private_folder
 
@@ -34,6 +35,7 @@ __all__ = [
     "VerifyReport",
     "read",
     "set_aside",
+    "to_otel",
     "verify",
 ]
 

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from dragoman.errors import DragomanError, Misconfigured
 from dragoman.host.kinds import Action, Effect, Grant, Limits, Scope, Trust
 from dragoman.host.state import open_private, private_folder
@@ -510,7 +512,7 @@ class GrantStore:
     def _understood(self, read: Callable[[Any], Any], value: Any, what: str) -> Any:
         try:
             return read(value)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, msgspec.MsgspecError) as error:
             # Left out it might have been the refusal that counts.
             raise self._failed(f"{what} in it cannot be understood ({error}); {_ASIDE}") from None
 
@@ -589,18 +591,25 @@ def _once(grant: Grant) -> Grant:
     return replace(grant, limits=replace(grant.limits, max_calls=1))
 
 
+class _Limits(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Those limits that have no column of their own; all of them, and no others, are there."""
+
+    arguments: dict[str, tuple[str, ...]] | None
+    taint: frozenset[str]
+    models: tuple[str, ...] | None
+    max_tokens: int | None
+
+
 def _row_of(grant: Grant) -> tuple[Any, ...]:
     limits = grant.limits
-    text = json.dumps(
-        {
-            "arguments": None
-            if limits.arguments is None
-            else {pointer: list(texts) for pointer, texts in limits.arguments.items()},
-            "taint": sorted(limits.taint),
-            "models": limits.models,
-            "max_tokens": limits.max_tokens,
-        }
-    )
+    text = msgspec.json.encode(
+        _Limits(
+            arguments=None if limits.arguments is None else dict(limits.arguments),
+            taint=limits.taint,
+            models=limits.models,
+            max_tokens=limits.max_tokens,
+        )
+    ).decode()
     return (
         grant.id,
         str(grant.effect),
@@ -622,10 +631,7 @@ def _row_of(grant: Grant) -> tuple[Any, ...]:
 
 
 def _grant_of(row: tuple[Any, ...]) -> Grant:
-    limits = json.loads(row[8])
-    if limits.keys() != {"arguments", "taint", "models", "max_tokens"}:
-        raise ValueError("its limits are not those this version knows")
-    arguments = limits["arguments"]
+    limits = msgspec.json.decode(row[8], type=_Limits)
     return Grant(
         id=row[0],
         effect=Effect(row[1]),
@@ -637,13 +643,11 @@ def _grant_of(row: tuple[Any, ...]) -> Grant:
         scope=Scope.ALWAYS,
         fingerprint=row[7],
         limits=Limits(
-            arguments=None
-            if arguments is None
-            else {pointer: tuple(texts) for pointer, texts in arguments.items()},
-            taint=frozenset(limits["taint"]),
+            arguments=limits.arguments,
+            taint=limits.taint,
             max_calls=row[9],
-            models=None if limits["models"] is None else tuple(limits["models"]),
-            max_tokens=limits["max_tokens"],
+            models=limits.models,
+            max_tokens=limits.max_tokens,
             expires_at=row[10],
         ),
         approval=row[11],
