@@ -141,7 +141,7 @@ class HostEntry:
     it stands in the file, `place` its FILE:LINE.
     """
 
-    entry: ServerEntry | RemoteEntry
+    entry: ServerEntry | RemoteEntry = field(repr=False)
     shown: ServerEntry | RemoteEntry
     place: str
     disabled: bool = False
@@ -793,6 +793,8 @@ class _ServerReader:
     # --- what can be known before anything is started ---
 
     def _check_local(self, entry: ServerEntry) -> None:
+        if "\0" in entry.command:
+            raise self._fault(("command",), "has a command with a NUL character")
         for place, arg in enumerate(entry.args):
             if "\0" in arg:
                 raise self._fault(("args", place), "has an argument with a NUL character")
@@ -875,5 +877,5 @@ def _has_secret(value: Any) -> bool:
 
 
 def _near(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -87,6 +87,7 @@ _LEAST_LONG = 20
 _LEAST_BITS = 3.5
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")
 _OPAQUE = re.compile(r"[A-Za-z0-9_\-+/=.~]+")
+_VARIABLE = re.compile(r"\$\{[^{}]*\}")
 _HEX = re.compile(r"[0-9a-fA-F]{32,}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _PASSWORD_IN_URL = re.compile(r"://[^/@:\s]*:([^/@\s]+)@")
@@ -447,32 +448,37 @@ def find_literal_secrets(
     found = []
     for member, given in (("env", env or {}), ("headers", headers or {})):
         for name, value in given.items():
-            why = looks_secret(name, _literal(value))
+            why = _why_literal(name, value)
             if why is not None:
                 found.append(LiteralSecret(member, name, why, value))
     before = ""
     for place, arg in enumerate(args):
         option, equals, value = arg.partition("=")
-        is_option = bool(equals) and option.startswith("-")
-        name = option if is_option else before if before.startswith("-") else ""
-        why = looks_secret(name, _literal(value if is_option else arg))
-        if why is not None and not (name == "" and arg.startswith("-")):
+        if arg.startswith("-"):
+            why = _why_literal(option, value) if equals else None
+        else:
+            why = _why_literal(before, arg)
+        if why is not None:
             found.append(LiteralSecret("args", str(place), why, arg))
-        before = arg
+        # An option of its own names what follows it.
+        before = arg if arg.startswith("-") and not equals else ""
     if url:
-        why = looks_secret("", _literal(url))
+        why = _why_literal("", url)
         query = url.partition("?")[2]
         for pair in query.split("&") if query else ():
             name, _, value = pair.partition("=")
-            why = why or looks_secret(name, _literal(value))
+            why = why or _why_literal(name, value)
         if why is not None:
             found.append(LiteralSecret("url", "", why, url))
     return found
 
 
-def _literal(text: str) -> str:
-    """Without its variables; a text that is one variable holds no secret."""
-    return re.sub(r"\$\{[^{}]*\}", "", text).strip()
+def _why_literal(name: str, text: str) -> str | None:
+    """As `looks_secret`; a text with a variable in it is judged by its other parts alone."""
+    parts = _VARIABLE.split(text)
+    if len(parts) == 1:
+        return looks_secret(name, text)
+    return next((why for part in parts if (why := looks_secret("", part.strip()))), None)
 
 
 def _check(name: str) -> None:

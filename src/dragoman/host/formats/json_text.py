@@ -95,10 +95,10 @@ def remove_member(text: str, way: Sequence[str]) -> str:
     rest = _REST_OF_LINE.match(text, end)
     if text[line_start:start].strip() == "" and line_start and rest is not None:
         return text[:line_start] + text[rest.end() :]
-    before, behind = text[:start], text[end:]
+    front, behind = text[:start], text[end:]
     if rest or behind.lstrip(" \t").startswith("}"):
-        return before.rstrip(" \t") + behind.lstrip(" \t")
-    return before + behind.lstrip(" ")
+        return front.rstrip(" \t") + behind.lstrip(" \t")
+    return front + behind.lstrip(" ")
 
 
 def _inserted(text: str, node: _Node, name: str, value: Any) -> str:
