@@ -33,6 +33,10 @@ test: $(READY) ## the tests
 soak: $(READY) ## what takes too long for make test: servers killed at random, over every transport
 	@$(BIN)/python -m pytest -n 2 -m long
 
+.PHONY: attacks
+attacks: $(READY) ## hostile servers against the host, each attack by its number
+	@$(BIN)/python -m tests.attacks
+
 .PHONY: check
 check: $(READY) ## lint, format and types
 	@$(BIN)/ruff check .

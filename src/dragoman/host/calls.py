@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from dragoman.client.client import Client, OnProgress
+from dragoman.client.outputs import Output
 from dragoman.client.results import ToolResult
 from dragoman.errors import (
     DeadlineExceeded,
@@ -59,9 +60,13 @@ class Context(Protocol):
 
 
 class HostResult(ToolResult):
-    """A tool's result, and what the host found about it: `flags`, and the `server` it is of."""
+    """A tool's result, and what the host knows about it.
 
-    __slots__ = ("flags", "raw", "server")
+    `server` is whose it is, `flags` what is wrong with it, `sent` the JSON text of the arguments as
+    they were sent, and `was_edited` whether a person had changed them.
+    """
+
+    __slots__ = ("flags", "raw", "sent", "server", "was_edited")
 
     def __init__(
         self,
@@ -69,6 +74,8 @@ class HostResult(ToolResult):
         *,
         server: str,
         flags: Sequence[Risk] = (),
+        sent: bytes = b"",
+        was_edited: bool = False,
         is_wrapped: bool = False,
     ) -> None:
         super().__init__(result, is_wrapped=is_wrapped)
@@ -76,6 +83,8 @@ class HostResult(ToolResult):
         self.raw = result
         self.server = server
         self.flags = tuple(flags)
+        self.sent = sent
+        self.was_edited = was_edited
 
 
 class Calls:
@@ -161,7 +170,7 @@ class Calls:
                     timeout_s=connection.entry.timeout_s if timeout_s is None else timeout_s,
                     raise_on_error=False,
                 )
-            outcome = self._result(server, offer, result)
+            outcome = self._result(clearance, offer, result)
             await self._release(connection, clearance, outcome.raw)
         self._mediator.settle(
             clearance,
@@ -173,12 +182,12 @@ class Calls:
             context.taint.add(server)
         return outcome
 
-    def _result(self, server: str, offer: Offer, result: ToolResult) -> HostResult:
+    def _result(self, clearance: Clearance, offer: Offer, result: ToolResult) -> HostResult:
         """The result with what is to be said of it."""
         flags: list[Risk] = []
         schema = offer.definition.raw.get("outputSchema")
-        is_wrapped = False
-        if isinstance(schema, dict) and not result.is_error:
+        output = Output(schema if isinstance(schema, dict) else None)
+        if output.schema is not None and not result.is_error:
             said = self._output_faults(offer, result)
             if said:
                 flags.append(Risk(code="output_unfit", text=said))
@@ -188,7 +197,14 @@ class Calls:
             is_error=result.is_error,
             meta=result.meta or None,
         )
-        return HostResult(raw, server=server, flags=flags, is_wrapped=is_wrapped)
+        return HostResult(
+            raw,
+            server=clearance.intent.server,
+            flags=flags,
+            sent=clearance.payload,
+            was_edited=clearance.was_edited,
+            is_wrapped=output.is_wrapped,
+        )
 
     def _output_faults(self, offer: Offer, result: ToolResult) -> str:
         if result.structured_content is None:

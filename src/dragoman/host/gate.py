@@ -48,6 +48,9 @@ STANDING = frozenset(
     }
 )
 
+# To stop what was allowed before is allowed, also when nothing else is any more.
+CANCELLED = "notifications/cancelled"
+
 # The lists whose text the host reads itself, member by member, unknown ones included.
 LISTS = frozenset(
     {"initialize", "tools/list", "prompts/list", "resources/list", "resources/templates/list"}
@@ -222,7 +225,7 @@ class Gate:
 
     def check_request(self, method: str, params: bytes) -> str:
         """Take note of a request or notification that goes out; empty when it may."""
-        if self._is_shut:
+        if self._is_shut and not (self._standing and method == CANCELLED):
             return f"{method} without a decision to connect"
         if method in STANDING:
             self._passed(method, self._standing)

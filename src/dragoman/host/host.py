@@ -132,6 +132,8 @@ class Host:
             self._mediator, self._model_source(), on_roots_changed=self._tell_roots
         )
         self._is_open = False
+        # The models that were opened here, and so are closed here.
+        self._own_models: list[ChatModel] = []
         self.passages: Callable[[str, Passage], None] | None = None
 
     # --- making one -------------------------------------------------------------------------------
@@ -177,6 +179,7 @@ class Host:
                 is_project_trusted=is_trusted,
                 command_line=rules,
                 servers=list(servers.servers),
+                must_exist=["user"] if policy is not None else [],
             )
             pins = Pins.open(
                 folder=servers.project,
@@ -202,7 +205,9 @@ class Host:
             approvers = list(approver)
         else:
             approvers = [approver]
-        return cls(
+        opened = [open_model(one) for one in models if isinstance(one, str)]
+        ready = iter(opened)
+        host = cls(
             servers,
             policy=settled,
             state=folder,
@@ -211,9 +216,11 @@ class Host:
             pins=pins,
             broker=Broker(approvers, max_waiting=settled.bounds.max_waiting),
             secrets=_LazySecrets(folder.path),
-            models=[open_model(one) if isinstance(one, str) else one for one in models],
+            models=[next(ready) if isinstance(one, str) else one for one in models],
             principal=principal,
         )
+        host._own_models += opened
+        return host
 
     # --- opening and closing ----------------------------------------------------------------------
 
@@ -246,6 +253,9 @@ class Host:
             *(connection.aclose() for connection in self._connections.values()),
             return_exceptions=True,
         )
+        for model in self._own_models:
+            await model.aclose()
+        self._own_models.clear()
         self.audit.close()
         self.grants.close()
         self._is_open = False
@@ -537,6 +547,7 @@ class Host:
             from dragoman.host.models.opening import open_model
 
             self.models[model] = open_model(model)
+            self._own_models.append(self.models[model])
         return self.models[model]
 
     def _model_source(self) -> ModelSource | None:

@@ -170,8 +170,10 @@ class Mediator:
         verdict = self.judge(intent)
         if must_ask and verdict.effect is Effect.ALLOW and not is_own_act:
             verdict = self._ask_instead(verdict, must_ask)
-        if verdict.effect is Effect.ASK and is_own_act:
-            verdict = replace(verdict, effect=Effect.ALLOW, rule="the person's own act", layer="")
+        if is_own_act and (verdict.effect is Effect.ASK or verdict.code is Code.NOBODY_TO_ASK):
+            verdict = replace(
+                verdict, effect=Effect.ALLOW, rule="the person's own act", layer="", code=None
+            )
         if verdict.effect is Effect.DENY:
             raise self._denied(intent, verdict, view, trace)
         if verdict.effect is Effect.ASK:
