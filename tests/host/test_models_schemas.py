@@ -83,9 +83,9 @@ def _complain(schema: Any, rules: ProviderRules, at: str, depth: int, found: lis
     kind = schema.get("type")
     if isinstance(kind, list) and (not rules.has_type_lists or len(set(kind)) != len(kind)):
         found.append(f"{at}: types {kind}")
-    if kind == "array" or (isinstance(kind, list) and "array" in kind):
-        if "items" not in schema:
-            found.append(f"{at}: a list without items")
+    kinds = kind if isinstance(kind, list) else [kind]
+    if "array" in kinds and "items" not in schema:
+        found.append(f"{at}: a list without items")
     values = schema.get("enum", [])
     if "enum" in schema and not 0 < len(values) <= rules.max_enum:
         found.append(f"{at}: {len(values)} values")
