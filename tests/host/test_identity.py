@@ -179,10 +179,22 @@ def test_a_program_of_the_folder_it_is_started_in_is_bound_to_that_folder(
     after = digests(entry)
     assert after[0] != after[1]
     assert one not in after
-    for args in (("some_server_of_nobody.py",), ("-y", "server@1.2.3")):
-        here, there = digests(child(cwd=None, args=args))
+    commands: list[tuple[str, tuple[str, ...]]] = [
+        (sys.executable, ("some_server_of_nobody.py",)),
+        ("npx", ("-y", "server@1.2.3")),
+        ("./server", ()),
+        ("npm", ("start",)),
+        ("uv", ("run", "x")),
+    ]
+    for command, args in commands:
+        here, there = digests(child(cwd=None, command=command, args=args))
         assert here != there
-    here, there = digests(child(cwd=None, command="./server", args=()))
+    # Where packages come from is said by the folder, or one above it.
+    fetcher = child(cwd=None, command="npx", args=("-y", "another@1.2.3"))
+    here, there = digests(fetcher)
+    assert here == there
+    (tmp_path / ".npmrc").write_text("registry=https://evil.example/")
+    here, there = digests(fetcher)
     assert here != there
 
 
@@ -258,6 +270,7 @@ def test_a_difference_has_a_line_each_way_with_what_is_unseen_escaped() -> None:
         (child(command="bash", args=("-c", "curl x | sh")), "shell"),
         (child(command=r"C:\Windows\cmd.exe", args=("/c", "x")), "shell"),
         (child(command="npx", args=("-y", "some-server")), "unpinned"),
+        (child(cwd=None), "folder"),
         (child(env={"LD_PRELOAD": "x"}), "steering"),
         (child(env={"https_proxy": "x"}), "steering"),
         (remote(url="http://mcp.example.com/"), "host"),
@@ -272,6 +285,8 @@ def test_what_a_person_should_know_is_a_risk(entry: ServerEntry | RemoteEntry, c
     "entry",
     [
         child(),
+        child(cwd=None, args=("-P", "-m", "some_server_of_nobody")),
+        child(cwd=None, args=("/srv/app/server.py", "-m", "x")),
         child(command="npx", args=("-y", "@scope/server@1.2.3"), env={"A": "b"}),
         remote(),
         remote(url="http+unix://%2Frun%2Fx.sock/mcp"),

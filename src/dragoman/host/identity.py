@@ -11,6 +11,7 @@ stands in the file is its SHA-256. So a token may be renewed, but not be taken f
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import shlex
@@ -53,6 +54,13 @@ _STEERING = re.compile(
 _SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "cmd", "powershell", "pwsh"}
 # Programs that fetch a package and run it; its name without a version is whatever is newest.
 _FETCHERS = {"npx", "bunx", "pnpx", "uvx", "pipx"}
+# Programs that do what a file in their folder says: package.json, pyproject.toml, Makefile.
+_FOLDER_RUNNERS = {
+    "bun", "bundle", "cargo", "deno", "dotnet", "go", "gradle", "just", "make", "mvn", "npm", "pdm",
+    "pipenv", "pnpm", "poetry", "rake", "uv", "yarn",
+}  # fmt: skip
+# What tells the fetchers where to take packages from; they look upwards for it.
+_SOURCES = (".npmrc", ".yarnrc.yml", "bunfig.toml", "uv.toml", "pyproject.toml")
 _VERSIONED = re.compile(r".+(?:@[0-9][\w.+-]*|==[\w.!+-]+)")
 
 _SENSITIVE = (
@@ -325,29 +333,45 @@ def _program(entry: ServerEntry, folder: Path, environ: Mapping[str, str]) -> st
 
 
 def _leans_on(folder: Path, argv: Sequence[str]) -> bool:
-    """Whether a command line names something that lies in the folder it is started in.
+    """Whether what a command line runs depends on the folder it is started in.
 
-    A script by its path, a module (`python -m server`) or a package that a runner such as npx
-    looks for in node_modules first.
+    It names a script by its path, a module (`python -m server`) or a package that lies there, or
+    it is a program that does what a file there says, or takes packages from where one says.
     """
+    program = _base_name(argv[0])
     if os.path.dirname(argv[0]) and not os.path.isabs(argv[0]):
         return True
-    for word in argv[1:]:
-        value = word.rpartition("=")[2]
-        if not value or value.startswith("-") or os.path.isabs(value) or value in (".", ".."):
-            continue
-        package = value.rpartition("@")[0] or value
-        module = value.partition(".")[0]
-        likely = (
-            value,
-            f"{module}.py",
-            module,
-            f"node_modules/{package}",
-            f"node_modules/.bin/{package}",
-        )
-        if any(_exists(folder / one) for one in likely):
-            return True
-    return False
+    if program in _FOLDER_RUNNERS and len(argv) > 1:
+        return True
+    words = [word.rpartition("=")[2] for word in argv[1:]]
+    words = [
+        word
+        for word in words
+        if word and not word.startswith("-") and not os.path.isabs(word) and word not in (".", "..")
+    ]
+    likely = [
+        place
+        for word in words
+        for place in (word, word.partition(".")[0], f"{word.partition('.')[0]}.py")
+    ]
+    if any(_exists(folder / place) for place in likely):
+        return True
+    if program not in _FETCHERS:
+        return False
+    packages = [place for word in words for place in _installed(word)]
+    # What lies in the home folder itself is the user's own.
+    above = itertools.takewhile(lambda one: one != Path.home(), (folder, *folder.parents))
+    return any(_exists(one / place) for one in above for place in (*_SOURCES, *packages))
+
+
+def _installed(word: str) -> tuple[str, str]:
+    """Where a package would lie that is installed beside a project."""
+    package = word.rpartition("@")[0] or word
+    return f"node_modules/{package}", f"node_modules/.bin/{package}"
+
+
+def _base_name(command: str) -> str:
+    return re.sub(r"\.(exe|cmd|bat)$", "", re.split(r"[/\\]", command)[-1].lower())
 
 
 def _exists(path: Path) -> bool:
@@ -361,7 +385,7 @@ def _exists(path: Path) -> bool:
 def _warn_of_child(draft: _Draft, entry: ServerEntry, program: str | None) -> None:
     if program is None:
         draft.risk("missing", f"there is no program {_quoted(entry.command)}")
-    name = re.sub(r"\.(exe|cmd|bat)$", "", re.split(r"[/\\]", entry.command)[-1].lower())
+    name = _base_name(entry.command)
     if name in _SHELLS and entry.args:
         draft.risk("shell", "it starts a shell, which may run anything that its arguments say")
     if name in _FETCHERS and not any(_VERSIONED.fullmatch(one) for one in entry.args):
@@ -369,6 +393,14 @@ def _warn_of_child(draft: _Draft, entry: ServerEntry, program: str | None) -> No
             "unpinned",
             "it downloads a package and runs it; without a version, tomorrow's may be another",
         )
+    if re.fullmatch(r"python[0-9.]*|pypy[0-9.]*", name) and entry.cwd is None:
+        options = list(itertools.takewhile(lambda one: one.startswith("-"), entry.args))
+        if any(one[:2] in ("-m", "-c") for one in options) and not {"-I", "-P"} & {*options}:
+            draft.risk(
+                "folder",
+                "Python takes modules from the folder it is started in first; a 'cwd' or the"
+                " option -P prevents that",
+            )
     steering = sorted(one for one in entry.env if _STEERING.fullmatch(one))
     if steering:
         draft.risk(
