@@ -38,14 +38,6 @@ def put(path: Path, parts: list[bytes]) -> None:
     path.write_bytes(b"".join(parts))
 
 
-class Rules:
-    """What policy says of the log."""
-
-    def __init__(self, args: str = "shape", on_write_failure: str = "deny") -> None:
-        self.args = args
-        self.on_write_failure = on_write_failure
-
-
 def kinds(records: list[dict[str, Any]]) -> list[str]:
     """What each record is, briefly."""
     return [record.get("event") or record["kind"] for record in records]

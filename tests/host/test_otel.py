@@ -9,13 +9,16 @@ import pytest
 
 from dragoman.host.audit import Audit, read, to_otel
 from dragoman.host.kinds import Action, Code, Effect, Step, Verdict
-from tests.host.audit_log import INTENT, PAYLOAD, YES, Rules
+from dragoman.host.policy import AuditRules
+from tests.host.audit_log import INTENT, PAYLOAD, YES
 
 PARENT = f"00-{'a' * 32}-{'b' * 16}-01"
 
 
 def test_a_call_has_the_names_of_the_conventions(tmp_path: Path) -> None:
-    with Audit(tmp_path / "audit.jsonl", Rules("full"), clock=lambda: 1_234_567_890.25) as audit:
+    with Audit(
+        tmp_path / "audit.jsonl", AuditRules(args="full"), clock=lambda: 1_234_567_890.25
+    ) as audit:
         audit.decision(INTENT, YES, payload=PAYLOAD, trace=PARENT)
     record = to_otel(list(read(tmp_path / "audit.jsonl"))[-1])
     assert record["time_unix_nano"] == 1_234_567_890_250_000_000

@@ -11,10 +11,10 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 
@@ -22,6 +22,7 @@ from dragoman.host.chain import MAX_LINE_BYTES, Anchor, LogPaths, VerifyReport, 
 from dragoman.host.journal import AuditFailed, AuditLimits, Journal, set_aside
 from dragoman.host.kinds import Decision, Intent, Verdict
 from dragoman.host.otel import to_otel
+from dragoman.host.policy import AuditRules
 from dragoman.host.redaction import REDACTED, Redactor, encoded, shape_of, sorted_json
 from dragoman.host.state import private_folder
 
@@ -60,20 +61,10 @@ Status = Literal["ok", "failed", "refused", "cancelled", "unknown"]
 
 _UNSET: Any = object()
 
+_REPEATED = ("trace", "session", "server", "action", "object")
+
 # Our own words: a secret that happens to be one of them does not make a record unreadable.
 _OURS = {"kind", "id", "event", "action", "effect", "step", "status", "code", "scope"}
-
-
-class AuditRules(Protocol):
-    """What policy says of the log: how much of a payload is kept, and what a failure means."""
-
-    @property
-    def args(self) -> str:
-        """ "shape", "digest" or "full"."""
-
-    @property
-    def on_write_failure(self) -> str:
-        """ "deny" or "warn"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +77,11 @@ class AuditMark:
     seq: int
     id: str
     at: float = 0.0
-    trace: str = ""
+    # What an outcome repeats of its decision, so that it is found by the same fields.
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+_DEFAULTS = AuditRules()
 
 
 class Audit:
@@ -106,7 +101,7 @@ class Audit:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        rules: AuditRules | None = None,
+        rules: AuditRules = _DEFAULTS,
         *,
         session: str = "",
         redactor: Redactor | None = None,
@@ -121,14 +116,14 @@ class Audit:
         self.redactor = redactor or Redactor()
         # How many records could not be written since the last one that was.
         self.lost = 0
-        self._args = "shape" if rules is None else rules.args
-        self._is_strict = rules is None or rules.on_write_failure != "warn"
+        self._args = rules.args
+        self._is_strict = rules.on_write_failure != "warn"
         self._clock = clock
         self._timer = timer
         private_folder(self.path.parent)
         self._log = Journal(
             LogPaths(self.path),
-            is_synced=sync == "disk",
+            is_synced="disk" in (sync, rules.sync),
             limits=limits or AuditLimits(),
             on_anchor=on_anchor,
             clock=clock,
@@ -200,7 +195,7 @@ class Audit:
             fields["args"] = self._content(dict(intent.arguments))
         if details:
             fields["details"] = self._details(details)
-        return self._append(fields, trace)
+        return self._append(fields, _REPEATED)
 
     def outcome(
         self,
@@ -223,8 +218,7 @@ class Audit:
         fields: dict[str, Any] = {
             "kind": "outcome",
             "id": mark.id,
-            "trace": mark.trace,
-            "session": self.session,
+            **mark.about,
             "status": str(status),
             "duration_ms": round(took_ms, 3),
             "error": str(error),
@@ -233,7 +227,7 @@ class Audit:
             fields["result"] = shape_of(result, self.redactor.redact)
         if details:
             fields["details"] = self._details(details)
-        return self._append(fields, mark.trace)
+        return self._append(fields)
 
     def event(
         self, name: str, *, server: str = "", text: str = "", trace: str = "", **details: Any
@@ -256,7 +250,7 @@ class Audit:
         }
         if details:
             fields["details"] = self._details(details)
-        return self._append(fields, trace)
+        return self._append(fields)
 
     def keyed(self, text: str) -> str:
         """How a digest, or any text, stands in the log: only who has the key can compute it."""
@@ -279,8 +273,9 @@ class Audit:
 
     # --- how --------------------------------------------------------------------------------------
 
-    def _append(self, fields: dict[str, Any], trace: str) -> AuditMark:
+    def _append(self, fields: dict[str, Any], repeated: Sequence[str] = ()) -> AuditMark:
         at = self._timer()
+        about = {name: fields[name] for name in repeated if fields[name]}
         body = self._encode(fields)
         own = fields.get("id", "")
         try:
@@ -295,8 +290,8 @@ class Audit:
             if not self.lost:
                 log.warning("%s; it goes on unrecorded, as policy says", error)
             self.lost += 1
-            return AuditMark(0, own, at, trace)
-        return AuditMark(seq, own or ident, at, trace)
+            return AuditMark(0, own, at, about)
+        return AuditMark(seq, own or ident, at, about)
 
     def _encode(self, fields: dict[str, Any]) -> bytes:
         """The fields that say something, as JSON without secrets and within the bounds."""
