@@ -32,6 +32,7 @@ from dragoman.client.config import (
 )
 from dragoman.errors import Misconfigured
 from dragoman.host.env_file import read_env_file
+from dragoman.host.identity import alias_faults
 from dragoman.host.located import Located, read_located
 from dragoman.host.sandbox import Root, Sandbox, confine, read_sandbox
 from dragoman.host.secrets import is_secret_name, looks_secret
@@ -497,16 +498,8 @@ class _Loader:
         )
 
     def _check_names(self, shape: str, names: Sequence[str]) -> None:
-        seen: dict[str, str] = {}
-        for name in names:
-            folded = name.casefold()
-            if folded in seen:
-                self.add(
-                    (shape, name),
-                    f"{name!r} and {seen[folded]!r} differ only in the case of letters; a person "
-                    "could not tell them apart",
-                )
-            seen.setdefault(folded, name)
+        for alias, text in alias_faults(names):
+            self.add((shape, alias), text)
 
 
 class _ServerReader:

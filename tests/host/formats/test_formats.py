@@ -15,6 +15,7 @@ from dragoman.errors import Misconfigured
 from dragoman.host.config import load_servers
 from dragoman.host.formats import (
     FORMATS,
+    alias_for,
     find_format,
     move_secrets,
     read_file,
@@ -520,6 +521,18 @@ def test_text_that_would_become_a_variable_is_not_written_as_one() -> None:
         done = FORMATS[name].write([server])
         assert done.losses == ()
         assert FORMATS[name].read(done.text, Path("x")).servers == (server,)
+
+
+@pytest.mark.parametrize("name", ["My Server", "a/b", "", "-", "ünïcode", "x" * 100, "unknown"])
+def test_a_name_that_can_be_no_alias_here_is_told_with_one_that_can(name: str) -> None:
+    server = Portable(name=name, kind="stdio", command=("run",))
+    done = FORMATS["dragoman"].write([server])
+    assert [one.is_whole for one in done.losses] == [True]
+    alias = alias_for(name)
+    assert repr(alias) in str(done.losses[0])
+    assert FORMATS["dragoman"].write([replace(server, name=alias)]).losses == ()
+    other = alias_for(name, [alias.upper()])
+    assert other.casefold() != alias.casefold()
 
 
 # --- properties ---

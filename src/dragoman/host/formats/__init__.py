@@ -21,7 +21,7 @@ from dragoman.host.formats.codex import Codex
 from dragoman.host.formats.cursor import Cursor
 from dragoman.host.formats.goose import Goose
 from dragoman.host.formats.librechat import LibreChat
-from dragoman.host.formats.own import Own
+from dragoman.host.formats.own import Own, alias_for
 from dragoman.host.formats.portable import Loss, Portable, move_secrets, secrets_in
 from dragoman.host.formats.shape import Format, Imported, Skipped, Written
 from dragoman.host.formats.vscode import VSCode
@@ -35,6 +35,7 @@ __all__ = [
     "Portable",
     "Skipped",
     "Written",
+    "alias_for",
     "find_format",
     "move_secrets",
     "read_file",

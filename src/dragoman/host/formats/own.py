@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from dragoman.client.config import SHAPES
 from dragoman.host.formats.places import settings_folder
-from dragoman.host.formats.portable import NotPortable, Syntax
+from dragoman.host.formats.portable import Loss, NotPortable, Portable, Syntax
 from dragoman.host.formats.shape import Format, Reading, Writing
+from dragoman.host.identity import alias_faults
 
-__all__ = ["PLACES", "Own"]
+__all__ = ["PLACES", "Own", "alias_for"]
 
+# 50: an alias may have 64, and a number may have to follow.
+MAX_CHARS = 50
 # The folders that a variable can name.
 PLACES = ("workspaceFolder", "workspaceFolderBasename", "userHome", "pathSeparator", "/")
 
@@ -59,6 +63,12 @@ class Own(Format):
             settings_folder(environ, platform) / "dragoman" / "mcp.json",
         ]
 
+    def raw(self, server: Portable) -> tuple[dict[str, Any], list[Loss]]:
+        """One server in our words. Raises NotPortable: its name can be no alias here."""
+        for _, why in alias_faults((server.name,)):
+            raise NotPortable(f"{why}; {alias_for(server.name)!r} would do")
+        return super().raw(server)
+
     def read_more(self, reading: Reading, members: dict[str, Any]) -> None:
         """What no other product has."""
         members["start_timeout_s"] = reading.seconds("startTimeout")
@@ -88,3 +98,15 @@ class Own(Format):
         writing.put("roots", list(server.roots))
         others = {name: dict(one) for name, one in server.extras.items() if name != self.name}
         writing.put("from", others)
+
+
+def alias_for(name: str, taken: Collection[str] = ()) -> str:
+    """An alias that is close to another product's name for a server and is not `taken`."""
+    plain = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-._")[:MAX_CHARS]
+    wanted = free = plain if plain and not alias_faults((plain,)) else f"server-{plain}".rstrip("-")
+    folded = {one.casefold() for one in taken}
+    number = 2
+    while free.casefold() in folded:
+        free = f"{wanted}-{number}"
+        number += 1
+    return free
