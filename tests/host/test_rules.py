@@ -313,6 +313,7 @@ OUTSIDE = [
     "/srv/app/%3F/../../secret",
     "/srv/app/.//../../secret",
     "/srv/app/..\x00%252e/",
+    "/srv/app/%c0%ae%c0%ae/secret",
     "/srv/app/a\\b/..//..",
 ]
 
@@ -391,6 +392,7 @@ def test_a_deny_for_a_host_holds_however_the_url_is_written(url: str) -> None:
         "https://x.github.com@evil.example/",
         "https://x.github.com%2f@evil.example/",
         "https://evil.example%2f.github.com/",
+        "https://evil.example\uff0f.github.com/",
         "http://x.github.com/",
     ],
 )
@@ -411,7 +413,15 @@ def test_a_star_that_is_encoded_is_no_wildcard() -> None:
     found = rule("tool(fs/w, path=/srv/%2A)", "allow")
     assert found.matches(call("fs", "w", path="/srv/%2A"))
     assert not found.matches(call("fs", "w", path="/srv/secret"))
-    assert not rule("tool(fs/w, path=/srv/%252a)", "allow").matches(call("fs", "w", path="/srv/x"))
+    for text in ("/srv/%252a", "/srv/*/%2A"):
+        allow = rule(f"tool(fs/w, path={text})", "allow")
+        for path in ("/srv/x", "/srv/", "/srv/x/"):
+            assert not allow.matches(call("fs", "w", path=path))
+
+
+def test_an_exact_allow_is_for_that_spelling() -> None:
+    for text, other in [("a%20b", "a b"), ("/srv/app/../x", "/srv/x"), ("a\\u0000b", "a")]:
+        assert not rule(f'tool(fs/w, x="{text}")', "allow").matches(call("fs", "w", x=other))
 
 
 def test_what_is_cut_at_a_nul_is_read_both_ways() -> None:

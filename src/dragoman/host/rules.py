@@ -65,7 +65,7 @@ _PATH_END = re.compile(r"[?#]")
 _MANY_READINGS = re.compile(
     r"[%\\\x00]|//|(?:^|/)\.\.?(?:[/?#]|$)|^[A-Za-z][A-Za-z0-9+.\-]*:", re.DOTALL
 )
-_STAR_TRIPLET = re.compile(r"%(?=(?:25)*2[Aa])")
+_STAR_TRIPLET = re.compile(r"%(?:25)*2[Aa]")
 _PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -91,10 +91,10 @@ class Pattern:
     def __init__(self, text: str, *, is_literal: bool = False) -> None:
         self.text = text
         self.is_exact = is_literal or "*" not in text
-        # %2A stays as it is: decoded, it would become a wildcard.
-        guarded = text if is_literal else _STAR_TRIPLET.sub("\x00", text)
-        forms = {one.replace("\x00", "%"): None for one in _readings(guarded)}
-        self._forms = tuple(_Glob(one, is_literal=is_literal) for one in (text, *forms))
+        # With %2A it stays as it is: decoded, that would become a wildcard.
+        is_decoded = is_literal or not _STAR_TRIPLET.search(text)
+        forms = _readings(text) if is_decoded else (text,)
+        self._forms = tuple(_Glob(one, is_literal=is_literal) for one in forms)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -125,12 +125,22 @@ class Pattern:
         return any(form.covers(one) for one in _readings(text) for form in self._forms)
 
     def fits_narrowly(self, text: str) -> bool:
-        """Whether every reading of the text fits, no `*` reaching out of a URL's host: for allow."""
+        """Whether every reading of the text fits: for allow.
+
+        The text itself must fit the pattern itself; no `*` reaches out of a URL's host.
+        """
         if text == self.text or self.is_any:
             return True
+        if not self._forms[0].covers_url(text):
+            return False
         if len(text) > MAX_READ_CHARS and _MANY_READINGS.search(text):
             return False
-        return all(any(form.covers_url(one) for form in self._forms) for one in _readings(text))
+        return all(
+            any(form.covers_url(one) for form in self._forms)
+            # Bytes that are no UTF-8: some read a dot or a slash where we read nothing.
+            and ("\ufffd" not in one or "\ufffd" in text)
+            for one in _readings(text)
+        )
 
 
 class _Glob:
@@ -173,6 +183,8 @@ class _Glob:
         return (
             cut > 0
             and "@" not in text[:cut]
+            # Browsers turn letters that look like a dot or a slash into one; punycode is ASCII.
+            and text[:cut].isascii()
             and head.covers(text[:cut])
             and rest.covers(text[cut:])
         )
