@@ -121,7 +121,7 @@ class Broker:
     """Asks people, on behalf of the mediator.
 
     `approvers` are the surfaces to begin with. `clock` counts the time there is to answer, the
-    event loop's unless given. All of it belongs to one event loop.
+    event loop's unless given. What is asked in a loop is answered in it.
     """
 
     def __init__(
@@ -258,19 +258,19 @@ class Broker:
             raise self._refusal(request, Code.TOO_MANY_WAITING, rule)
         if request.id in self._questions:
             raise Misconfigured(f"a question with the id {request.id!r} is open already")
-        if self._clock is None:
-            self._clock = LoopClock()
+        clock = self._clock or LoopClock()
         # A number that compares with nothing (NaN) gives no time at all.
         timeout_s = request.timeout_s if request.timeout_s > 0 else 0.0
         question = _Question(
             request,
             asyncio.get_running_loop().create_future(),
-            self._clock.now() + min(timeout_s, MAX_TIMEOUT_S),
+            clock,
+            clock.now() + min(timeout_s, MAX_TIMEOUT_S),
         )
+        question.timer = clock.call_at(question.deadline, lambda: self._expire(question))
         self._questions[request.id] = question
         if request.dedupe_key:
             self._by_key[_key_of(request)] = question
-        question.timer = self._clock.call_at(question.deadline, lambda: self._expire(question))
         self._tell(Asked(request=request))
         # All are noted before the first is asked: where tasks start at once, it may be out already.
         question.tasks.update(dict.fromkeys(self._surfaces))
@@ -300,9 +300,9 @@ class Broker:
     def remaining_s(self, id: str) -> float:
         """How long there is to answer an open question; 0 when there is none with that id."""
         question = self._questions.get(id)
-        if question is None or self._clock is None:
+        if question is None:
             return 0.0
-        return max(question.deadline - self._clock.now(), 0.0)
+        return max(question.deadline - question.clock.now(), 0.0)
 
     def answer(self, id: str, decision: Decision, *, channel: str = "") -> None:
         """Answer an open question, for surfaces that are no coroutines, such as a page.
@@ -317,11 +317,10 @@ class Broker:
 
     def _offer(self, question: _Question, decision: Decision, channel: str) -> None:
         """Take an answer. Raises AnswerRefused."""
-        assert self._clock is not None
         if question.outcome.done():
             raise AnswerRefused(Code.DEADLINE, "it was answered already")
         # The timer may come late, where something held up the loop.
-        if self._clock.now() >= question.deadline:
+        if question.clock.now() >= question.deadline:
             self._expire(question)
             raise AnswerRefused(Code.DEADLINE, "it comes too late")
         decision = _checked(question.request, decision)
@@ -453,14 +452,29 @@ class _Seat:
 class _Question:
     """One open question: who is being asked, and how many wait."""
 
-    __slots__ = ("askers", "codes", "deadline", "leaving", "outcome", "request", "tasks", "timer")
+    __slots__ = (
+        "askers",
+        "clock",
+        "codes",
+        "deadline",
+        "leaving",
+        "outcome",
+        "request",
+        "tasks",
+        "timer",
+    )
 
     def __init__(
-        self, request: ApprovalRequest, outcome: asyncio.Future[Any], deadline: float
+        self,
+        request: ApprovalRequest,
+        outcome: asyncio.Future[Any],
+        clock: Clock,
+        deadline: float,
     ) -> None:
         self.request = request
         # A Decision, or a Code and a sentence where there is none.
         self.outcome = outcome
+        self.clock = clock
         self.deadline = deadline
         self.timer: Timer | None = None
         self.askers = 0

@@ -70,8 +70,8 @@ class RootsBook:
         self._budgets = budgets
         self._on_change = on_change
         self._roots: dict[str, dict[str, Root]] = {}
-        # What was there when it was last looked at, by server.
-        self._seen: dict[str, frozenset[str]] = {}
+        # Where each led when it was last looked at, empty for one that was not there.
+        self._seen: dict[str, dict[str, str]] = {}
         self._seeded: set[str] = set()
 
     # --- what the user puts there -----------------------------------------------------------------
@@ -84,7 +84,7 @@ class RootsBook:
         mine = self._roots.setdefault(server, {})
         for root in as_roots(roots):
             mine.setdefault(root.uri, root)
-        self._note(server)
+        self._seen[server] = {uri: _led_to(root) for uri, root in mine.items()}
 
     def add(self, server: str, root: RootLike) -> Root:
         """Open a folder to a server; it is asked about when the server wants to know.
@@ -99,7 +99,7 @@ class RootsBook:
             raise Misconfigured(f"at most {MAX_ROOTS} folders can be opened to {server!r}")
         is_new = mine.get(made.uri) != made
         mine[made.uri] = made
-        self._note(server)
+        self._seen.setdefault(server, {})[made.uri] = _led_to(made)
         if is_new:
             self._changed(server)
         return made
@@ -109,7 +109,7 @@ class RootsBook:
         (made,) = as_roots([root])
         if self._roots.get(server, {}).pop(made.uri, None) is None:
             raise Misconfigured(f"{made.uri} is not open to the server {server!r}")
-        self._note(server)
+        self._seen.get(server, {}).pop(made.uri, None)
         self._changed(server)
 
     def listed(self, server: str) -> list[str]:
@@ -123,19 +123,14 @@ class RootsBook:
     def refresh(self) -> list[str]:
         """Look whether folders have gone or come back; the servers concerned, who are told."""
         changed = []
-        for server in self._roots:
-            before = self._seen.get(server)
-            if self._note(server) != before:
+        for server, mine in self._roots.items():
+            now = {uri: _led_to(root) for uri, root in mine.items()}
+            if now != self._seen.get(server):
+                self._seen[server] = now
                 changed.append(server)
-                self._changed(server)
+        for server in changed:
+            self._changed(server)
         return changed
-
-    def _note(self, server: str) -> frozenset[str]:
-        there = frozenset(
-            f"{one.root.uri} {one.target}" for one in self.states(server) if one.is_there
-        )
-        self._seen[server] = there
-        return there
 
     def _changed(self, server: str) -> None:
         if self._on_change is not None:
@@ -198,9 +193,12 @@ class RootsBook:
         async def again(given: bytes) -> Intent:
             # It may lead somewhere else by now, or have been closed.
             now = _look(root)
-            is_open = root.uri in self._roots.get(asker.server, {})
-            gone = () if is_open else (_unfit("it is not open to the server any more"),)
-            return _intent_of(asker, now, gone)
+            problems = []
+            if root.uri not in self._roots.get(asker.server, {}):
+                problems.append(_unfit(f"{root.uri} is not open to the server any more"))
+            if now.target != state.target:
+                problems.append(_unfit(f"{root.uri} leads to {now.target} now, that was not shown"))
+            return _intent_of(asker, now, tuple(problems))
 
         try:
             cleared = await self._mediator.clear(
@@ -229,6 +227,11 @@ def _intent_of(asker: Asker, state: RootState, problems: tuple[Problem, ...] = (
         fingerprint=digest(os.fsencode(state.target).decode("utf-8", "backslashreplace")),
         problems=problems,
     )
+
+
+def _led_to(root: Root) -> str:
+    state = _look(root)
+    return str(state.target) if state.is_there else ""
 
 
 def _look(root: Root) -> RootState:
