@@ -470,7 +470,7 @@ def test_cancelling_a_turn_stops_its_calls_and_answers_them() -> None:
     async def cancel() -> tuple[list[ChatEvent], Conversation, Desk]:
         started = asyncio.Event()
         desk = Desk({"quick": lambda *_: "done", "slow": stuck(started)})
-        script = [
+        script: Script = [
             uses("quick", "slow", "slow"),
             "never",
         ]
