@@ -16,6 +16,7 @@ EXAMPLES = ROOT / "examples"
 SCRIPTS = {
     "client.py": ["connected to weather 1.0", "structured: rain", "progress: 2/2", "failed: there"],
     "sampling.py": ["Roses are red", "failed: no poem"],
+    "host_chat.py": ["Start the server 'weather'", "forecast: done", "2 of 2", "(person_denied)"],
     "elicitation.py": ["2 of apple cake ordered", "no cake was ordered (decline)"],
 }
 SERVERS = {"quickstart.py", "weather_server.py", "lifespan.py", "files_server.py"}
