@@ -402,6 +402,18 @@ def test_an_allow_for_a_host_is_for_no_other(url: str) -> None:
     assert not found.matches(intent("elicit.url", "gh", url))
 
 
+def test_an_allow_for_any_host_of_a_name_is_for_no_login() -> None:
+    found = rule("elicit.url(gh/https://*.github.com/*)", "allow")
+    assert not found.matches(intent("elicit.url", "gh", "https://me@x.github.com/"))
+
+
+def test_an_empty_segment_of_a_url_is_one_step_up() -> None:
+    found = rule("elicit.url(gh/https://h.example/srv/*)", "allow")
+    for path in ("srv/../a//../srv/x", "srv/a/../../srv/../x"):
+        assert not found.matches(intent("elicit.url", "gh", f"https://h.example/{path}"))
+    assert found.matches(intent("elicit.url", "gh", "https://h.example/srv/a//../x"))
+
+
 def test_an_exact_allow_covers_what_it_says() -> None:
     for uri in ("file:///srv/app", "file:///srv/a%20b", "https://x.example/?q=..%2f"):
         action = "roots.expose" if uri.startswith("file") else "elicit.url"
@@ -417,6 +429,7 @@ def test_a_star_that_is_encoded_is_no_wildcard() -> None:
         allow = rule(f"tool(fs/w, path={text})", "allow")
         for path in ("/srv/x", "/srv/", "/srv/x/"):
             assert not allow.matches(call("fs", "w", path=path))
+    assert not rule("tool(fs/w, path=/srv/%2A)").matches(call("fs", "w", path="/srv/x"))
 
 
 def test_an_exact_allow_is_for_that_spelling() -> None:
