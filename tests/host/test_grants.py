@@ -81,6 +81,16 @@ def test_a_grant_is_of_one_principal_and_one_identity(store: GrantStore) -> None
     assert store.find("user", "sha256:other") == ()
 
 
+def test_a_refusal_outlives_a_change_of_the_identity_and_a_grant_does_not(
+    store: GrantStore,
+) -> None:
+    store.add(UNLIMITED)
+    store.add(replace(UNLIMITED, id="no", effect=Effect.DENY))
+    assert [grant.id for grant in store.find("user", "sha256:new", "fs")] == ["no"]
+    assert store.find("user", "sha256:new", "web") == ()
+    assert store.find("other", "sha256:new", "fs") == ()
+
+
 def test_a_refusal_is_remembered_too(store: GrantStore, path: Path) -> None:
     store.add(replace(GRANT, effect=Effect.DENY))
     with opened(path) as other:

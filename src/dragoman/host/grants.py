@@ -43,6 +43,9 @@ BUSY_S = 2.0
 # 10,000 grants that hold: all of them are in memory, and nobody has answered that many questions.
 MAX_GRANTS = 10_000
 
+# 1,000 answers of `find` are remembered: several for each server of a large host.
+MAX_FOUND = 1_000
+
 # 90 days: what was revoked or has expired is shown that long; the audit log knows it for ever.
 KEPT_S = 90 * 24 * 3600.0
 
@@ -146,7 +149,7 @@ class GrantStore:
         self._session: dict[str, Grant] = {}
         # Uses that are not in the file yet.
         self._uses: dict[str, int] = {}
-        self._found: dict[tuple[str, str], tuple[Grant, ...]] = {}
+        self._found: dict[tuple[str, str, str], tuple[Grant, ...]] = {}
         self._version = -1
         self._is_closed = False
         private_folder(self.path.parent)
@@ -159,23 +162,31 @@ class GrantStore:
 
     # --- grants -----------------------------------------------------------------------------------
 
-    def find(self, principal: str, identity: str) -> Sequence[Grant]:
+    def find(self, principal: str, identity: str, server: str = "") -> Sequence[Grant]:
         """The grants, and the stored refusals, of this principal for this server, oldest first.
+
+        With `server`, its alias, also the refusals given to that alias under another identity: a no
+        outlives a change of the command line.
 
         Without those that were revoked or are used up; whether one has expired or belongs to
         another session is for policy to see.
         """
         with self._reading() as content:
-            found = self._found.get((principal, identity))
+            found = self._found.get((principal, identity, server))
             if found is None:
                 found = tuple(
                     grant
                     for grant in (*content.grants.values(), *self._session.values())
                     if grant.principal == principal
-                    and grant.identity == identity
+                    and (
+                        grant.identity == identity
+                        or (grant.effect is Effect.DENY and grant.server == server)
+                    )
                     and _is_left(grant)
                 )
-                self._found[principal, identity] = found
+                if len(self._found) >= MAX_FOUND:
+                    self._found.clear()
+                self._found[principal, identity, server] = found
             return found
 
     def get(self, grant_id: str) -> Grant | None:
