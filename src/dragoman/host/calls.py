@@ -421,6 +421,8 @@ class Calls:
 
     async def _release(self, connection: Connection, clearance: Clearance, result: Record) -> None:
         """Let an answer go to whoever asked; only rules about it can stand against that."""
+        if not self._mediator.policy.speaks_of(Action.RESULT_RELEASE):
+            return
         intent = connection.intent(
             Action.RESULT_RELEASE, clearance.intent.object, is_destructive=False, is_read_only=True
         )
@@ -486,24 +488,24 @@ def _is_clean(intent: Intent) -> bool:
 
 def _tool_facts(offer: Offer) -> list[tuple[str, str]]:
     record = offer.record
-    facts = []
+    lines = []
     if isinstance(record, Tool):
         if record.display_name != record.name:
-            facts.append(("it calls itself", record.display_name))
+            lines.append(("it calls itself", record.display_name))
         if record.description:
-            facts.append(("it says", record.description))
-    return facts
+            lines.append(("it says", record.description))
+    return lines
 
 
 def _flow_facts(context: Context | None) -> list[tuple[str, str]]:
     if context is None:
         return []
-    facts = []
+    lines = []
     if context.taint:
-        facts.append(("words of these servers came before", ", ".join(sorted(context.taint))))
+        lines.append(("words of these servers came before", ", ".join(sorted(context.taint))))
     if context.sink:
-        facts.append(("the answer goes to", context.sink))
-    return facts
+        lines.append(("the answer goes to", context.sink))
+    return lines
 
 
 def _claim_risks(intent: Intent) -> list[Risk]:

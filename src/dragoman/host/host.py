@@ -18,6 +18,8 @@ from secrets import token_hex
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
 from dragoman.client.client import OnProgress
 from dragoman.errors import Misconfigured, NotNegotiated, ToolError, WrongState
 from dragoman.host.asks.sampling import ModelSource
@@ -28,7 +30,7 @@ from dragoman.host.catalogue import Offer
 from dragoman.host.chat import ChatEvent, Conversation
 from dragoman.host.config import AskInput, HostConfig, HostEntry, Secrets, load_servers
 from dragoman.host.connections import Connection, ServerState, ServerStatus
-from dragoman.host.definitions import Definition
+from dragoman.host.definitions import Definition, cleaned
 from dragoman.host.events import (
     CallFinished,
     CallProgress,
@@ -364,7 +366,7 @@ class Host:
         ]
 
     async def list_resources(self, server: str) -> list[Resource]:
-        """The resources of one server, as it lists them now.
+        """The resources of one server, as it lists them now, without what nobody sees.
 
         Raises:
             LinkError, DeadlineExceeded, RemoteFailure: as `Client.list_resources`.
@@ -376,7 +378,10 @@ class Host:
             raise connection.unavailable()
         if client.server_capabilities.resources is None:
             return []
-        return await client.list_resources()
+        return [
+            msgspec.convert(cleaned(Definition.of("resource", msgspec.to_builtins(one))), Resource)
+            for one in await client.list_resources()
+        ]
 
     def _offers(self, kind: str) -> Iterable[tuple[str, Offer]]:
         for name, connection in self._connections.items():

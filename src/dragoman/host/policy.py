@@ -184,6 +184,10 @@ class Policy:
         """How long a person has to answer."""
         return self.bounds.approval_timeout_s
 
+    def speaks_of(self, action: Action) -> bool:
+        """Whether any rule is about this action."""
+        return action in self._by_action
+
     def rules_about(self, intent: Intent) -> tuple[tuple[Rule, ...], ...]:
         """The deny, ask and allow rules that speak of it, whatever its arguments are."""
         key = (intent.action, intent.server, intent.object, intent.trust)
