@@ -34,8 +34,9 @@ log = logging.getLogger("dragoman.server")
 # 256 bits: nobody guesses one, and 128 would be as safe.
 ID_BYTES = 32
 
-# 1 s: as exactly as that they are kept in the order of their last use.
-ORDER_S = 1.0
+# 5 s: as exactly as that they are kept in the order of their last use. Much sooner, and a server with
+# thousands in use would spend its time on moving them.
+ORDER_S = 5.0
 
 # 60 s: who has not finished opening a session by then never will.
 OPENING_S = 60.0
@@ -66,12 +67,14 @@ class Serving(Protocol):
 class Session:
     """One client: its link and its driver, and since when nobody used it."""
 
-    __slots__ = ("driver", "is_over", "link", "saved", "used_at")
+    __slots__ = ("driver", "is_over", "link", "placed_at", "saved", "used_at")
 
     def __init__(self, link: StreamableLink, driver: Driver) -> None:
         self.link = link
         self.driver = driver
         self.used_at = 0.0
+        # When it was put behind all others.
+        self.placed_at = 0.0
         # It ended for good, here and wherever it is kept.
         self.is_over = False
         # What was last kept of it: the level, the count of changed subscriptions, when.
@@ -137,11 +140,12 @@ class Sessions:
     def use(self, session: Session) -> None:
         """Somebody uses it now."""
         now = session.link.loop.time()
-        if now - session.used_at > ORDER_S:
+        session.used_at = now
+        if now - session.placed_at > ORDER_S:
+            session.placed_at = now
             ident = session.link.session.encode()
             if ident in self.known:
                 self.known.move_to_end(ident)
-        session.used_at = now
         if self._sweep is None:
             self._sweep = session.link.loop.call_later(self._sweep_s, self._sweep_idle)
 
