@@ -451,10 +451,13 @@ def test_what_is_hidden_where_it_cannot_be_left_out_is_unfit(members: dict[str, 
     assert "nobody sees" in told(schema(**members))
 
 
-@given(st.text() | st.text(st.sampled_from("a \n\t\r\x7f\x1b\\\u200b")), st.booleans())
-def test_what_is_taken_for_plain_holds_nothing_unseen(text: str, is_padded: bool) -> None:
+@given(
+    st.text() | st.text(st.sampled_from("a \n\t\r\x7f\x1b\\\u200b")),
+    st.sampled_from(["", " " * 40, "\n" * 9, "\n \t" * 9]),
+)
+def test_what_is_taken_for_plain_holds_nothing_unseen(text: str, padding: str) -> None:
     """The quick look never passes what the close one would find."""
-    raw = tool(description=text + (" " * 40 if is_padded else ""), **{"x-own": {text: text}})
+    raw = tool(description=text + padding, **{"x-own": {text: text}})
     definition = Definition.of("tool", raw)
     if definition.is_plain:
         assert unseen_in(raw["description"]) == unseen_in(text) == ()

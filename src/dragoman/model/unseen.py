@@ -317,6 +317,8 @@ def _warn_of_name(host: str) -> Iterator[str]:
         yield "the host is this machine"
     elif len(labels) == 1 or labels[-1] in ("internal", "local", "lan", "home", "corp", "intranet"):
         yield f'"{one_line(host, 60)}" is a name on the local network'
+    elif re.fullmatch(r"[0-9]+|0x[0-9a-f]*", labels[-1]):
+        yield f'"{one_line(host, 60)}" is neither a name nor an address'
     if len(labels) > _MANY_LABELS:
         end = ".".join(labels[-3:])
         yield f'only the end of a name says whose it is: "{one_line(end, 80)}"'
