@@ -306,6 +306,25 @@ def test_a_reference_with_a_literal_secret_beside_it_is_none(tmp_path: Path) -> 
     assert TOKEN in entry.secrets
 
 
+def test_of_a_default_of_a_secret_only_a_change_is_seen(tmp_path: Path) -> None:
+    def shown(default: str) -> str:
+        entry = one(tmp_path, {"command": "run", "args": [f"${{MY_TOKEN:-{default}}}"]})
+        assert isinstance(entry.shown, ServerEntry)
+        return entry.shown.args[0]
+
+    assert "first-value" not in shown("first-value")
+    assert shown("first-value") == shown("first-value") != shown("other-value")
+
+
+def test_a_secret_written_into_an_argument_is_shown_and_known(tmp_path: Path) -> None:
+    raw = {"command": "run", "args": ["--token=abc-defgh", "--key", "hunter22", TOKEN]}
+    entry = one(tmp_path, raw)
+    assert isinstance(entry.shown, ServerEntry)
+    # Who approves a command line sees all of it; what is logged is cleared of these.
+    assert list(entry.shown.args) == raw["args"]
+    assert entry.secrets == ("abc-defgh", "hunter22", TOKEN)
+
+
 # --- inputs ---
 
 INPUTS = {

@@ -326,6 +326,13 @@ def test_a_sandbox_that_cannot_be_had_is_an_error_and_nothing_starts(tmp_path: P
 
 
 @needs_bubblewrap
+def test_an_argument_that_can_be_no_path_is_no_script(tmp_path: Path) -> None:
+    args = ("x" * 5000 + ".py", "..py", str(tmp_path / "none.py"))
+    entry = ServerEntry(name="x", source=tmp_path, command=sys.executable, args=args, env={})
+    assert confine(entry, Sandbox()).args[-3:] == args
+
+
+@needs_bubblewrap
 def test_what_is_not_there_is_named_before_anything_starts(tmp_path: Path) -> None:
     entry = ServerEntry(name="x", source=tmp_path, command="no-such-program", env={})
     with pytest.raises(Misconfigured, match="no-such-program"):

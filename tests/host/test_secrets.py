@@ -140,7 +140,7 @@ def _keep(path: Path, first: int) -> None:
 
 def test_two_processes_lose_nothing_of_each_other(tmp_path: Path) -> None:
     path = tmp_path / "secrets.json"
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     children = [context.Process(target=_keep, args=(path, first)) for first in (0, 20)]
     for child in children:
         child.start()

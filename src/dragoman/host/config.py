@@ -9,6 +9,7 @@ includes.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import re
 import shlex
@@ -35,7 +36,7 @@ from dragoman.host.env_file import read_env_file
 from dragoman.host.identity import alias_faults
 from dragoman.host.located import Located, read_located
 from dragoman.host.sandbox import Root, Sandbox, confine, read_sandbox
-from dragoman.host.secrets import is_secret_name, looks_secret
+from dragoman.host.secrets import find_literal_secrets, is_secret_name, looks_secret
 from dragoman.transport.base import Connector
 from dragoman.transport.stdio.child import StdioConnector
 
@@ -137,9 +138,10 @@ class HostEntry:
     holds a variable, that text; one that also holds a literal secret is left out.
 
     `timeout_s` bounds each request and `start_timeout_s` the first connection, None: as the host
-    says. Of its tools only `only_tools` are offered (None: all), and never `hidden_tools`. `always_allow` are tools that the file
-    would have called without asking: a proposal to the user, nothing more. `raw` is the object as
-    it stands in the file, `place` its FILE:LINE.
+    says. Of its tools only `only_tools` are offered (None: all), and never `hidden_tools`.
+    `always_allow` are tools that the file would have called without asking: a proposal to the
+    user, nothing more. `secrets` are the values that are known to be secret by now. `raw` is the
+    object as it stands in the file, `place` its FILE:LINE.
     """
 
     entry: ServerEntry | RemoteEntry = field(repr=False)
@@ -606,7 +608,7 @@ class _ServerReader:
                 if "${" in part:
                     raise self._fault(
                         at,
-                        f"has {text!r}: a '${{' without its end, or a variable within another one",
+                        "has a '${' without its end, or a variable within another one",
                     )
                 parts.append(part)
             elif part.kind in ("keyring", "secret"):
@@ -652,7 +654,7 @@ class _ServerReader:
         shown = "".join(
             part
             if isinstance(part, str)
-            else part.text
+            else _reference(part)
             if self._is_secret(part, at)
             else self._fill.value(part) or ""
             for part in parts
@@ -683,6 +685,13 @@ class _ServerReader:
                 scheme, _, rest = value.partition(" ")
                 if len(rest) >= MIN_SECRET and scheme.lower() in ("bearer", "basic", "token"):
                     self._secrets[rest] = None
+        args, url = self._settings.get("args", []), self._settings.get("url")
+        texts = [one for one in args if isinstance(one, str)] if isinstance(args, list) else []
+        for literal in find_literal_secrets(args=texts, url=url if isinstance(url, str) else ""):
+            option, equals, rest = literal.value.partition("=")
+            value = rest if equals and option.startswith("-") else literal.value
+            if literal.member == "args" and len(value) >= MIN_SECRET:
+                self._secrets[value] = None
 
     # --- the file of variables ---
 
@@ -796,7 +805,7 @@ class _ServerReader:
                 raise self._fault(
                     ("env", name), f"has {name!r} in 'env', which cannot be a variable"
                 )
-        if any(char.isspace() for char in entry.command) and not Path(entry.command).exists():
+        if any(char.isspace() for char in entry.command) and not os.path.exists(entry.command):
             words = _words(entry.command)
             if len(words) > 1:
                 raise self._fault(
@@ -834,6 +843,14 @@ class _Found(Misconfigured):
     def __init__(self, at: Pointer, text: str) -> None:
         self.at = at
         super().__init__(text)
+
+
+def _reference(variable: Variable) -> str:
+    """How a secret is shown: by its name; of a default only so much that a change of it shows."""
+    if variable.default is None:
+        return variable.text
+    digest = hashlib.sha256(variable.default.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"${{{variable.name}:-#{digest[:12]}}}"
 
 
 def _words(command: str) -> list[str]:

@@ -219,7 +219,7 @@ def confine(
         binds.setdefault(path, False)
     for arg in entry.args:
         script = start / arg
-        if script.suffix in _SCRIPTS and script.is_file():
+        if script.suffix in _SCRIPTS and os.path.isfile(script):
             binds.setdefault(_absolute(script), False)
     for path in sandbox.read:
         binds.setdefault(_existing(path, name), False)
@@ -280,7 +280,7 @@ def _absolute(path: Path) -> Path:
 
 
 def _existing(path: Path, name: str) -> Path:
-    if not path.exists():
+    if not os.path.exists(path):
         raise Misconfigured(
             f"the server {name!r}: its sandbox names {str(path)!r}, which is not there"
         )
@@ -290,7 +290,7 @@ def _existing(path: Path, name: str) -> Path:
 def _program(command: str, search: str, start: Path) -> Path | None:
     if os.path.dirname(command):
         path = _absolute(start / command)
-        return path if os.access(path, os.X_OK) and path.is_file() else None
+        return path if os.access(path, os.X_OK) and os.path.isfile(path) else None
     found = shutil.which(command, path=search)
     return None if found is None else _absolute(Path(found))
 

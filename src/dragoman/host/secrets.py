@@ -120,6 +120,9 @@ class Vault(Protocol):
 class KeyringVault:
     """The system's keyring, by way of the library `keyring`.
 
+    Two processes that add a secret at the same moment may leave one of the names out of `names`;
+    both secrets are kept.
+
     Raises:
         MissingExtra: the library is not installed.
         Misconfigured: it finds no keyring here.

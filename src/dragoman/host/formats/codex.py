@@ -106,13 +106,11 @@ class Codex(Format):
         members["start_timeout_s"] = reading.seconds("startup_timeout_sec")
         members["only"] = reading.names("enabled_tools")
         members["hidden"] = reading.names("disabled_tools") or ()
-        tools = reading.take("tools")
-        if not isinstance(tools, dict):
-            return
+        tools = reading.take("tools") or {}
+        if not isinstance(tools, dict) or not all(isinstance(one, dict) for one in tools.values()):
+            raise NotPortable("'tools' is no table of tables")
         approved, rest = [], {}
         for tool, settings in tools.items():
-            if not isinstance(settings, dict):
-                continue
             more = dict(settings)
             if more.get("approval_mode") == _APPROVED:
                 approved.append(tool)
