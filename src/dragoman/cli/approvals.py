@@ -23,14 +23,13 @@ from dragoman.cli.question import Question, compact, payload_lines, question_of
 from dragoman.cli.schemas import Row, rows_of
 from dragoman.cli.screen import Screen
 from dragoman.errors import Misconfigured
+from dragoman.host.asks import REGENERATE, form_of
 from dragoman.host.broker import changed_pointers
 from dragoman.host.kinds import Action, ApprovalRequest, Decision, Effect, Scope
 
-__all__ = ["REGENERATE", "TerminalApprover", "choices_for", "surface_for"]
+__all__ = ["TerminalApprover", "choices_for", "surface_for"]
 
 CHANNEL = "terminal"
-# The note of a decision by which an answer is to be made anew (the sampling release gate).
-REGENERATE = "regenerate"
 REDACTED = "[redacted]"
 
 _ONCE = Choice("o", "once", is_yes=True)
@@ -84,9 +83,9 @@ def choices_for(request: ApprovalRequest) -> tuple[Choice, ...]:
             redact = (_REDACT,) if request.editable else ()
             return (_RELEASE, *edit, *redact, _WITHHOLD, _REGENERATE, _CANCEL)
         case Action.ELICIT_URL:
-            return (_OPEN, _PRINT, _DECLINE, _CANCEL)
+            return (_OPEN, _PRINT, _DECLINE, _NEVER, _CANCEL)
         case Action.ELICIT_FORM:
-            return (_FILL, _DECLINE, _CANCEL)
+            return (_FILL, _DECLINE, _NEVER, _CANCEL)
         case _:
             yes = {Scope.ONCE: _ONCE, Scope.SESSION: _SESSION, Scope.ALWAYS: _ALWAYS}
             allow = tuple(yes[scope] for scope in yes if scope in request.scopes)
@@ -287,7 +286,7 @@ class _Asking:
 
     async def _fill(self, question: Question) -> tuple[Decision, str] | None:
         """Field by field, then all of it once more; None to show the form again."""
-        schema, content = _form(self._request)
+        schema, content = form_of(self._request)
         while True:
             for row in rows_of(schema, is_flat=True):
                 wrong = ""
@@ -318,18 +317,10 @@ class _Asking:
 
 
 def _address(request: ApprovalRequest) -> str:
-    """The address of an URL request: what the intent is about."""
-    return request.intent.object
-
-
-def _form(request: ApprovalRequest) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The schema of a form and what it is filled with to begin with."""
+    """The address of an URL request: the one that was shown."""
     value = json.loads(request.view.payload)
-    schema = value.get("requestedSchema") if isinstance(value, dict) else None
-    if not isinstance(schema, dict):
-        return {}, {}
-    rows = rows_of(schema, is_flat=True)
-    return schema, {row.path: json.loads(row.default) for row in rows if row.default is not None}
+    url = value.get("url") if isinstance(value, dict) else None
+    return url if isinstance(url, str) else ""
 
 
 def _field_prompt(row: Row, content: Mapping[str, Any]) -> str:

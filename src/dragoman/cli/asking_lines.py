@@ -27,6 +27,7 @@ STYLES: dict[Style, str] = {
     "title": "bold cyan",
     "label": "dim cyan",
     "warning": "bold yellow",
+    "host": "bold yellow",
     "name": "blue",
     "string": "green",
     "literal": "magenta",

@@ -54,6 +54,7 @@ STYLES = Styles.from_dict(
         "title": "ansicyan bold",
         "label": "ansicyan",
         "warning": "ansiyellow bold",
+        "host": "ansiyellow bold",
         "name": "ansiblue",
         "string": "ansigreen",
         "literal": "ansimagenta",

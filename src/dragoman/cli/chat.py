@@ -94,18 +94,18 @@ class _Chat:
             host.on_event(self._host_event)
             conversation = host.conversation()
             if question is not None:
-                await host.ready(ONE_SHOT_WAIT_S)
-                return await self._one(conversation, question)
+                servers = await host.ready(ONE_SHOT_WAIT_S)
+                refused = sum(one.state.value in _REFUSED for one in servers)
+                return await self._one(conversation, question, refused)
             return await self._converse(host, conversation)
 
     # --- one question -----------------------------------------------------------------------------
 
-    async def _one(self, conversation: Conversation, question: str) -> int:
+    async def _one(self, conversation: Conversation, question: str, refused: int) -> int:
         from dragoman.cli.turns import json_line
         from dragoman.host.chat import Ending, ToolFinished, TurnEnded
 
         reason = Ending.END
-        refused = 0
         with interrupted_by(conversation.cancel):
             async for event in conversation.send(question):
                 if isinstance(event, TurnEnded):
@@ -238,5 +238,7 @@ class _Chat:
                 pass
 
 
+# States of a server that was not started because policy or the person said no.
+_REFUSED = frozenset({"refused", "changed"})
 # States of a server that a person should hear of while they chat.
 _TOLD = frozenset({"reconnecting", "refused", "changed", "blocked", "failed"})

@@ -238,7 +238,8 @@ def records_table(records: Sequence[Mapping[str, Any]]) -> RenderableType:
         kind = str(one.get("kind", ""))
         result, why = "", ""
         if kind == "decision":
-            what = f"{one.get('action')}({one.get('server')}/{one.get('object')})"
+            about = "/".join(str(one[name]) for name in ("server", "object") if one.get(name))
+            what = f"{one.get('action')}({about})"
             result, why = str(one.get("effect", "")), str(one.get("rule", ""))
         elif kind == "outcome":
             what = f"  outcome of {one.get('id', '')}"

@@ -8,6 +8,7 @@ lines behind the gutter gives the same JSON again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,9 +17,11 @@ from typing import Literal
 
 from rich.cells import cell_len
 
-from dragoman.cli.printable import one_line, printable
+from dragoman.cli.printable import one_line
 from dragoman.errors import Misconfigured
-from dragoman.host.kinds import Action, ApprovalRequest
+from dragoman.host.asks.common import FACT_HOST
+from dragoman.host.kinds import Action, ApprovalRequest, View
+from dragoman.model.unseen import UNSEEN, unseen_in
 
 __all__ = [
     "CONTINUED",
@@ -38,7 +41,17 @@ __all__ = [
 ]
 
 Style = Literal[
-    "plain", "ours", "title", "label", "warning", "name", "string", "literal", "escape", "unseen"
+    "plain",
+    "ours",
+    "title",
+    "label",
+    "warning",
+    "host",
+    "name",
+    "string",
+    "literal",
+    "escape",
+    "unseen",
 ]
 
 MARK = "▌ "
@@ -103,8 +116,9 @@ class Question:
 _PAYLOADS = {
     Action.SAMPLING_REQUEST: "What your model will be given",
     Action.SAMPLING_RELEASE: "What the server will be given",
-    Action.ELICIT_FORM: "The form",
-    Action.ELICIT_URL: "The request",
+    Action.ELICIT_FORM: "What the server will be given",
+    Action.ELICIT_URL: "What the server asked",
+    Action.TOOL_EXPOSE: "What models will see",
     Action.SERVER_START: "What will be started",
     Action.SERVER_CONNECT: "What will be connected to",
     Action.ROOTS_EXPOSE: "What the server will be told",
@@ -128,10 +142,13 @@ def question_of(
         lines.append(_ours(_own(request.why)))
     notes = _notes(view, shown)
     lines += [_ours(f"! {_own(risk.text)}", "warning") for risk in request.risks]
-    lines += [_ours(f"! {note}", "warning") for note in notes]
+    lines += [_ours(_own(f"! {note}"), "warning") for note in notes]
     for label, text in view.facts:
         lines.append(_ours(f"{_own(label)}:", "label"))
-        lines += text_lines(text)
+        if request.action is Action.ELICIT_URL and label == FACT_HOST:
+            lines += [Line((Span(line.text, "host"),)) for line in text_lines(text)]
+        else:
+            lines += _fact_lines(text)
     if changes:
         lines.append(_ours("Your changes:", "label"))
         for change in changes:
@@ -143,6 +160,15 @@ def question_of(
     # What binds the answer to this view, and what the audit file names.
     lines.append(_ours(f"end of {_own(request.view_digest[:23])}", "label"))
     return Question(_own(title), tuple(lines))
+
+
+def _fact_lines(text: str) -> list[Line]:
+    """A fact's words; JSON laid out, where that is what they are."""
+    if text[:1] in ("{", "["):
+        with contextlib.suppress(ValueError, RecursionError):
+            json.loads(text)
+            return payload_lines(text.encode())
+    return text_lines(text)
 
 
 def payload_of(lines: Iterable[Line]) -> str:
@@ -159,35 +185,36 @@ def _own(text: str) -> str:
     return _FORGED.sub(lambda found: _escaped(found.group()), one_line(text))
 
 
-def _notes(view: object, payload: bytes) -> list[str]:
+def _notes(view: View, payload: bytes) -> list[str]:
     """What the eye may miss in the payload and in the facts."""
-    texts = [text for _, text in getattr(view, "facts", ())]
+    texts = [text for _, text in view.facts]
     try:
         texts += list(_strings(json.loads(payload)))
     except (ValueError, RecursionError):
         texts.append(payload.decode("utf-8", "backslashreplace"))
     hidden: dict[str, int] = {}
-    blanks = longest = right_to_left = 0
+    spelled = []
+    longest = right_to_left = 0
+    has_gaps = False
     for text in texts:
-        for found in _HIDDEN.finditer(text):
-            if found.group() in "\t\r":
+        for found in unseen_in(text):
+            if found.kind == "padding":
+                has_gaps = True
                 continue
-            name = f"U+{ord(found.group()):04X}"
-            hidden[name] = hidden.get(name, 0) + 1
-        for run in _BLANKS.finditer(text):
-            blanks += 1
-            longest = max(longest, len(run.group()))
+            hidden[found.kind] = hidden.get(found.kind, 0) + found.count
+            if found.says:
+                spelled.append(found.says)
+        longest = max([longest, *(len(run.group()) for run in _BLANKS.finditer(text))])
         right_to_left += len(_RIGHT_TO_LEFT.findall(text))
     notes = []
     if hidden:
-        count = sum(hidden.values())
-        most = sorted(hidden.items(), key=lambda one: (-one[1], one[0]))
-        kinds = ", ".join(f"{number} of {name}" for name, number in most[:6])
-        more = f" and {len(most) - 6} other kinds" if len(most) > 6 else ""
-        are = "hidden character is" if count == 1 else "hidden characters are"
-        notes.append(f"{count:,} {are} shown as escapes: {kinds}{more}")
-    if blanks:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in hidden.items())
+        notes.append(f"hidden characters, shown as escapes: {kinds}")
+    notes += [f"they spell: {says}" for says in spelled]
+    if longest:
         notes.append(f"padded: {longest:,} blanks in a row; each is shown as ␣")
+    elif has_gaps:
+        notes.append("padded: there is more below what looks like its end")
     if right_to_left:
         notes.append("it holds text that runs from right to left, whose order may mislead the eye")
     return notes
@@ -219,16 +246,6 @@ _BLANKS = re.compile(f" {{{LONG_BLANK},}}")
 _RIGHT_TO_LEFT = re.compile(
     "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\U00010800-\U00010fff\U0001e800-\U0001efff]+"
 )
-# What `printable` would escape, found by asking it: the table is its own.
-_HIDDEN = re.compile(
-    "["
-    + "".join(
-        re.escape(chr(number))
-        for number in (*range(0x3200), *range(0xD800, 0xE000), *range(0xFE00, 0x10000))
-        if chr(number) not in "\n\t" and printable(chr(number)) != chr(number)
-    )
-    + "\U00013430-\U0001345f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-)
 
 
 def text_lines(text: str) -> list[Line]:
@@ -254,7 +271,7 @@ def _text_spans(text: str) -> Iterator[Span]:
         yield Span(text[at:])
 
 
-_ODD_IN_TEXT = re.compile(f"{_BLANKS.pattern}|\t|{_FORGED.pattern}|{_HIDDEN.pattern}")
+_ODD_IN_TEXT = re.compile(f"{_BLANKS.pattern}|\t|{_FORGED.pattern}|{UNSEEN.pattern}")
 
 
 def _escaped(text: str) -> str:
@@ -269,7 +286,7 @@ def _escaped(text: str) -> str:
 _TOKEN = re.compile(r'\s*("[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]:,]|[^\s"{}\[\]:,]+)')
 # In a text as JSON writes it: an escape, what cannot be seen, what would forge a line, and padding.
 _ODD_IN_JSON = re.compile(
-    rf"\\(?:u[0-9a-f]{{4}}|.)|{_BLANKS.pattern}|{_FORGED.pattern}|{_HIDDEN.pattern}"
+    rf"\\(?:u[0-9a-f]{{4}}|.)|{_BLANKS.pattern}|{_FORGED.pattern}|{UNSEEN.pattern}"
 )
 INDENT = "  "
 

@@ -19,18 +19,16 @@ from dragoman.cli.screen import Screen
 from dragoman.host.kinds import Action, ApprovalRequest, Decision
 from tests.cli.asking.requests import HIDDEN, LONG, SHORT, request
 
-FORM = {
-    "message": "Who are you?",
-    "requestedSchema": {
-        "type": "object",
-        "properties": {
-            "name": {"type": "string"},
-            "size": {"type": "string", "enum": ["small", "large"], "default": "small"},
-            "age": {"type": "integer"},
-        },
-        "required": ["name"],
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "size": {"type": "string", "enum": ["small", "large"], "default": "small"},
+        "age": {"type": "integer"},
     },
+    "required": ["name"],
 }
+FORM = [("message", "Who are you?"), ("form", json.dumps(SCHEMA))]
 ANSWER = {
     "role": "assistant",
     "content": {"type": "text", "text": "The code is 1234, and 1234 again."},
@@ -64,7 +62,9 @@ async def main(case: str, *, is_plain: bool | None) -> None:
         "long": lambda: [request(LONG)],
         "two": lambda: [request(SHORT), request(LONG, object="second")],
         "withdrawn": lambda: [request(SHORT)],
-        "form": lambda: [request(FORM, action=Action.ELICIT_FORM)],
+        "form": lambda: [
+            request({"size": "small"}, action=Action.ELICIT_FORM, facts=FORM, editable=("",))
+        ],
         "url": lambda: [
             request(
                 {"url": "https://a.test/x"}, action=Action.ELICIT_URL, object="https://a.test/x"

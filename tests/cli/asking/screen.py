@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import select
 import signal
@@ -15,6 +16,12 @@ from typing import Any
 from tests.cli.aids import ROOT, Terminal
 
 __all__ = ["Screen", "asked", "script"]
+
+# The private mode that switches to the other screen.
+ALTERNATE = 1049
+
+# No answer comes to a question for the cursor's place: this is no real terminal.
+_FIXED = {"PYTHONPATH": str(ROOT), "PROMPT_TOOLKIT_NO_CPR": "1"}
 
 # Seconds until something must have appeared, on a busy machine.
 UNTIL_S = 20.0
@@ -34,12 +41,30 @@ class Screen(Terminal):
     ) -> None:
         import pyte
 
+        class Alternate(pyte.Screen):
+            """A screen with a second one, for programs that want it for themselves."""
+
+            before: Any = None
+
+            def set_mode(self, *modes: int, **options: Any) -> None:
+                super().set_mode(*modes, **options)
+                if ALTERNATE in modes and options.get("private"):
+                    self.before = copy.deepcopy(self.buffer), copy.copy(self.cursor)
+                    self.erase_in_display(2)
+
+            def reset_mode(self, *modes: int, **options: Any) -> None:
+                super().reset_mode(*modes, **options)
+                if ALTERNATE in modes and options.get("private") and self.before:
+                    self.buffer, self.cursor = self.before
+                    self.before = None
+                    self.dirty.update(range(self.lines))
+
         self._columns, self._lines = columns, rows
-        self._screen = pyte.HistoryScreen(columns, rows, history=2000)
+        self._screen = Alternate(columns, rows)
         self._stream = pyte.Stream(self._screen)
         self._fed = 0
         size = {"LINES": str(rows), "COLUMNS": str(columns)}
-        super().__init__(argv, **({"PYTHONPATH": str(ROOT)} | size | env))
+        super().__init__(argv, **(_FIXED | size | env))
 
     def prepare(self, slave: int) -> None:
         """Give the terminal its size."""

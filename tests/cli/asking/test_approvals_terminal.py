@@ -26,9 +26,9 @@ PLAIN_READY = "cancel  ["
 OURS = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[=>78])|[\r\n]")
 
 
-def decide(case: str, keys: str, *, mode: str = "full", **env: str) -> Any:
+def decide(case: str, keys: str, *, mode: str = "full") -> Any:
     """The one decision after these keys."""
-    with Screen(asked(case, mode), **env) as screen:
+    with Screen(asked(case, mode)) as screen:
         screen.until(FULL_READY if mode == "full" else PLAIN_READY)
         screen.type(keys)
         assert screen.finish() == 0
@@ -77,7 +77,7 @@ def test_nothing_hidden_reaches_the_terminal_and_the_frame_cannot_be_forged() ->
         text = screen.until("[n] no")
         screen.type("n")
         assert screen.finish() == 0
-    assert "5 hidden characters are shown as escapes" in text.replace("\n▌ ", " ")
+    assert "hidden characters, shown as escapes" in text
     assert "gpj.exe" in text
     assert "\\u202e" in text
     # The words that imitate the frame stand behind the gutter, without the mark.
@@ -339,13 +339,14 @@ def test_lines_show_a_screenful_at_a_time_and_no_yes_before_the_end() -> None:
     with Screen(asked("long", "plain"), rows=20) as screen:
         screen.until("Enter: more")
         screen.type("once\n")
-        count = 1
-        while "once, session" not in screen.text:
-            screen.until(lambda text, count=count: screen.seen.count("left]") > count)
-            if "once, session" in screen.text:
-                break
+        screen.until(lambda text: text.count("left]") == 2)
+        while True:
             count = screen.seen.count("left]")
             screen.type("\n")
+            while screen.seen.count("left]") == count:
+                assert screen._read()
+            if "once, session" in screen.text:
+                break
         screen.type("once\n")
         assert screen.finish() == 0
     assert screen.decisions()[0]["effect"] == "allow"

@@ -93,9 +93,10 @@ def test_a_wrapped_line_is_never_wider_than_the_screen(text: str, columns: int) 
 
 def test_hidden_characters_are_escaped_and_counted() -> None:
     text = str(question_of(request(HIDDEN)))
-    assert "5 hidden characters are shown as escapes" in text
-    assert "1 of U+202E" in text
-    assert "2 of U+001B" in text
+    assert "hidden characters, shown as escapes:" in text
+    for kind in ("1 bidirectional", "2 control", "1 zero width", "1 tag characters"):
+        assert kind in text
+    assert "they spell: A" in text
     assert "padded: 400 blanks in a row; each is shown as ␣" in text
     assert text.count("␣") == 401
     assert "\\u258c dragoman asks" in text
@@ -103,8 +104,14 @@ def test_hidden_characters_are_escaped_and_counted() -> None:
 
 def test_hidden_characters_in_a_fact_are_counted_too() -> None:
     text = str(question_of(request(SHORT, facts=[("started as", "x\u200b")])))
-    assert "1 hidden character is shown as escapes: 1 of U+200B" in text
+    assert "hidden characters, shown as escapes: 1 zero width" in text
     assert "x\\u200b" in text
+
+
+def test_empty_lines_that_hide_what_follows_are_told() -> None:
+    assert "more below what looks like its end" in str(
+        question_of(request({"a": "x" + "\n" * 40 + "y"}))
+    )
 
 
 def test_text_that_runs_from_right_to_left_is_warned_of() -> None:
