@@ -159,10 +159,11 @@ def test_what_was_refused_is_an_error_that_says_so_and_no_more(revision: str, ga
         run(scenario(at))
 
 
-def test_an_answer_of_several_blocks_reaches_a_server_that_knows_them() -> None:
+@pytest.mark.parametrize("revision", HANDSHAKE)
+def test_an_answer_in_several_pieces_of_text_reaches_every_server(revision: str) -> None:
     async def scenario(at: Desk) -> None:
         model = Model(TextContent(text="one "), TextContent(text="two"))
-        async with joined(at, model=model, revision="2025-11-25") as it:
+        async with joined(at, model=model, revision=revision) as it:
             assert await it.call("think") == "one two"
             assert it.violations == []
 

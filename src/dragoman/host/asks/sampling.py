@@ -34,7 +34,7 @@ from dragoman.host.budget import Budget, estimated_tokens
 from dragoman.host.canonical import read_json
 from dragoman.host.kinds import Action, Code, Denied, Effect, Intent, Problem, Risk, Step, View
 from dragoman.model.checks import check_sampling, check_sampling_result
-from dragoman.model.content import AudioContent, ImageContent
+from dragoman.model.content import AudioContent, ImageContent, TextContent
 from dragoman.model.sampling import CreateMessageParams, CreateMessageResult
 
 __all__ = ["ContextSource", "Kept", "ModelSource", "Sampling"]
@@ -353,7 +353,7 @@ class _Exchange:
         self, clearance: Cleared, model: str, params: CreateMessageParams
     ) -> CreateMessageResult:
         try:
-            result = await self._models.answer(model, params)
+            result = _as_one(await self._models.answer(model, params))
             check_sampling_result(result)
         except asyncio.CancelledError:
             self._mediator.settle(clearance, "cancelled")
@@ -387,6 +387,21 @@ class _Exchange:
             risks=unseen_risks(texts_in(read_json(payload))),
             trace=self._trace,
         )
+
+
+def _as_one(result: CreateMessageResult) -> CreateMessageResult:
+    """The answer with several pieces of text as one: not every revision has room for more."""
+    blocks = _blocks(result.content)
+    texts = [
+        block.text
+        for block in blocks
+        if isinstance(block, TextContent) and block.annotations is None and block.meta is None
+    ]
+    if len(blocks) == 1:
+        return msgspec.structs.replace(result, content=blocks[0])
+    if not blocks or len(texts) < len(blocks):
+        return result
+    return msgspec.structs.replace(result, content=TextContent(text="".join(texts)))
 
 
 def _is_again(error: BaseException) -> bool:
