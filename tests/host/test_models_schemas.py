@@ -210,6 +210,25 @@ def test_a_schema_that_grows_without_end_is_cut(name: str, provider: str) -> Non
     assert compiled.losses
 
 
+def test_a_schema_of_any_width_stays_payable() -> None:
+    wide: list[Any] = [
+        {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(20_000)}},
+        {"type": "object", "required": [f"p{n}" for n in range(20_000)]},
+        {"properties": {"a": {"anyOf": [{"enum": [f"{n}" * 9]} for n in range(20_000)]}}},
+        {"properties": {"a": {"allOf": [{"required": [f"p{n}"]} for n in range(20_000)]}}},
+        {"patternProperties": {f"p{n}": {"enum": ["x"]} for n in range(20_000)}},
+        {
+            "properties": {f"p{n}": {"$ref": "#/$defs/E"} for n in range(500)},
+            "$defs": {"E": {"enum": list(range(20_000))}},
+        },
+    ]
+    for schema in wide:
+        compiled = compile_schema(schema, OPENAI_RULES)
+        assert complaints(compiled.schema, OPENAI_RULES) == []
+        assert len(json.dumps(compiled.schema)) < 200_000
+        assert compiled.losses
+
+
 def test_nesting_of_any_kind_ends() -> None:
     for word in ("allOf", "anyOf", "oneOf"):
         schema: Any = {"type": "object"}
@@ -316,7 +335,7 @@ def _check_looser(schema: Any, value: dict[str, Any]) -> None:
         assert jsonschema_rs.is_valid(compiled.schema, value), (schema, compiled)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(schema=tops, found=st.lists(st.dictionaries(st.sampled_from("abc@"), values), max_size=8))
 def test_what_fits_the_original_fits_the_compiled(schema: Any, found: list[Any]) -> None:
     fitting = [value for value in found if _is_valid(schema, value)]
@@ -354,7 +373,7 @@ anything = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(schema=anything)
 def test_any_json_at_all_compiles_to_what_a_provider_takes(schema: Any) -> None:
     for rules in RULES.values():

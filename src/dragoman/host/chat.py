@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from secrets import token_hex
 from typing import Any, Protocol, TypeAlias
 
@@ -101,6 +102,8 @@ _UNFIT_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 MAX_IMAGE_CHARS = 5_000_000
 # 1,000 events wait for who reads them; then the model's stream waits as well.
 MAX_EVENTS = 1_000
+# 50 new tools are compiled in 15 ms; more are compiled in a thread.
+MAX_COMPILED = 50
 # 256 tokens kept free for what an estimate overlooks.
 SPARE_TOKENS = 256
 
@@ -566,9 +569,18 @@ class Conversation:
         offered = await self._host.list_tools()
         usable = [(one.server, one.tool) for one in offered if one.is_usable]
         was_searched = self._shelf.is_searched
-        box = compile_tools(
-            usable, self.model.rules, count=self.model.count_tokens, known=self._shelf.box
-        )
+        box = self._shelf.box
+        if usable != [(entry.server, entry.tool) for entry in box.entries]:
+            make = partial(
+                compile_tools,
+                usable,
+                self.model.rules,
+                count=self.model.count_tokens,
+                known=box,
+            )
+            # Many schemas of strangers may take a second: nobody else waits for them.
+            is_much = len(usable) - len(box.entries) > MAX_COMPILED
+            box = await asyncio.to_thread(make) if is_much else make()
         self._shelf.fit(box)
         if self._shelf.is_searched and not was_searched:
             news.add(

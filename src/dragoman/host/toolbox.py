@@ -24,7 +24,16 @@ from dragoman.model.schema_check import SchemaCheck
 from dragoman.model.tools import Tool
 from dragoman.model.unseen import without_unseen
 
-__all__ = ["READ_RESULT", "SEARCH_TOOLS", "Entry", "Shelf", "Toolbox", "compile_tools"]
+__all__ = [
+    "READ_RESULT",
+    "SEARCH_TOOLS",
+    "Entry",
+    "Shelf",
+    "Toolbox",
+    "compile_tools",
+    "flat_name",
+    "read_result_tool",
+]
 
 SEARCH_TOOLS = "search_tools"
 READ_RESULT = "read_result"
@@ -274,7 +283,8 @@ class Shelf:
         if not best:
             return "No tool fits these words. Try others: what it does, or what it is about."
         # The answer is paid for as well: at most half of what all definitions may cost.
-        found, left = [], self.budget_tokens // 2
+        found: list[Entry] = []
+        left = self.budget_tokens // 2
         for entry in best:
             if entry.tokens <= left or not found:
                 found.append(entry)

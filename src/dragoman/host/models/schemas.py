@@ -34,8 +34,8 @@ MAX_TEXT_CHARS = 2_000
 # 40,000 characters for all descriptions of one schema, about 11,000 tokens; then each is cut short.
 MAX_ALL_CHARS = 40_000
 SHORT_CHARS = 60
-# 300 values of an enum are compared where two are merged.
-MAX_MERGED = 300
+# Enums of more than 1,000 values are not looked at: none is short enough for a provider.
+MAX_VALUES = 1_000
 
 _SIDE_BY_SIDE_IGNORED = ("draft-04", "draft-06", "draft-07")
 _ANNOTATIONS = frozenset(
@@ -173,6 +173,9 @@ class _Writer:
         branches = schema.get("allOf")
         if isinstance(branches, list):
             for number, branch in enumerate(branches):
+                if self.parts > MAX_PARTS:
+                    self.lose(part, path, f"{len(branches) - number} more conditions")
+                    break
                 inner = self.read(branch, f"{path}/allOf/{number}", depth, refs)
                 self.merge(part, inner, path)
         for word in ("anyOf", "oneOf"):
@@ -268,11 +271,11 @@ class _Writer:
 
     def set_values(self, part: _Part, path: str, values: list[Any]) -> None:
         known = part.words.pop("enum", None)
-        if known is not None and len(known) * len(values) <= MAX_MERGED**2:
-            left = {_key(one) for one in values}
-            both = [one for one in known if _key(one) in left]
-            values = both or known
-        values = list({_key(one): one for one in values}.values())
+        if len(values) <= MAX_VALUES:
+            if known is not None:
+                left = {_key(one) for one in values}
+                values = [one for one in known if _key(one) in left] or known
+            values = list({_key(one): one for one in values}.values())
         is_mixed = not all(isinstance(one, str) for one in values)
         fits = (
             len(values) <= self.rules.max_enum
@@ -339,8 +342,12 @@ class _Writer:
         is_open = True
         if isinstance(members, Mapping):
             known = part.words.setdefault("properties", {})
-            for name, inner in members.items():
+            for number, (name, inner) in enumerate(members.items()):
                 at = f"{path}/properties/{_token(str(name))}"
+                if self.parts > MAX_PARTS:
+                    part.words["additionalProperties"] = True
+                    self.lose(part, path, f"{len(members) - number} more members")
+                    break
                 if not self.is_name(name):
                     part.words["additionalProperties"] = True
                     told = self.finish(self.read(inner, at, depth + 1, refs))
@@ -357,6 +364,8 @@ class _Writer:
         if isinstance(schema.get("patternProperties"), Mapping):
             is_open = False
             for pattern, inner in schema["patternProperties"].items():
+                if self.parts > MAX_PARTS:
+                    break
                 at = f"{path}/patternProperties/{_token(str(pattern))}"
                 told = self.finish(self.read(inner, at, depth + 1, refs))
                 note = f"members whose name matches {pattern}"
@@ -392,17 +401,20 @@ class _Writer:
                 self.lose(part, path, f"required {_preview(names)}")
             return
         known = part.words.setdefault("properties", {}) if names else {}
-        needed = part.words.get("required", [])
-        for name in names:
+        needed = dict.fromkeys(part.words.get("required", []))
+        for number, name in enumerate(names):
+            if self.parts > MAX_PARTS:
+                self.lose(part, path, f"needs {len(names) - number} more members")
+                break
             if isinstance(name, str) and self.is_name(name):
-                if name not in needed:
-                    needed = [*needed, name]
+                needed[name] = None
                 if name not in known:
+                    self.parts += 1
                     known[name] = {}
             else:
                 self.lose(part, path, f"needs a member {_preview(name)}")
         if needed:
-            part.words["required"] = needed
+            part.words["required"] = list(needed)
 
     def is_name(self, name: Any) -> bool:
         """Whether the provider takes this as the name of a member."""
@@ -445,6 +457,9 @@ class _Writer:
         self, part: _Part, branches: list[Any], path: str, depth: int, refs: tuple[str, ...]
     ) -> None:
         """One of several: as values, as a type that may be null, as alternatives, or told."""
+        if self.parts + len(branches) > MAX_PARTS:
+            self.lose(part, path, f"one of {len(branches)} forms")
+            return
         shapes = [
             self.write(branch, f"{path}/{number}", depth + (depth > 0), refs)
             for number, branch in enumerate(branches)
