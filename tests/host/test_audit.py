@@ -529,3 +529,53 @@ def test_each_anchor_is_told_to_who_keeps_them_elsewhere(path: Path) -> None:
     assert [anchor.seq for anchor in kept] == [1, 8, 16, 22, 23]
     assert (kept[-1].seq, kept[-1].hash) == head
     assert verify(path).anchored_seq == 23
+
+
+FULL_PART = """
+import resource, signal, sys
+from dragoman.host.audit import Audit, AuditFailed, AuditLimits
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+audit = Audit(sys.argv[1], limits=AuditLimits(max_bytes=3_000))
+audit.event("x", text="x" * 1_500)
+# Whatever is begun now may not even have a first line.
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+for _ in range(3):
+    try:
+        audit.event("y", text="y" * 1_500)
+        print("written")
+    except AuditFailed:
+        pass
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+audit.event("z")
+Audit(sys.argv[1]).close()
+audit.close()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs RLIMIT_FSIZE")
+def test_a_part_that_could_not_be_begun_is_begun_by_the_next_record(path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_PART, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert kinds(list(read(path))) == ["opened", "x", "opened", "z"]
+    assert verify(path).is_intact, str(verify(path))
+
+
+def test_without_a_key_no_digest_is_written_that_could_be_guessed(path: Path) -> None:
+    Audit(path).close()
+    key = path.with_suffix(".key")
+    hidden = key.rename(path.with_name("hidden"))
+    with Audit(path, AuditRules(on_write_failure="warn")) as audit:
+        first = audit.decision(INTENT, YES, payload=PAYLOAD)
+        hidden.rename(key)
+        second = audit.decision(INTENT, YES, payload=PAYLOAD, view_digest="sha256:v")
+        assert (first.seq, last(path)["seq"]) == (0, second.seq)
+    record = last(path)
+    assert record["args"]["digest"] == record["view_digest"] == "unknown"
+    assert verify(path).is_intact

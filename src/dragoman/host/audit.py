@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from dragoman.errors import Misconfigured
 from dragoman.host.chain import MAX_LINE_BYTES, Anchor, LogPaths, VerifyReport, read, verify
 from dragoman.host.journal import AuditFailed, AuditLimits, Journal, set_aside
 from dragoman.host.kinds import Decision, Intent, Verdict
@@ -135,7 +136,10 @@ class Audit:
                 self._log.close()
                 raise
             self._log.forget()
-            log.warning("%s", error)
+            log.warning("%s; it goes on unrecorded, as policy says", error)
+        except Misconfigured:
+            self._log.close()
+            raise
 
     # --- what is recorded -------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from typing import Any, BinaryIO, Literal
 
 import msgspec
 
+from dragoman.errors import Misconfigured
 from dragoman.host.locks import FileLock, LockTimeout
 
 __all__ = [
@@ -369,10 +370,15 @@ def verify(path: str | os.PathLike[str], *, is_partial: bool = False) -> VerifyR
     paths = LogPaths(Path(path))
     with ExitStack() as stack:
         with _locked(paths):
-            parts = [stack.enter_context(part.open("rb")) for part in paths.parts()]
-            sizes = [os.fstat(part.fileno()).st_size for part in parts]
+            parts, sizes = _opened(paths, stack)
             anchors = paths.anchors.read_bytes() if paths.anchors.exists() else b""
         return _Verification(paths, is_partial, anchors).run(parts, sizes)
+
+
+def _opened(paths: LogPaths, stack: ExitStack) -> tuple[list[BinaryIO], list[int]]:
+    """Every part, and how long it is now."""
+    parts: list[BinaryIO] = [stack.enter_context(part.open("rb")) for part in paths.parts()]
+    return parts, [os.fstat(part.fileno()).st_size for part in parts]
 
 
 def _locked(paths: LogPaths) -> ExitStack:
@@ -383,7 +389,7 @@ def _locked(paths: LogPaths) -> ExitStack:
             lock = FileLock(paths.lock)
             stack.callback(lock.close)
             stack.enter_context(lock)
-        except (OSError, LockTimeout):
+        except (OSError, LockTimeout, Misconfigured):
             pass
     return stack
 
@@ -562,14 +568,16 @@ def _filtered(
     accept: Callable[[dict[str, Any]], bool] | None,
 ) -> Iterator[dict[str, Any]]:
     begin, end = _seconds(since), _seconds(until)
-    for part in paths.parts():
-        with part.open("rb") as file:
-            for number, (line, _) in enumerate(_lines(file, os.fstat(file.fileno()).st_size), 1):
+    with ExitStack() as stack:
+        with _locked(paths):
+            parts, sizes = _opened(paths, stack)
+        for part, size in zip(parts, sizes, strict=True):
+            for number, (line, _) in enumerate(_lines(part, size), 1):
                 record = as_record(line)
                 if record is None:
                     yield {
                         "kind": "unreadable",
-                        "file": part.name,
+                        "file": Path(part.name).name,
                         "line": number,
                         "bytes": len(line),
                     }

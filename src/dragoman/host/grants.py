@@ -232,6 +232,9 @@ class GrantStore:
                 )
         if grant.scope is not Scope.ALWAYS:
             with self._lock:
+                self._session = {
+                    name: held for name, held in self._session.items() if _is_left(held)
+                }
                 self._session[grant.id] = _once(grant) if grant.scope is Scope.ONCE else grant
                 self._found.clear()
             return
@@ -549,9 +552,8 @@ class GrantStore:
                         self._db.execute("ROLLBACK")
                     raise
                 self._uses.clear()
-            # What is in memory is old now, even if reading should fail.
+            # It is done; what is in memory is old now, and read again when it is needed.
             self._version = -1
-            self._refresh()
 
     def _count(self, db: sqlite3.Connection) -> None:
         db.executemany(

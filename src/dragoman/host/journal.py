@@ -137,6 +137,10 @@ class Journal:
 
     def keyed(self, data: bytes) -> str:
         """HMAC-SHA256 with the key of the installation."""
+        if not self._key:
+            # The log could not be opened, and policy says to go on: without a key it could be
+            # guessed what the digest is of.
+            return "unknown"
         return f"hmac-sha256:{hmac.digest(self._key, data, 'sha256').hex()}"
 
     def forget(self) -> None:
@@ -148,7 +152,7 @@ class Journal:
         """Write an anchor, and close the files."""
         if self._is_closed:
             return
-        with contextlib.suppress(AuditFailed):
+        with contextlib.suppress(AuditFailed, Misconfigured):
             if self._fd >= 0:
                 with self._turn():
                     self._anchor()
@@ -297,7 +301,12 @@ class Journal:
         details = {"format": FORMAT, "chain": self._chain}
         if previous:
             details["previous"] = previous
-        self._write(encoded({"kind": "event", "event": "opened", "details": details}))
+        try:
+            self._write(encoded({"kind": "event", "event": "opened", "details": details}))
+        except BaseException:
+            # Without its first line the file is not begun: the next record tries again.
+            self._drop()
+            raise
         self._anchor()
 
     def _begin_part(self) -> None:

@@ -37,7 +37,11 @@ class StateDir:
         *,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        chosen = Path(path) if path is not None else _default_path(environ or os.environ)
+        chosen = (
+            Path(path)
+            if path is not None
+            else _default_path(os.environ if environ is None else environ)
+        )
         self.path = private_folder(chosen)
 
     @property
