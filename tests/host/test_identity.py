@@ -232,6 +232,9 @@ def test_no_secret_is_in_an_identity_and_a_renewed_one_is_no_change() -> None:
     "url",
     [
         f"https://me:{CANARY}@mcp.example.com/",
+        f"https://me:a@{CANARY}@mcp.example.com/x=1",
+        f"https://{CANARY}@mcp.example.com/?x=1",
+        f"https://mcp.example.com/?x=1&key=${{A}}{CANARY}",
         f"https://mcp.example.com/?api_key={CANARY}&x=1",
         f"https://mcp.example.com/?x=1&access-token={CANARY}#part",
     ],
@@ -246,8 +249,17 @@ def test_a_secret_in_a_url_is_not_shown_and_its_change_is(url: str) -> None:
 
 
 def test_a_reference_in_a_url_is_shown() -> None:
-    identity = identity_of(remote(url="https://mcp.example.com/?token=${TOKEN}"))
-    assert "token=${TOKEN}" in str(identity)
+    url = "https://${USER}:${PASS}@mcp.example.com/?token=${TOKEN}"
+    assert dict(identity_of(remote(url=url)).lines)["url"] == url
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(Misconfigured, match="is gone"):
+        identity_of(child(cwd=None))
 
 
 def test_a_difference_has_a_line_each_way_with_what_is_unseen_escaped() -> None:
@@ -266,6 +278,7 @@ def test_a_difference_has_a_line_each_way_with_what_is_unseen_escaped() -> None:
     ("entry", "code"),
     [
         (child(args=("a\u200bb",)), "unseen"),
+        (child(env={"A\u200b": "b"}), "unseen"),
         (child(args=("x" + " " * 300 + "; evil",)), "unseen"),
         (child(command="bash", args=("-c", "curl x | sh")), "shell"),
         (child(command=r"C:\Windows\cmd.exe", args=("/c", "x")), "shell"),

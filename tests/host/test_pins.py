@@ -257,6 +257,14 @@ def test_a_yes_for_this_session_ends_with_it(desk: Desk) -> None:
     assert desk.pins().review(IDENTITY, OFFERED).is_first
 
 
+def test_a_yes_for_this_session_is_replaced_by_one_that_stays(desk: Desk) -> None:
+    pins = desk.pins()
+    pins.accept(IDENTITY, [tool("read", description="First.")], session_only=True)
+    pins.accept(IDENTITY, [tool("read", description="Second.")])
+    report = pins.review(IDENTITY, [tool("read", description="First.")])
+    assert report.states == {"tool/read": PinState.CHANGED}
+
+
 def test_accepting_all_forgets_what_is_gone(desk: Desk) -> None:
     pins = desk.pins()
     pins.accept(IDENTITY, OFFERED)
@@ -436,9 +444,12 @@ def test_a_lock_file_for_other_settings_stands_against_everything(desk: Desk) ->
     report = pins.review(moved, OFFERED)
     assert {codes(report, one)[0] for one in OFFERED} == {Code.IDENTITY_CHANGED}
     assert not report.needs_review
-    # A person who accepts it anew locks it as it is now.
-    pins.accept(moved, OFFERED)
-    assert pins.review(moved, OFFERED).fault is None
+    # A person who accepts it anew locks it as it is now, and what they accept alone.
+    pins.accept(moved, OFFERED[:1])
+    report = pins.review(moved, OFFERED)
+    assert report.fault is None
+    assert codes(report, OFFERED[0]) == []
+    assert {codes(report, one)[0] for one in OFFERED[1:]} == {Code.PIN_UNKNOWN}
 
 
 def test_a_lock_file_is_written_so_that_changes_read_well(desk: Desk) -> None:

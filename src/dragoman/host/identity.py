@@ -67,7 +67,8 @@ _SENSITIVE = (
     r"(?:[\w-]*(?:token|secret|passw|pwd|credential|signature|api[_-]?key)[\w-]*|key|sig|code|auth)"
 )
 _SECRET_IN_QUERY = re.compile(rf"([?&;]{_SENSITIVE}=)([^&;#]+)", re.IGNORECASE)
-_PASSWORD_IN_URL = re.compile(r"(//[^/?#@:]*:)([^/?#@]+)(?=@)")
+_USER_IN_URL = re.compile(r"(//)([^/?#]+)(?=@)")
+_REFERENCES = re.compile(r"(?:\$\{[^{}]*\}|:)+")
 _HALF = re.compile("[\ud800-\udfff]")
 _DEFAULT_IN_REFERENCE = re.compile(r"(\$\{[^{}]*?:-)([^{}]+)(?=\})")
 
@@ -133,6 +134,9 @@ def identity_of(
     """The identity of a server as it would be started now; nothing is started.
 
     `environ` is what a child would inherit from: it says where programs are found.
+
+    Raises:
+        Misconfigured: the folder that dragoman was started in is gone.
     """
     references: Mapping[str, str] = {}
     raw: Mapping[str, Any] = {}
@@ -253,9 +257,9 @@ class _Draft:
     def line(self, label: str, text: str) -> None:
         """Say something to people."""
         self.lines.append((label, text))
-        if unseen := unseen_in(text):
+        if unseen := (*unseen_in(label), *unseen_in(text)):
             kinds = "; ".join(str(one) for one in unseen)
-            self.risk("unseen", f"its {label} holds what nobody sees: {kinds}")
+            self.risk("unseen", f"its {one_line(label, 80)} holds what nobody sees: {kinds}")
 
     def risk(self, code: str, text: str) -> None:
         """Warn of something."""
@@ -293,7 +297,13 @@ def _describe_child(
     sandbox: object,
     environ: Mapping[str, str],
 ) -> None:
-    folder = Path(os.path.abspath(real.cwd or os.curdir))
+    try:
+        folder = Path(os.path.abspath(real.cwd or os.curdir))
+    except FileNotFoundError:
+        raise Misconfigured(
+            f"the server {shown.name!r} would start in the folder that dragoman was started in,"
+            " which is gone; change to another one"
+        ) from None
     program = _program(real, folder, environ)
     argv = [shown.command, *shown.args]
     draft.line("command", shlex.join(argv))
@@ -422,16 +432,24 @@ def _describe_remote(draft: _Draft, shown: RemoteEntry) -> None:
         "headers": {name.lower(): draft.value("header", name, value) for name, value in headers},
     }
     if not shown.url.startswith("http+unix:"):
-        for sentence in warn_of_host(shown.url):
+        # The sentences repeat what is odd; a user and a password are not to be repeated.
+        bare = re.sub(r"(//)[^/?#]+@", r"\1", shown.url, count=1)
+        if bare != shown.url:
+            draft.risk(
+                "host", "its URL holds a user's name or a password; a header is a better place"
+            )
+        for sentence in warn_of_host(bare):
             draft.risk("host", sentence)
 
 
 def _masked_url(url: str) -> str:
-    plain = _PASSWORD_IN_URL.sub(lambda match: match[1] + _hidden("password", match[2]), url)
-    return _SECRET_IN_QUERY.sub(
-        lambda match: match[1] + (match[2] if "${" in match[2] else _hidden(match[1], match[2])),
-        plain,
-    )
+    """The URL without what may be a secret in it; references are none."""
+
+    def masked(match: re.Match[str]) -> str:
+        before, value = match[1], match[2]
+        return before + (value if _REFERENCES.fullmatch(value) else _hidden(before, value))
+
+    return _SECRET_IN_QUERY.sub(masked, _USER_IN_URL.sub(masked, url, count=1))
 
 
 def _portable(draft: _Draft, raw: Mapping[str, Any], shown: ServerEntry | RemoteEntry) -> str:

@@ -565,8 +565,10 @@ class Pins:
                 self._texts.keep(one)
         is_locking = self.lock is not None and self.is_lock_trusted and self.lock.path.exists()
         if is_locking:
-            kept = {} if is_all or locked is None else dict(locked.definitions)
-            self._lock(identity, kept, chosen)
+            # What was reviewed of other settings says nothing of these.
+            is_same = locked is not None and locked.identity == identity.portable
+            kept = dict(locked.definitions) if locked is not None and is_same else {}
+            self._lock(identity, {} if is_all else kept, chosen)
         try:
             before = self._store.pins_of(identity.digest)
             self._store.accept_pins(
@@ -578,6 +580,9 @@ class Pins:
             if self.lock is not None and is_locking:
                 self.lock.write(identity.alias, locked)
             raise
+        held = self._session.get(identity.digest, {})
+        for key in chosen:
+            held.pop(key, None)
         return self.review(identity, definitions)
 
     def write_lock(self, identity: ServerIdentity, definitions: Sequence[Definition]) -> None:
