@@ -302,6 +302,8 @@ def test_what_a_person_should_know_is_a_risk(entry: ServerEntry | RemoteEntry, c
         child(cwd=None, args=("/srv/app/server.py", "-m", "x")),
         child(command="npx", args=("-y", "@scope/server@1.2.3"), env={"A": "b"}),
         remote(),
+        remote(url="http://localhost:3000/mcp"),
+        remote(url="http://[::1]:3000/mcp"),
         remote(url="http+unix://%2Frun%2Fx.sock/mcp"),
     ],
 )

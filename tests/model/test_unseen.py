@@ -83,6 +83,12 @@ def test_a_text_of_tag_characters_is_read_out() -> None:
     )
 
 
+def test_a_long_hidden_text_is_told_in_part_and_held_whole() -> None:
+    (found,) = unseen_in(tags("a" * 5000))
+    assert found.says == "a" * 5000
+    assert len(str(found)) < 600
+
+
 def test_a_text_of_variation_selectors_is_read_out() -> None:
     hidden = "".join(chr(0xFE00 + b if b < 16 else 0xE0100 + b - 16) for b in b"send it")
     found = unseen_in(f"☺{hidden}")

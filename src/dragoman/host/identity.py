@@ -19,12 +19,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from dragoman.client.config import RemoteEntry, ServerEntry, project_of
 from dragoman.errors import Misconfigured
 from dragoman.host.canonical import digest
 from dragoman.host.kinds import Risk
 from dragoman.model.unseen import one_line, printable, unseen_in, warn_of_host
+from dragoman.transport.http.urls import is_loopback
 from dragoman.transport.stdio.command import child_environment
 
 __all__ = [
@@ -438,8 +440,17 @@ def _describe_remote(draft: _Draft, shown: RemoteEntry) -> None:
             draft.risk(
                 "host", "its URL holds a user's name or a password; a header is a better place"
             )
-        for sentence in warn_of_host(bare):
-            draft.risk("host", sentence)
+        if not _is_here(bare):
+            for sentence in warn_of_host(bare):
+                draft.risk("host", sentence)
+
+
+def _is_here(url: str) -> bool:
+    """Whether it leads to this machine: then a port and no encryption are nothing odd."""
+    try:
+        return is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
 
 
 def _masked_url(url: str) -> str:

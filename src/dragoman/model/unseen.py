@@ -95,6 +95,9 @@ def _json_escape(match: re.Match[str]) -> str:
 
 # --- counted --------------------------------------------------------------------------------------
 
+# 400 characters tell what a hidden text wants; all of it is in `says`.
+_MOST_SAID = 400
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unseen:
@@ -111,7 +114,7 @@ class Unseen:
     says: str = ""
 
     def __str__(self) -> str:
-        spelled = f' that spell "{one_line(self.says)}"' if self.says else ""
+        spelled = f' that spell "{one_line(self.says, _MOST_SAID)}"' if self.says else ""
         return f"{self.kind}: {self.count}{spelled}, the first at character {self.first}"
 
 
