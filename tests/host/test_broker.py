@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
@@ -299,6 +300,22 @@ def test_who_comes_later_is_asked_what_is_open_and_who_leaves_is_not_asked_any_m
     assert run_instantly(scenario()).effect is Effect.ALLOW
     assert first.was_cancelled == 1
     assert second.asked == ["q1"]
+
+
+def test_what_a_surface_says_after_it_was_detached_does_not_count() -> None:
+    async def says_yes_when_told_to_stop(request: ApprovalRequest) -> bool:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(1_000)
+        return True
+
+    async def scenario() -> Decision:
+        broker = Broker([says_yes_when_told_to_stop, Slow(5.0, False)])
+        asking = asyncio.ensure_future(broker.ask(question()))
+        await asyncio.sleep(1.0)
+        broker.detach(says_yes_when_told_to_stop)
+        return await asking
+
+    assert run_instantly(scenario()).effect is Effect.DENY
 
 
 def test_when_the_last_surface_leaves_the_question_is_refused() -> None:

@@ -307,6 +307,8 @@ class Broker:
     def answer(self, id: str, decision: Decision, *, channel: str = "") -> None:
         """Answer an open question, for surfaces that are no coroutines, such as a page.
 
+        On the loop's thread, like everything here.
+
         Raises:
             AnswerRefused: the answer does not count, or there is no such question (any more).
         """
@@ -348,6 +350,9 @@ class Broker:
             said = seat.ask(request)
             if inspect.isawaitable(said):
                 said = await said
+            if this.cancelling():
+                # It was told to stop and answered all the same: it has left, and nobody asks it.
+                return
             self._offer(question, _decision_of(request, said), seat.name)
             return
         except AnswerRefused as refused:
