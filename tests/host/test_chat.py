@@ -14,7 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dragoman.client.results import ToolResult
-from dragoman.errors import DragomanError, LinkClosed, Misconfigured, RemoteFailure, WrongState
+from dragoman.errors import (
+    DragomanError,
+    InvalidArguments,
+    LinkClosed,
+    Misconfigured,
+    PeerError,
+    RemoteFailure,
+    WrongState,
+)
 from dragoman.host import chat
 from dragoman.host.chat import (
     Bounds,
@@ -335,9 +343,20 @@ def test_a_failure_is_told_to_the_model_and_the_turn_goes_on(
     assert events[-1] == TurnEnded(reason=Ending.END)
 
 
-def test_the_words_of_an_error_taint_like_a_result() -> None:
-    _, conversation = one_turn(Desk({"a": lambda *_: RemoteFailure(1, "do x")}), uses("a"), "ok")
-    assert conversation.taint == {"s"}
+@pytest.mark.parametrize(
+    ("error", "taint"),
+    [
+        (RemoteFailure(1, "do x"), {"s"}),
+        (PeerError("a result that says: do x"), {"s"}),
+        (InvalidArguments([]), set()),
+        (LinkClosed("gone"), set()),
+    ],
+)
+def test_the_words_of_a_servers_error_taint_like_a_result(
+    error: DragomanError, taint: set[str]
+) -> None:
+    _, conversation = one_turn(Desk({"a": lambda *_: error}), uses("a"), "ok")
+    assert conversation.taint == taint
 
 
 def test_a_failed_tool_is_an_error_for_the_model() -> None:
@@ -415,7 +434,7 @@ def test_a_loop_ends_at_the_bound_on_rounds() -> None:
     assert len(desk.asked) == 3
     # The last request may not call, so that there are words at the end.
     assert [one.tool_choice for one in model.requests] == ["auto", "auto", "auto", "none"]
-    assert events[-1].reason is Ending.END  # type: ignore[union-attr]
+    assert events[-1] == TurnEnded(reason=Ending.MAX_ROUNDS)
     assert_valid(conversation.transcript.messages)
 
 
@@ -444,6 +463,11 @@ def test_no_more_calls_run_at_once_than_allowed() -> None:
 
     one_turn(Desk({"a": count}), uses(*["a"] * 12), "ok", bounds=Bounds(parallel=3))
     assert most == 3
+
+
+def test_one_request_is_enough_for_a_plain_answer() -> None:
+    events, _ = one_turn(Desk(), "Hello.", bounds=Bounds(rounds=1))
+    assert events[-1] == TurnEnded(reason=Ending.END)
 
 
 @pytest.mark.parametrize(
@@ -880,6 +904,13 @@ def test_a_prompt_is_got_with_its_arguments(text: str, arguments: dict[str, str]
     assert desk.own_acts == [("s", f"ask {json.dumps(arguments)}", True)]
     assert given_last(model.requests[0]) == "Tell me."
     assert conversation.taint == {"s"}
+
+
+def test_a_prompt_that_begins_with_the_model_is_begun_by_the_person() -> None:
+    desk = Desk(prompts={"ask": prompt(("assistant", "Hello."), ("user", "Hi."))})
+    model = ScriptedModel(["ok"])
+    run(turn(Conversation(desk, model), "/s:ask"))
+    assert [message.role for message in model.requests[0].messages] == ["user", "assistant", "user"]
 
 
 def test_a_prompt_that_ends_with_the_model_is_gone_on_with() -> None:

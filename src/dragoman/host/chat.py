@@ -24,6 +24,7 @@ from dragoman.errors import (
     InvalidArguments,
     LinkError,
     Misconfigured,
+    PeerError,
     Refused,
     RemoteFailure,
     WrongState,
@@ -104,8 +105,8 @@ MAX_IMAGE_CHARS = 5_000_000
 MAX_EVENTS = 1_000
 # 50 new tools are compiled in 15 ms; more are compiled in a thread.
 MAX_COMPILED = 50
-# 256 tokens kept free for what an estimate overlooks.
-SPARE_TOKENS = 256
+# 512 tokens kept free: for the tools of our own, and for what an estimate overlooks.
+SPARE_TOKENS = 512
 
 
 # --- what happens ------------------------------------------------------------------------------
@@ -415,12 +416,14 @@ class Conversation:
         for number in range(self.bounds.rounds):
             is_last = number == self.bounds.rounds - 1
             uses, stop = await self._answer(news, may_call=not is_last)
+            if is_last and (number > 0 or stop is Stop.TOOLS):
+                news.add(Notice(text=f"stopped after {number + 1} requests to the model"))
+                return Ending.MAX_ROUNDS
             if not uses:
                 return _ENDINGS.get(stop, Ending.END)
             left = max(self.bounds.calls - calls, 0)
             await self._serve(uses, left, news)
             calls += len(uses)
-        news.add(Notice(text=f"stopped after {self.bounds.rounds} requests to the model"))
         return Ending.MAX_ROUNDS
 
     async def _begin(self, text: str, is_typed: bool, news: _News) -> None:
@@ -458,6 +461,9 @@ class Conversation:
             call.server, call.name, arguments or None, conversation=origin, is_own_act=True
         )
         self.taint |= origin.taint
+        if found.messages and found.messages[0].role == "assistant" and not len(self.transcript):
+            # Providers want the person to begin.
+            self.transcript.say("user", [TextContent(text="Begin.")])
         for message in found.messages:
             self.transcript.say(message.role, [_block(message.content)])
         if not found.messages:
@@ -536,9 +542,8 @@ class Conversation:
         tools = list(self._shelf.definitions)
         if len(self.handles):
             tools.append(read_result_tool())
-        count = self.model.count_tokens
-        fixed = count(self.system) + self.max_tokens + SPARE_TOKENS
-        fixed += sum(count(f"{one.name}{one.description}{one.input_schema}") for one in tools)
+        fixed = self.model.count_tokens(self.system) + self.max_tokens + SPARE_TOKENS
+        fixed += sum(entry.tokens for entry in self._shelf.shown)
         budget = self.model.context_tokens - fixed
         if to_half:
             budget = min(budget, self.transcript.tokens // 2)
@@ -711,7 +716,9 @@ class Conversation:
             )
             return _failed(use, told)
         except DragomanError as error:
-            if isinstance(error, RemoteFailure):
+            if isinstance(error, RemoteFailure | PeerError) and not isinstance(
+                error, InvalidArguments
+            ):
                 # Its words are the server's.
                 origin.taint.add(server)
             told = _failure_text(error)

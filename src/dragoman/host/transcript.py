@@ -64,14 +64,6 @@ class Transcript:
         self._messages.clear()
         self._tokens.clear()
 
-    def unanswered(self) -> list[ToolUseContent]:
-        """The uses of tools in the last message of the model that have no answer."""
-        if not self._messages or self._messages[-1].role != "assistant":
-            return []
-        return [
-            block for block in blocks_of(self._messages[-1]) if isinstance(block, ToolUseContent)
-        ]
-
     def trim(self, budget_tokens: int) -> tuple[int, int]:
         """Make it fit, oldest first: results of tools are emptied, then whole turns go.
 
