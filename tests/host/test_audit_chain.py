@@ -206,7 +206,7 @@ somewhere = st.integers(0, 10**9)
 
 
 @given(texts, somewhere, st.integers(1, 255))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_every_changed_byte_is_found_at_its_line(texts: list[str], place: int, flip: int) -> None:
     with a_log(texts) as path:
         raw = bytearray(path.read_bytes())
@@ -226,7 +226,7 @@ def found(report: VerifyReport) -> int:
 
 
 @given(texts, st.data())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_every_line_taken_out_doubled_moved_or_cut_is_found(
     texts: list[str], data: st.DataObject
 ) -> None:
