@@ -228,6 +228,8 @@ def confine(
     for root in roots:
         path = _existing(root.path, name)
         binds[path] = binds.get(path, False) or root.is_writable
+    # No --new-session: `StdioConnector` makes one already, so there is no terminal to type into.
+    # In a second one the server would be out of reach of who waits for its group to end.
     line = [
         "--unshare-user",
         "--unshare-pid",
@@ -236,7 +238,6 @@ def confine(
         "--unshare-cgroup-try",
         *(() if sandbox.has_network else ("--unshare-net",)),
         "--die-with-parent",
-        "--new-session",
         "--cap-drop",
         "ALL",
         "--hostname",

@@ -535,6 +535,18 @@ def test_a_name_that_can_be_no_alias_here_is_told_with_one_that_can(name: str) -
     assert other.casefold() != alias.casefold()
 
 
+def test_two_products_servers_of_nearly_one_name_do_not_stand_beside_each_other() -> None:
+    first, second = (Portable(name=n, kind="stdio", command=("x",)) for n in ("GitHub", "github"))
+    done = FORMATS["dragoman"].write([first, second])
+    assert done.names == ("GitHub",)
+    assert done.losses[0].is_whole
+    assert "'github-2' would do" in str(done.losses[0])
+    again = FORMATS["dragoman"].write([second], onto=done.text)
+    assert (again.text, again.names) == (done.text, ())
+    # Elsewhere these are two names.
+    assert FORMATS["claude-code"].write([first, second]).losses == ()
+
+
 # --- properties ---
 
 _words = st.text(st.characters(codec="utf-8", exclude_characters="$\x00"), min_size=1, max_size=8)

@@ -124,7 +124,7 @@ class Codex(Format):
     def write_more(self, writing: Writing) -> None:
         """Its lists of tools, and how it asks about each."""
         server = writing.server
-        writing.put("startup_timeout_sec", server.start_timeout_s)
+        writing.seconds("startup_timeout_sec", server.start_timeout_s)
         if server.only is not None:
             writing.raw["enabled_tools"] = list(server.only)
         writing.put("disabled_tools", list(server.hidden))

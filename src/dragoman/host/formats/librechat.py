@@ -47,6 +47,4 @@ class LibreChat(Format):
 
     def write_more(self, writing: Writing) -> None:
         """How long a server may take to start."""
-        timeout = writing.server.start_timeout_s
-        if timeout is not None:
-            writing.put("initTimeout", round(timeout * 1000))
+        writing.seconds("initTimeout", writing.server.start_timeout_s, 1000.0)

@@ -9,7 +9,7 @@ from typing import Any
 
 from dragoman.client.config import SHAPES
 from dragoman.host.formats.places import settings_folder
-from dragoman.host.formats.portable import Loss, NotPortable, Portable, Syntax
+from dragoman.host.formats.portable import NotPortable, Syntax
 from dragoman.host.formats.shape import Format, Reading, Writing
 from dragoman.host.identity import alias_faults
 
@@ -63,11 +63,13 @@ class Own(Format):
             settings_folder(environ, platform) / "dragoman" / "mcp.json",
         ]
 
-    def raw(self, server: Portable) -> tuple[dict[str, Any], list[Loss]]:
-        """One server in our words. Raises NotPortable: its name can be no alias here."""
-        for _, why in alias_faults((server.name,)):
-            raise NotPortable(f"{why}; {alias_for(server.name)!r} would do")
-        return super().raw(server)
+    def check_name(self, name: str, others: Collection[str]) -> None:
+        """Raises NotPortable: not beside these, where tools or people could mix them up."""
+        before = alias_faults(tuple(others))
+        for fault in alias_faults((*others, name)):
+            if fault not in before:
+                free = alias_for(name, others)
+                raise NotPortable(f"{fault[1]}; {free!r} would do")
 
     def read_more(self, reading: Reading, members: dict[str, Any]) -> None:
         """What no other product has."""
@@ -90,7 +92,7 @@ class Own(Format):
     def write_more(self, writing: Writing) -> None:
         """What no other product has."""
         server = writing.server
-        writing.put("startTimeout", server.start_timeout_s)
+        writing.seconds("startTimeout", server.start_timeout_s)
         if server.only is not None:
             writing.raw["enabledTools"] = list(server.only)
         writing.put("disabledTools", list(server.hidden))

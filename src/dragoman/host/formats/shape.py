@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -159,6 +159,12 @@ class Writing:
         if value is not None and value not in ((), [], {}, ""):
             self.raw[member] = value
 
+    def seconds(self, member: str, value: float | None, scale: float = 1.0) -> None:
+        """Say how long; `scale` is how many of its units make a second."""
+        if value is not None:
+            units = round(value * scale, 6)
+            self.raw[member] = int(units) if units == int(units) else units
+
     def must(self, text: Text, what: str) -> str:
         """A text without which the server would be another one. Raises NotPortable."""
         try:
@@ -313,7 +319,7 @@ class Format:
             writing.put(member, off)
         if server.timeout_s is not None:
             if "timeout" in self.holds:
-                writing.put(self.timeout_member, _number(server.timeout_s * self.timeout_scale))
+                writing.seconds(self.timeout_member, server.timeout_s, self.timeout_scale)
             else:
                 writing.lose("timeout", f"{self.title} has no place for it")
         if server.allowed:
@@ -389,6 +395,9 @@ class Format:
     def write_more(self, writing: Writing) -> None:
         """Say what only this product has a place for."""
 
+    def check_name(self, name: str, others: Collection[str]) -> None:
+        """Whether a server may have that name beside these. Raises NotPortable."""
+
     # --- how ---
 
     def _lose_rest(self, writing: Writing) -> None:
@@ -440,6 +449,7 @@ class Format:
     ) -> _Changed:
         raw, losses = self.raw(server)
         if existing is None:
+            self.check_name(server.name, list(self._table(document.value, Path("text"))))
             document.set((*way, server.name), _over(server.extras.get(self.name, {}), raw))
             return _Changed(losses, True)
         try:
@@ -510,8 +520,3 @@ def _over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             _over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
         )
     return found
-
-
-def _number(value: float) -> int | float:
-    """Whole numbers are written without a point."""
-    return int(value) if value == int(value) else value
