@@ -212,7 +212,7 @@ def _notes(view: View, payload: bytes) -> list[str]:
         notes.append(f"hidden characters, shown as escapes: {kinds}")
     notes += [f"they spell: {says}" for says in spelled]
     if longest:
-        notes.append(f"padded: {longest:,} blanks in a row; each is shown as ␣")
+        notes.append(f"padded: {longest:,} blanks in a row, every one of them shown")
     elif has_gaps:
         notes.append("padded: there is more below what looks like its end")
     if right_to_left:

@@ -97,8 +97,8 @@ def test_hidden_characters_are_escaped_and_counted() -> None:
     for kind in ("1 bidirectional", "2 control", "1 zero width", "1 tag characters"):
         assert kind in text
     assert "they spell: A" in text
-    assert "padded: 400 blanks in a row; each is shown as ␣" in text
-    assert text.count("␣") == 401
+    assert "padded: 400 blanks in a row" in text
+    assert text.count("␣") == 400
     assert "\\u258c dragoman asks" in text
 
 
