@@ -140,6 +140,9 @@ class AsgiApp:
         self._tick_s = min(TICK_S, self.limits.long_wait_s)
         # Streams that were read to their end: since when, session, name.
         self._done: deque[tuple[float, str, str]] = deque()
+        self._max_header_bytes = self.limits.max_header_bytes
+        # Host and Origin that were found good; the guard alone knows what they mean.
+        self._callers: set[tuple[bytes, bytes | None]] = set()
         # Accept and Content-Type of POSTs that were found good.
         self._good: set[tuple[bytes | None, bytes | None]] = set()
         self._life: AsyncExitStack | None = None
@@ -173,7 +176,14 @@ class AsgiApp:
         try:
             raw: list[Header] = scope["headers"]
             headers = dict(raw)
-            self._check(raw, headers)
+            if len(headers) != len(raw):
+                _check_repeated(raw, headers)
+            if len(b"".join([*headers, *headers.values()])) > self._max_header_bytes:
+                text = f"headers are limited to {self._max_header_bytes} bytes"
+                raise HttpRefusal(431, text)
+            caller = (headers.get(b"host", b""), headers.get(b"origin"))
+            if caller not in self._callers:
+                self._check_caller(*caller)
             path: str = scope["path"]
             route = self._routes.get(route_path(scope) if scope.get("root_path") else path)
             if b"origin" in headers:
@@ -317,29 +327,19 @@ class AsgiApp:
             raise HttpRefusal(401, "who are you? Send an Authorization header", challenge)
         return principal
 
-    def _check(self, raw: list[Header], headers: dict[bytes, bytes]) -> None:
-        """What decides whether a request is looked at at all. Raises HttpRefusal."""
-        if len(headers) != len(raw):
-            names = [name for name, _ in raw]
-            for name in _ONCE:
-                if names.count(name) > 1:
-                    raise HttpRefusal(400, f"the header {name.decode()} came more than once")
-            if names.count(b"accept") > 1:
-                headers[b"accept"] = b", ".join(value for name, value in raw if name == b"accept")
-        if len(b"".join([*headers, *headers.values()])) > self.limits.max_header_bytes:
-            text = f"headers are limited to {self.limits.max_header_bytes} bytes"
-            raise HttpRefusal(431, text)
+    def _check_caller(self, host: bytes, origin: bytes | None) -> None:
+        """Who may talk to this server at all. Raises HttpRefusal."""
         guard = self.guard
-        host = headers.get(b"host", b"")
         if not guard.allows_host(host):
             asked = host.decode("latin-1")[:128]
             text = f"the host {asked!r} is not served here: allow_hosts does not name it"
             raise HttpRefusal(403, text)
-        origin = headers.get(b"origin")
         if origin is not None and not guard.allows_origin(origin):
             asked = origin.decode("latin-1")[:128]
             text = f"the origin {asked!r} may not be served: allow_origins does not name it"
             raise HttpRefusal(403, text)
+        if len(self._callers) < MAX_REMEMBERED:
+            self._callers.add((host, origin))
 
     # --- Streamable HTTP ----------------------------------------------------------------------------
 
@@ -385,11 +385,12 @@ class AsgiApp:
             if body is not None:
                 await self._hello(send, headers, principal, body, scope)
             return
-        session = self._sessions.known.get(headers[SESSION])
+        sessions = self._sessions
+        session = sessions.known.get(headers[SESSION])
         if session is None or session.link.owner is not principal or VERSION not in headers:
             session = await self._find(headers, principal)
         elif headers[VERSION] in _WIRES:
-            self._sessions.use(session)
+            sessions.use(session)
         else:
             _check_version(headers)
         given = read_body(receive, length, limits.max_body_bytes, limits.body_s)
@@ -410,8 +411,8 @@ class AsgiApp:
         rest = session.driver.take_in(body, Seen(principal, Headers(scope["headers"]), reply))
         if rest is not None or reply.open or reply.stream is not None:
             await self._wait(receive, send, session, reply, rest)
-        if self._sessions.store is not None:
-            await self._sessions.keep_changes(session)
+        if sessions.store is not None:
+            await sessions.keep_changes(session)
         frame = reply.frame
         if frame is not None:
             if len(frame) <= PIECE_BYTES and reply.stream is None:
@@ -678,6 +679,16 @@ class AsgiApp:
         if delivery.is_unreadable:
             raise HttpRefusal(400, "the body is no message that can be read; see the stream")
         await answer(send, 202)
+
+
+def _check_repeated(raw: list[Header], headers: dict[bytes, bytes]) -> None:
+    """Headers of which there is more than one. Raises HttpRefusal."""
+    names = [name for name, _ in raw]
+    for name in _ONCE:
+        if names.count(name) > 1:
+            raise HttpRefusal(400, f"the header {name.decode()} came more than once")
+    if names.count(b"accept") > 1:
+        headers[b"accept"] = b", ".join(value for name, value in raw if name == b"accept")
 
 
 def _check_version(headers: dict[bytes, bytes]) -> None:
