@@ -24,7 +24,7 @@ values: st.SearchStrategy[Any] = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | texts,
     lambda inner: st.lists(inner) | st.dictionaries(texts, inner),
-    max_leaves=20,
+    max_leaves=8,
 )
 
 
