@@ -200,6 +200,21 @@ def test_an_edit_that_was_mended_is_sent() -> None:
     assert len(person.of(REQUEST)) == 2
 
 
+def test_a_number_may_be_written_in_either_way() -> None:
+    models = Models()
+    with desk(Person(edits(temperature=1), True)) as at:
+        sample(at, models)
+    assert models.given[0][1].temperature == 1.0
+
+
+def test_an_answer_that_cannot_be_written_is_recorded_as_failed() -> None:
+    with desk(Person(True)) as at:
+        with pytest.raises(UnicodeError):
+            sample(at, Models("half \ud800"))
+        (outcome,) = at.records("outcome")
+    assert outcome["status"] == "failed"
+
+
 def test_a_person_that_does_not_get_it_right_is_not_asked_for_ever() -> None:
     person = Person(edits(maxTokens=101))
     with desk(person) as at, pytest.raises(Refused):

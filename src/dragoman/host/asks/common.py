@@ -10,7 +10,7 @@ import msgspec
 
 from dragoman.errors import Refused
 from dragoman.host.broker import Broker, changed_pointers
-from dragoman.host.canonical import read_json
+from dragoman.host.canonical import canonical, read_json
 from dragoman.host.kinds import (
     ApprovalRequest,
     Code,
@@ -153,11 +153,11 @@ class Answered(Generic[R]):
 
 def facts_about(asker: Asker) -> list[tuple[str, str]]:
     """Which server asks, and during which calls: first in every view, in our words."""
-    facts = [("server", asker.server)]
+    shown = [("server", asker.server)]
     calls = list(asker.calls().values())
     if calls:
-        facts.append(("during", "\n".join(calls)))
-    return facts
+        shown.append(("during", "\n".join(calls)))
+    return shown
 
 
 def unseen_risks(texts: Iterable[str]) -> list[Risk]:
@@ -215,8 +215,10 @@ def read_record(kind: type[T], value: Any) -> T:
         ValueError: it is no such record, or holds what the record would leave out.
     """
     record = msgspec.convert(value, kind)
-    lost = changed_pointers(value, msgspec.to_builtins(record))
-    if lost:
+    written = msgspec.to_builtins(record)
+    # 1 and 1.0 are the same number, and a record may hold the one for the other.
+    if canonical(value) != canonical(written):
+        lost = changed_pointers(value, written)
         raise ValueError(f"{', '.join(map(repr, lost[:5]))} would not be sent as written")
     return record
 

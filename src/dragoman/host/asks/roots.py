@@ -178,16 +178,16 @@ class RootsBook:
         self, asker: Asker, state: RootState, states: list[RootState], turn: Problem | None
     ) -> Cleared | Denied:
         root = state.root
-        facts = facts_about(asker)
+        shown = facts_about(asker)
         if str(state.target) != str(root.path):
-            facts.append(("leads to", str(state.target)))
+            shown.append(("leads to", str(state.target)))
         others = [one.root.uri for one in states if one is not state]
         if others:
-            facts.append(("also open to it", "\n".join(others)))
+            shown.append(("also open to it", "\n".join(others)))
         view = View(
             headline=f"Tell the server {asker.server!r} of this folder, to work in it?",
             payload=msgspec.json.encode(root),
-            facts=(*facts, *asker.lines()),
+            facts=(*shown, *asker.lines()),
         )
 
         async def again(given: bytes) -> Intent:

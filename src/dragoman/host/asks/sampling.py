@@ -250,7 +250,6 @@ class _Exchange:
                 spent += _tokens_of(sent)
                 result = await self._ask_model(clearance, model, sent)
                 spent += _tokens_in(result.content)
-                self._answered = msgspec.json.encode(result)
                 try:
                     released = await self._clear_release(model, result)
                 except BaseException as error:
@@ -261,9 +260,10 @@ class _Exchange:
                 break
             self._mediator.settle(clearance, "ok", answers=number, released=True)
             self._released = released.payload
-            final = read_record(CreateMessageResult, read_json(released.payload))
+            if released.payload != self._answered:
+                result = read_record(CreateMessageResult, read_json(released.payload))
             self._mediator.settle(released, "ok")
-            return Answered(result=final, payload=released.payload, decision=released.decision)
+            return Answered(result=result, payload=released.payload, decision=released.decision)
         finally:
             if not isinstance(reserved, Problem):
                 reserved.settle(spent)
@@ -316,20 +316,20 @@ class _Exchange:
 
     def _request_view(self, payload: bytes, sources: Sequence[str], most: int) -> View:
         params = self._params
-        facts = facts_about(self._asker)
+        shown = facts_about(self._asker)
         wishes = _wishes(params)
         if wishes:
-            facts.append(("it wishes for", wishes))
+            shown.append(("it wishes for", wishes))
         wanted = params.include_context or "none"
         if wanted != "none":
             given = f"the words of {', '.join(sources)}" if sources else "nothing"
-            facts.append(("context", f"it asks for {wanted}, and gets {given}"))
+            shown.append(("context", f"it asks for {wanted}, and gets {given}"))
         if params.max_tokens > most:
-            facts.append(("tokens", f"it asks for {params.max_tokens}, and gets at most {most}"))
+            shown.append(("tokens", f"it asks for {params.max_tokens}, and gets at most {most}"))
         return View(
             headline=f"The server {self._asker.server!r} asks your model. Send it this prompt?",
             payload=payload,
-            facts=(*facts, *self._asker.lines()),
+            facts=(*shown, *self._asker.lines()),
         )
 
     def _flows(self, model: str) -> tuple[list[Intent], str, Problem | None]:
@@ -355,6 +355,7 @@ class _Exchange:
         try:
             result = _as_one(await self._models.answer(model, params))
             check_sampling_result(result)
+            self._answered = msgspec.json.encode(result)
         except asyncio.CancelledError:
             self._mediator.settle(clearance, "cancelled")
             raise
@@ -366,7 +367,7 @@ class _Exchange:
     # --- the second gate --------------------------------------------------------------------------
 
     async def _clear_release(self, model: str, result: CreateMessageResult) -> Cleared:
-        payload = msgspec.json.encode(result)
+        payload = self._answered
 
         def intent_of(given: bytes, more: tuple[Problem, ...]) -> Intent:
             return self._asker.intent(Action.SAMPLING_RELEASE, model, model=model, problems=more)
@@ -384,7 +385,7 @@ class _Exchange:
             intent_of=intent_of,
             view_of=view_of,
             check=_release_faults,
-            risks=unseen_risks(texts_in(read_json(payload))),
+            risks=unseen_risks(texts_in(msgspec.to_builtins(result))),
             trace=self._trace,
         )
 
