@@ -328,7 +328,7 @@ class Mediator:
 
     def _grants_for(self, intent: Intent) -> Sequence[Grant]:
         try:
-            return self.grants.find(intent.principal, intent.identity)
+            return self.grants.find(intent.principal, intent.identity, intent.server)
         except StoreFailed as failed:
             # A stored no may be in there: without it nothing is allowed.
             raise Denied(
@@ -362,7 +362,7 @@ class Mediator:
                 )
                 raise self._denied(intent, spent, view, trace)
         began_at = time.monotonic()
-        mark = self._record(intent, verdict, payload, trace, request, decision)
+        mark = self._record(intent, verdict, payload, view, trace, request, decision)
         return Clearance(
             intent=intent,
             payload=payload,
@@ -390,7 +390,7 @@ class Mediator:
         code = verdict.code or Code.RULE_DENIED
         rule, seq = verdict.rule, 0
         try:
-            seq = self._record(intent, verdict, view.payload, trace, request, decision).seq
+            seq = self._record(intent, verdict, view.payload, view, trace, request, decision).seq
         except Denied as failed:
             # It is refused either way; what could not be written is said beside it.
             rule = f"{rule} (and {failed.rule})"
@@ -410,10 +410,13 @@ class Mediator:
         intent: Intent,
         verdict: Verdict,
         payload: bytes,
+        view: View,
         trace: str,
         request: ApprovalRequest | None,
         decision: Decision | None,
     ) -> AuditMark:
+        # Of an edit both are kept: what was asked for, and what is sent.
+        edit = {"original": view.payload} if payload != view.payload else {}
         try:
             return self.audit.decision(
                 intent,
@@ -424,6 +427,7 @@ class Mediator:
                 view_digest="" if request is None else request.view_digest,
                 approval="" if request is None else request.id,
                 decision=decision,
+                **edit,
             )
         except AuditFailed as failed:
             raise Denied(
