@@ -31,6 +31,8 @@ __all__ = ["chat"]
 MODEL_VARIABLE = "DRAGOMAN_MODEL"
 # One question and its answer: the servers that are there by then take part.
 ONE_SHOT_WAIT_S = 30.0
+# 1.5 s: most servers are there by then; the others come while the person types.
+START_WAIT_S = 1.5
 
 HELP = """\
 /servers  how the servers are        /usage  what the conversation cost
@@ -128,8 +130,11 @@ class _Chat:
         names = [status.server for status in host.servers]
         suggestions = Suggestions(host, lambda: names)
         reader = self._reader(host, suggestions)
+        servers = await host.ready(START_WAIT_S)
+        ready = sum(one.state.value == "connected" for one in servers)
         self._view.say(
-            f"{conversation.model.name} with {len(names)} servers; /help says what can be typed",
+            f"{conversation.model.name}; {ready} of {len(names)} servers are ready;"
+            " /help says what can be typed",
             "dim",
         )
         was_interrupted = False

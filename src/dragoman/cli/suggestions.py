@@ -249,7 +249,9 @@ class Suggestions:
                     answer = await ask()
                     if len(self._kept) >= MAX_KEPT:
                         self._kept.pop(next(iter(self._kept)))
-                    self._kept[key] = (asyncio.get_running_loop().time() + KEEP_S, answer)
+                    if answer:
+                        # None yet may be some in a moment: the server is still coming up.
+                        self._kept[key] = (asyncio.get_running_loop().time() + KEEP_S, answer)
                     return answer
                 finally:
                     del self._under_way[key]

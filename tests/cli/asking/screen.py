@@ -9,7 +9,7 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,13 @@ class Screen(Terminal):
     """A command on a terminal of so many columns and rows, with what it shows."""
 
     def __init__(
-        self, argv: Sequence[str], *, columns: int = 80, rows: int = 24, **env: str
+        self,
+        argv: Sequence[str],
+        *,
+        columns: int = 80,
+        rows: int = 24,
+        variables: Mapping[str, str] | None = None,
+        **env: str,
     ) -> None:
         import pyte
 
@@ -64,7 +70,7 @@ class Screen(Terminal):
         self._stream = pyte.Stream(self._screen)
         self._fed = 0
         size = {"LINES": str(rows), "COLUMNS": str(columns)}
-        super().__init__(argv, **(_FIXED | size | env))
+        super().__init__(argv, **(_FIXED | size | dict(variables or {}) | env))
 
     def prepare(self, slave: int) -> None:
         """Give the terminal its size."""
