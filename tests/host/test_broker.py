@@ -271,6 +271,25 @@ def test_when_every_surface_is_out_it_is_refused_for_the_reason_that_says_most()
     refusal(Code.VIEW_CHANGED, broker.ask(question()))
 
 
+def test_a_window_is_put_away_before_whoever_asked_goes_on() -> None:
+    seen: list[str] = []
+
+    async def window(request: ApprovalRequest) -> bool:
+        try:
+            await asyncio.sleep(1_000)
+        finally:
+            await asyncio.sleep(0.5)
+            seen.append("put away")
+        return True
+
+    async def scenario() -> None:
+        await Broker([window, Slow(1.0, True)]).ask(question())
+        seen.append("goes on")
+
+    run_instantly(scenario())
+    assert seen == ["put away", "goes on"]
+
+
 def test_a_surface_that_does_not_let_go_holds_up_nobody_for_long() -> None:
     async def scenario() -> float:
         let_go = asyncio.Event()
