@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dragoman.errors import Misconfigured
 from dragoman.host.config import load_servers
 from dragoman.host.formats import (
     FORMATS,
+    Imported,
     alias_for,
     find_format,
     move_secrets,
@@ -46,6 +48,11 @@ every_product = pytest.mark.parametrize("name", PRODUCTS)
 
 def sample(name: str) -> str:
     return (SAMPLES / FILES[name]).read_text(encoding="utf-8")
+
+
+@cache
+def imported(name: str) -> Imported:
+    return FORMATS[name].read(sample(name), Path("x"))
 
 
 def servers_of(name: str) -> dict[str, Portable]:
@@ -468,7 +475,7 @@ def test_what_a_product_cannot_hold_is_told_and_the_rest_arrives(name: str) -> N
 def test_from_every_product_to_every_other_each_member_arrives_or_is_named(
     name: str, target: str
 ) -> None:
-    found = FORMATS[name].read(sample(name), Path("x"))
+    found = imported(name)
     done = FORMATS[target].write(found.servers, inputs=found.inputs)
     again = {one.name: one for one in FORMATS[target].read(done.text, Path("x")).servers}
     for server in found.servers:
@@ -584,7 +591,7 @@ def _servers(draw: st.DrawFn) -> Portable:
 
 @every_product
 @given(servers=st.lists(_servers(), max_size=3, unique_by=lambda one: one.name))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_any_servers_are_read_as_they_were_written(name: str, servers: list[Portable]) -> None:
     done = FORMATS[name].write(servers, onto=sample(name))
     again = {one.name: one for one in FORMATS[name].read(done.text, Path("x")).servers}

@@ -99,7 +99,7 @@ def _laid_out(draw: Callable[[st.SearchStrategy[Any]], Any], value: Any) -> str:
 
 
 @given(data=st.data(), whole=_objects, way=st.lists(_names, min_size=1, max_size=3), new=_values)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_member_of_any_text_is_set_and_removed(
     data: st.DataObject, whole: dict[str, Any], way: list[str], new: Any
 ) -> None:
