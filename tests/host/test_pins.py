@@ -438,6 +438,28 @@ def test_a_trusted_lock_file_wins_over_what_was_accepted_here(desk: Desk) -> Non
     assert codes(pins.review(IDENTITY, [tool("new")]), tool("new")) == [Code.PIN_UNKNOWN]
 
 
+def test_a_lock_file_that_somebody_changes_while_we_run_counts_no_more(desk: Desk) -> None:
+    """A project is trusted as it was: what `git pull` brings has to be looked at first."""
+    pins = locked(desk)
+    evil = tool("evil")
+    pulled = PinnedServer(IDENTITY.portable, {evil.key: Pin(evil.contract, evil.full)})
+    PinFile(desk.lock).write("fs", pulled)
+    before = desk.lock.read_bytes()
+    for attempt in (
+        lambda: pins.review(IDENTITY, [evil]),
+        lambda: pins.diff(IDENTITY, [evil]),
+        lambda: pins.accept(IDENTITY, [tool("new")]),
+        lambda: pins.write_lock(IDENTITY, [evil]),
+    ):
+        with pytest.raises(Misconfigured, match="was changed by somebody else"):
+            attempt()
+    assert desk.lock.read_bytes() == before
+    assert "tool/new" not in desk.grants.pins_of(IDENTITY.digest)
+    desk.lock.unlink()
+    with pytest.raises(Misconfigured, match="was changed by somebody else"):
+        pins.review(IDENTITY, [evil])
+
+
 def test_a_lock_file_for_other_settings_stands_against_everything(desk: Desk) -> None:
     pins = locked(desk)
     moved = ServerIdentity(alias="fs", digest=IDENTITY.digest, portable=OTHER.portable, lines=())

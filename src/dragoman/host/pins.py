@@ -139,13 +139,17 @@ class PinFile:
         self._guard = guard
 
     def read(self) -> dict[str, PinnedServer]:
-        """What it has of each server; nothing when there is no file.
+        """What it has of each server; nothing when there is no file. Raises as `load`."""
+        return self.load()[1]
+
+    def load(self) -> tuple[str, dict[str, PinnedServer]]:
+        """The digest of its bytes, and what it has; "" and nothing when there is no file.
 
         Raises:
             Misconfigured: it is no lock file of ours, or one that was edited; "FILE:LINE: ...".
         """
         if not self.path.exists():
-            return {}
+            return "", {}
         try:
             located = read_located(self.path)
         except Misconfigured:
@@ -155,30 +159,39 @@ class PinFile:
                     " pin what the servers offer now"
                 ) from None
             raise
-        return _read_lock(located)
+        return located.digest, _read_lock(located)
 
-    def write(self, alias: str, server: PinnedServer | None) -> None:
+    def write(self, alias: str, server: PinnedServer | None, *, expected: str | None = None) -> str:
         """Put one server's pins in place, and leave the others as they are; None takes it out.
 
-        The file is whole at any moment, and keeps its mode.
+        The file is whole at any moment, and keeps its mode. Returns the digest of its bytes now;
+        `expected` is the one it must have before.
 
         Raises:
-            Misconfigured: what is there is no lock file.
+            Misconfigured: what is there is no lock file, or another one than was expected.
             PinsFailed: it cannot be written; then it is as it was.
         """
         try:
             if self._guard is None:
-                self._write(alias, server)
-                return
+                return self._write(alias, server, expected)
             with FileLock(self._guard):
-                self._write(alias, server)
+                return self._write(alias, server, expected)
         except LockTimeout:
             raise PinsFailed(self.path, "another process is writing it") from None
         except OSError as error:
             raise PinsFailed(self.path, error.strerror or str(error)) from None
 
-    def _write(self, alias: str, server: PinnedServer | None) -> None:
-        servers = self.read()
+    def changed(self) -> Misconfigured:
+        """The error for a file that is not the one that was trusted."""
+        return Misconfigured(
+            f"{self.path} was changed by somebody else while the host runs: look at it, trust the"
+            " project again, and start anew"
+        )
+
+    def _write(self, alias: str, server: PinnedServer | None, expected: str | None) -> str:
+        found, servers = self.load()
+        if expected not in (None, found):
+            raise self.changed()
         servers.pop(alias, None)
         if server is not None:
             servers[alias] = server
@@ -202,6 +215,7 @@ class PinFile:
         # A new one is to be committed: readable by all, as sources are.
         mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
         _replace(path, text.encode(), mode)
+        return digest_of_bytes(text.encode())
 
     def _has_conflict(self) -> bool:
         try:
@@ -450,6 +464,8 @@ class Pins:
         self.is_lock_trusted = is_lock_trusted
         self._store = store
         self._texts = texts
+        # What was trusted are these bytes: a lock file that changes while we run is another one.
+        self._trusted = lock.load()[0] if lock is not None and is_lock_trusted else None
         # What holds until the host ends, by identity and key.
         self._session: dict[str, dict[str, Definition]] = {}
 
@@ -466,11 +482,9 @@ class Pins:
         """The pins of a project in `folder`.
 
         Raises:
-            Misconfigured: its lock file is trusted, and is none.
+            Misconfigured: its lock file is trusted, and is none; "FILE:LINE: ...".
         """
         lock = PinFile(folder / LOCK_NAME, guard=state.path / "pins.guard")
-        if is_lock_trusted:
-            lock.read()
         return cls(
             grants,
             texts=ReviewedTexts(state.definitions),
@@ -484,7 +498,7 @@ class Pins:
         """Compare everything a server offers with what was reviewed.
 
         Raises:
-            Misconfigured: a trusted lock file was broken meanwhile.
+            Misconfigured: a trusted lock file was changed meanwhile, and not by us.
             StoreFailed: the store cannot be read.
         """
         offered = [one for one in definitions if one.kind in PINNED]
@@ -542,7 +556,7 @@ class Pins:
         Raises:
             Denied: pins are frozen.
             StoreFailed: they cannot be kept; then none of them is accepted.
-            Misconfigured: the lock file is broken.
+            Misconfigured: the lock file was changed meanwhile, and not by us.
         """
         if self.mode == "frozen":
             raise Denied(
@@ -578,7 +592,7 @@ class Pins:
             )
         except StoreFailed:
             if self.lock is not None and is_locking:
-                self.lock.write(identity.alias, locked)
+                self._write(identity, locked)
             raise
         held = self._session.get(identity.digest, {})
         for key in chosen:
@@ -633,7 +647,10 @@ class Pins:
     def _locked(self, identity: ServerIdentity) -> PinnedServer | None:
         if self.lock is None or not self.is_lock_trusted:
             return None
-        return self.lock.read().get(identity.alias)
+        found, servers = self.lock.load()
+        if found != self._trusted:
+            raise self.lock.changed()
+        return servers.get(identity.alias)
 
     def _known(self, identity: ServerIdentity) -> _Known:
         locked = self._locked(identity)
@@ -685,9 +702,14 @@ class Pins:
     def _lock(
         self, identity: ServerIdentity, kept: dict[str, Pin], chosen: Mapping[str, Definition]
     ) -> None:
-        assert self.lock is not None
         kept |= {key: Pin(one.contract, one.full) for key, one in chosen.items()}
-        self.lock.write(identity.alias, PinnedServer(identity.portable, kept))
+        self._write(identity, PinnedServer(identity.portable, kept))
+
+    def _write(self, identity: ServerIdentity, server: PinnedServer | None) -> None:
+        assert self.lock is not None
+        written = self.lock.write(identity.alias, server, expected=self._trusted)
+        if self._trusted is not None:
+            self._trusted = written
 
 
 def _once(definitions: Sequence[Definition]) -> dict[str, Definition]:
