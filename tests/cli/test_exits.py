@@ -7,6 +7,7 @@ import pytest
 from dragoman import errors
 from dragoman.cli import BROKEN_PIPE, USAGE
 from dragoman.cli.exits import KINDS, Exit, describe, exit_for, text_of
+from dragoman.host.kinds import Code, Denied, Step
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,8 @@ from dragoman.cli.exits import KINDS, Exit, describe, exit_for, text_of
         (errors.PeerError("x"), 4),
         (errors.LimitExceeded("x", 1, "y"), 4),
         (errors.DeadlineExceeded("x", 1), 5),
+        (errors.Refused("no", "x"), 6),
+        (Denied(Code.RULE_DENIED, "x", "no"), 6),
         (KeyboardInterrupt(), 130),
     ],
 )
@@ -54,6 +57,29 @@ def test_a_remote_failure_is_described_with_its_number_and_data() -> None:
         "code": -32002,
         "method": "resources/read",
         "data": {"uri": "x"},
+    }
+
+
+def test_a_refusal_is_described_with_its_code_and_the_step_that_decided() -> None:
+    error = Denied(
+        Code.IDENTITY_CHANGED,
+        "server.start(x)",
+        "it changed",
+        step=Step.INTEGRITY,
+        server="x",
+        diff="- a",
+    )
+    shown = describe(error, Exit.REFUSED)["error"]
+    assert shown.pop("message") == str(error)
+    assert shown == {
+        "kind": "refused",
+        "exit": 6,
+        "code": "identity_changed",
+        "subject": "server.start(x)",
+        "rule": "it changed",
+        "step": "integrity",
+        "server": "x",
+        "diff": "- a",
     }
 
 

@@ -1,0 +1,271 @@
+"""`dragoman host`: every command, as people and as programs see it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.aids import UNSEEN, WEATHER, assert_harmless
+from tests.cli.hosts.places import START, Place, call
+
+SECRET = "ghp_" + "a1B2c3D4" * 5
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def servers(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))["mcpServers"]
+
+
+# --- the servers ----------------------------------------------------------------------------------
+
+
+def test_status_starts_nothing_and_shows_the_whole_command(tmp_path: Path) -> None:
+    mark = tmp_path / "started"
+    spawns = {"command": sys.executable, "args": ["-c", f"open({str(mark)!r}, 'w')", "\u202etxt"]}
+    place = Place(tmp_path, {"evil": spawns, "off": {"command": "x", "disabled": True}})
+    document = place.document("host", "status")
+    assert [(one["server"], one["state"], one["trust"]) for one in document["servers"]] == [
+        ("evil", "closed", "unknown"),
+        ("off", "disabled", "unknown"),
+    ]
+    facts = {one["label"]: one["text"] for one in document["servers"][0]["facts"]}
+    assert str(mark) in facts["command"]
+    assert not mark.exists()
+
+
+@pytest.mark.long
+def test_status_connects_only_when_asked_and_where_policy_allows(place: Place) -> None:
+    place.pin()
+    (refused,) = place.document("host", "status", "--connect")["servers"]
+    assert refused["state"] == "refused"
+    (weather,) = place.document("host", "status", "--connect", *START)["servers"]
+    assert (weather["state"], weather["tools"]) == ("connected", 3)
+
+
+@pytest.mark.long
+def test_a_server_that_changed_is_shown_with_its_difference_and_trusted_again(place: Place) -> None:
+    place.pin()
+    changed = {"command": sys.executable, "args": [WEATHER, "--now-evil"]}
+    place.config.write_text(json.dumps({"mcpServers": {"weather": changed}}))
+    (weather,) = place.document("host", "status")["servers"]
+    assert weather["state"] == "changed"
+    assert "--now-evil" in weather["diff"]
+    done = place.run("host", "status", "--connect", *START)
+    assert "changed" in done.stdout
+    refused = place.document("host", "diff", "weather", *START, code=6)
+    assert refused["error"]["code"] == "identity_changed"
+    asked = place.run("host", "trust", "weather")
+    assert asked.returncode == 2
+    assert "--yes" in asked.stderr
+    assert place.document("host", "trust", "weather", "--yes")["changed"] is True
+    (weather,) = place.document("host", "status")["servers"]
+    assert (weather["state"], weather["trust"]) == ("closed", "reviewed")
+
+
+@pytest.mark.long
+def test_a_server_is_added_and_removed(place: Place) -> None:
+    added = place.run("host", "add", "files", "--cwd", "/srv", "--", "npx", "-y", "files", "/srv")
+    assert added.returncode == 0, added.stderr
+    assert servers(place.config)["files"] == {
+        "command": "npx",
+        "args": ["-y", "files", "/srv"],
+        "cwd": "/srv",
+    }
+    place.document("host", "add", "web", "https://a.test/mcp", "--header", "X-A: b")
+    assert servers(place.config)["web"] == {
+        "type": "http",
+        "url": "https://a.test/mcp",
+        "headers": {"X-A": "b"},
+    }
+    again = place.run("host", "add", "web", "https://b.test/mcp")
+    assert again.returncode == 2
+    assert "--replace" in again.stderr
+    assert place.document("host", "remove", "web")["removed"] == ["web"]
+    assert list(servers(place.config)) == ["weather", "files"]
+    assert place.run("host", "remove", "web").returncode == 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("add", "x"),
+        ("add", "x", "https://a.test", "--env", "A=b"),
+        ("add", "x", "--header", "A:b", "--", "y"),
+        ("add", "x", "https://a.test", "--", "y"),
+        ("add", "x", "--env", "nonsense", "--", "y"),
+        ("trust",),
+        ("trust", "weather", "--project"),
+        ("trust", "wether", "--yes"),
+        ("export", "vscod"),
+        ("import", "cursor", "nowhere.json"),
+        ("revoke", "nothing"),
+        ("policy", "explain", "tool.cal", "weather"),
+        ("policy", "explain", "tool.call", "wether"),
+        ("stat",),
+    ],
+)
+def test_wrong_words_are_told_and_change_nothing(place: Place, words: tuple[str, ...]) -> None:
+    before = place.config.read_bytes()
+    done = place.run("host", *words)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert place.config.read_bytes() == before
+
+
+@pytest.mark.long
+def test_a_secret_is_told_and_moved_on_request(place: Place) -> None:
+    words = ("host", "add", "git", "--replace", "--env", f"GITHUB_TOKEN={SECRET}")
+    told = place.run(*words, "--", "git-server")
+    assert "--move-secrets" in told.stderr
+    assert SECRET not in told.stdout + told.stderr
+    done = place.run(*words, "--move-secrets", "--", "git-server")
+    assert done.returncode == 0, done.stderr
+    assert SECRET not in place.config.read_text()
+    assert SECRET not in done.stdout + done.stderr
+    assert servers(place.config)["git"]["env"]["GITHUB_TOKEN"].startswith("${secret:")
+
+
+@pytest.mark.long
+def test_servers_are_imported_without_starting_them_and_rules_are_only_proposed(
+    place: Place,
+) -> None:
+    other = place.folder / "cline.json"
+    text = json.dumps(
+        {
+            "mcpServers": {
+                "fs": {"command": "fs", "alwaysAllow": ["read_file"], "odd": 1},
+                "weather": {"command": "other"},
+                "bad": {"nothing": True},
+            }
+        }
+    )
+    other.write_text(text)
+    document = place.document("host", "import", "cline", str(other))
+    assert document["added"] == ["fs"]
+    assert document["kept"] == ["weather"]
+    assert [one["server"] for one in document["notRead"]] == ["bad"]
+    assert document["proposedRules"] == ["allow tool(fs/read_file)"]
+    assert other.read_text() == text
+    assert servers(place.config)["weather"]["command"] == sys.executable
+    verdict = place.document("host", "policy", "explain", "tool.call", "fs", "read_file", code=6)
+    assert verdict["code"] == "nobody_to_ask"
+
+
+@pytest.mark.long
+def test_servers_are_exported_with_what_is_lost(place: Place) -> None:
+    done = place.run("host", "export", "vscode")
+    assert json.loads(done.stdout)["servers"]["weather"]["type"] == "stdio"
+    target = place.folder / "codex.toml"
+    document = place.document("host", "export", "codex", str(target))
+    assert document["exported"] == ["weather"]
+    assert "[mcp_servers.weather]" in target.read_text()
+
+
+# --- pins, policy, grants -------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_what_a_server_offers_is_pinned_and_compared(place: Place) -> None:
+    first = place.document("host", "diff", "weather", *START, code=1)
+    assert "forecast" in first["diff"]
+    place.pin()
+    assert place.document("host", "diff", "weather", *START) == {
+        "server": "weather",
+        "changed": False,
+        "diff": "",
+    }
+
+
+@pytest.mark.long
+def test_a_verdict_is_explained_step_by_step(place: Place) -> None:
+    words = ("host", "policy", "explain", "tool.call", "weather", "forecast")
+    done = place.run(*words)
+    assert done.returncode == 6
+    assert done.stdout.startswith("deny  tool.call(weather/forecast)\n")
+    assert "integrity" in done.stdout
+    allowed = place.document(*words, "--policy", "allow tool(weather/forecast)")
+    assert (allowed["effect"], allowed["layer"]) == ("allow", "command line")
+    refused = place.run(*words, "--policy", "allow tool(wether/forecast)")
+    assert refused.returncode == 2
+    assert "weather" in refused.stderr
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
+def test_an_answer_that_is_remembered_is_listed_and_revoked(place: Place) -> None:
+    place.pin()
+    model = place.script(call("weather__forecast", city="Oslo"), "Done.")
+    with place.screen("chat", "Rain?", "--model", model, *START) as screen:
+        screen.until("[a] always")
+        screen.type("a")
+        screen.until("Done.")
+        assert screen.finish() == 0
+    (grant,) = place.document("host", "grants")["grants"]
+    assert (grant["effect"], grant["server"], grant["object"]) == ("allow", "weather", "forecast")
+    assert "forecast" in place.run("host", "grants").stdout
+    again = place.run("chat", "Rain?", "--model", model, *START)
+    assert (again.returncode, again.stdout) == (0, "Done.\n")
+    assert place.document("host", "revoke", grant["id"])["revoked"] == [grant["id"]]
+    assert place.document("host", "grants")["grants"] == []
+    assert len(place.document("host", "grants", "--all")["grants"]) == 1
+    assert place.run("chat", "Rain?", "--model", model, *START).returncode == 6
+
+
+@pytest.mark.long
+def test_a_projects_rules_are_ignored_and_listed_until_it_is_trusted(place: Place) -> None:
+    rules = place.folder / ".dragoman" / "policy.json"
+    rules.parent.mkdir()
+    rules.write_text('{"version": 1, "permissions": {"allow": ["tool(weather/forecast)"]}}')
+    (ignored,) = place.document("host", "status")["ignored"]
+    assert "tool(weather/forecast)" in ignored
+    words = ("host", "policy", "explain", "tool.call", "weather", "forecast")
+    assert place.document(*words, code=6)["effect"] == "deny"
+    assert place.document("host", "trust", "--project", "--yes")["changed"] is True
+    assert place.document(*words)["layer"] == "project"
+
+
+# --- the audit log --------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_the_log_is_shown_and_verified_and_an_edit_is_found(place: Place) -> None:
+    place.pin()
+    model = place.script(call("weather__forecast", city="Oslo"), "Done.")
+    allow = ("--policy", "allow tool(weather/forecast)")
+    assert place.run("chat", "Rain?", "--model", model, *START, *allow).returncode == 0
+    shown = place.run("host", "audit", "show")
+    assert "tool.call(weather/forecast)" in shown.stdout
+    lines = place.run("host", "audit", "show", "--json", "--last", "3").stdout.splitlines()
+    assert len(lines) == 3
+    decisions = [
+        json.loads(line)
+        for line in place.run(
+            "host", "audit", "show", "--json", "--action", "tool.call"
+        ).stdout.splitlines()
+    ]
+    assert [one["effect"] for one in decisions] == ["allow"]
+    assert place.document("host", "audit", "verify")["isIntact"] is True
+    (log,) = place.state.rglob("audit.jsonl")
+    log.write_text(log.read_text().replace('"effect":"allow"', '"effect":"deny"', 1))
+    report = place.document("host", "audit", "verify", code=1)
+    assert report["fault"]["kind"] == "edited"
+    assert report["fault"]["line"] > 1
+
+
+@pytest.mark.long
+def test_a_hostile_name_or_command_writes_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
+    nasty = "".join(UNSEEN)
+    place = Place(tmp_path, {"x": {"command": "x", "args": [nasty], "odd\x1b[2J": 1}})
+    for words in (("status",), ("status", "--json"), ("export", "cursor"), ("audit", "show")):
+        done = place.run("host", *words)
+        assert_harmless(done.stdout, done.stderr)
