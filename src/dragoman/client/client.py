@@ -88,7 +88,7 @@ from dragoman.protocol.limits import Limits
 from dragoman.revisions.registry import supported
 from dragoman.runtime.driver import Driver, Tap, report_failure
 
-__all__ = ["Client", "OnProgress"]
+__all__ = ["CONNECT_TIMEOUT_S", "Client", "OnProgress"]
 
 log = logging.getLogger("dragoman.client")
 

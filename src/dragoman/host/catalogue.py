@@ -89,9 +89,18 @@ class Offer:
 
 
 class Catalogue:
-    """The offers of one server, by kind and name; `report` is how they compare with the pins."""
+    """The offers of one server, by kind and name.
 
-    def __init__(self, definitions: Iterable[Definition], report: PinReport) -> None:
+    `report` is how they compare with the pins; `offers` says which tools the settings leave in.
+    """
+
+    def __init__(
+        self,
+        definitions: Iterable[Definition],
+        report: PinReport,
+        *,
+        offers: Callable[[str], bool] = lambda tool: True,
+    ) -> None:
         self.definitions = tuple(definitions)
         self.report = report
         self._offers: dict[tuple[str, str], Offer] = {}
@@ -100,7 +109,7 @@ class Catalogue:
             key = (definition.kind, definition.name)
             if key in self._offers:
                 twice.add(key)
-            self._offers[key] = _offer(definition, report)
+            self._offers[key] = _offer(definition, report, offers)
         for key in twice:
             # Which of them a call would meet is the server's secret.
             offer = self._offers[key]
@@ -138,9 +147,13 @@ class Catalogue:
         return self.get("instructions", "")
 
 
-def _offer(definition: Definition, report: PinReport) -> Offer:
+def _offer(definition: Definition, report: PinReport, offers: Callable[[str], bool]) -> Offer:
     state = report.state_of(definition)
     problems = [*definition.problems, *report.problems_of(definition)]
+    if definition.kind == "tool" and not offers(definition.name):
+        problems.append(
+            Problem(code=Code.NOT_OFFERED, text=f"the settings leave {definition.name!r} out")
+        )
     record: Record | None = None
     kind = _RECORDS.get(definition.kind)
     if kind is not None:

@@ -726,6 +726,12 @@ class Conversation:
             return _failed(use, told)
         news.add(ToolFinished(id=use.id, server=server, tool=tool, result=result))
         content = self._released(server, result, news)
+        if getattr(result, "was_edited", False):
+            # The model must not take the answer for one to what it asked.
+            sent = bytes(getattr(result, "sent", b"")).decode()
+            content.insert(0, TextContent(text=f"(The user changed the arguments to {sent}.)"))
+        flags = getattr(result, "flags", ())
+        content += [TextContent(text=f"(Beware: {flag.text}.)") for flag in flags]
         return ToolResultContent(tool_use_id=use.id, content=content, is_error=result.is_error)
 
     def _unknown(self, name: str) -> str:

@@ -319,7 +319,7 @@ class _Fill:
         )
         if isinstance(made, ServerEntry) and isinstance(entry, ServerEntry):
             # What came from the file of variables is in the entry already.
-            return replace(made, env={**entry.env, **made.env})
+            return replace(made, env={**entry.env, **made.env}, cwd=entry.cwd)
         return made
 
     def why_unsaid(self, variable: Variable) -> str:
@@ -552,6 +552,10 @@ class _ServerReader:
         entry = self._server(plain, self._value)
         shown = self._server(plain, self._shown)
         if isinstance(entry, ServerEntry) and isinstance(shown, ServerEntry):
+            if entry.cwd is None:
+                # Where the user happens to stand must not decide which program that is.
+                folder = self._fill.folder
+                entry, shown = replace(entry, cwd=folder), replace(shown, cwd=folder)
             entry, shown = self._with_env_file(entry, shown)
             self._check_local(entry)
         elif isinstance(entry, RemoteEntry):

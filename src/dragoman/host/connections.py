@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from dragoman.client.client import Client
+from dragoman.client.client import CONNECT_TIMEOUT_S, Client
 from dragoman.client.config import ServerEntry
 from dragoman.client.supervisor import ConnectionEvent, Reconnect
 from dragoman.errors import DeadlineExceeded, DragomanError, LinkError
@@ -245,6 +245,7 @@ class Connection:
         self.client = Client(
             connector,
             reconnect=Reconnect(first_connect=True, max_tries=MAX_TRIES),
+            connect_timeout_s=self.entry.start_timeout_s or CONNECT_TIMEOUT_S,
             check_output=False,
             on_connection=self._connection_changed,
             on_tools_changed=self._changed,
@@ -448,10 +449,10 @@ class Connection:
             self._is_stale = True
             raise
         report = self._pins.review(self.identity, definitions)
-        catalogue = Catalogue(definitions, report)
+        catalogue = Catalogue(definitions, report, offers=self.entry.offers)
         if report.needs_review:
             report = await self._ask_to_expose(catalogue)
-            catalogue = Catalogue(definitions, report)
+            catalogue = Catalogue(definitions, report, offers=self.entry.offers)
         self.catalogue = catalogue
         if not self._is_stale:
             self._move(ServerState.CONNECTED, _summary(report))
@@ -514,7 +515,7 @@ class Connection:
         if self.catalogue is not None:
             definitions = self.catalogue.definitions
             report = self._pins.review(self.identity, definitions)
-            self.catalogue = Catalogue(definitions, report)
+            self.catalogue = Catalogue(definitions, report, offers=self.entry.offers)
             self._move(self.state, _summary(report))
 
     # --- how it stands ----------------------------------------------------------------------------

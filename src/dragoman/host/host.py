@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import difflib
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -634,14 +634,33 @@ class Host:
             for one in catalogue.definitions
             if names is None or one.key in names or one.name in names
         ]
-        self._pin(connection, chosen)
-
-    def _pin(self, connection: Connection, chosen: Sequence[Definition]) -> None:
-        self.pins.accept(connection.identity, chosen)
-        if self.pins.is_lock_trusted:
-            # The lock file may be another one now, by the user's own hand.
-            self.trust_project()
+        with self._still_trusted():
+            self.pins.accept(connection.identity, chosen, is_all=names is None)
         connection.repin()
+
+    def lock(self, server: str) -> None:
+        """Put what was reviewed of a connected server into the project's `dragoman.lock`.
+
+        The file is made if need be; commit it, and who trusts the project needs no review.
+        """
+        connection = self._connection(server)
+        catalogue = connection.catalogue
+        if catalogue is None:
+            raise connection.unavailable()
+        with self._still_trusted():
+            self.pins.write_lock(connection.identity, catalogue.definitions)
+
+    @contextmanager
+    def _still_trusted(self) -> Iterator[None]:
+        """Keep the trust in a project over a change of its lock file by the user's own hand.
+
+        Not if somebody else has changed its files meanwhile.
+        """
+        folder = self.config.project
+        is_trusted = self.grants.project_digest(folder) == project_digest(folder)
+        yield
+        if is_trusted:
+            self.trust_project()
 
     def diff(self, server: str, name: str | None = None) -> str:
         """How what a connected server offers differs from what was reviewed; empty: not at all."""

@@ -342,9 +342,14 @@ class ApprovalRequest:
         return self.intent.server
 
     def allow(
-        self, scope: Scope | str = Scope.ONCE, *, payload: bytes | None = None, note: str = ""
+        self, scope: Scope | str | None = None, *, payload: bytes | None = None, note: str = ""
     ) -> Decision:
-        """A yes; `payload` is what shall be sent instead."""
+        """A yes; `payload` is what shall be sent instead.
+
+        Without a `scope` it is the narrowest that is offered: ONCE, but for what has to hold longer.
+        """
+        if scope is None:
+            scope = next((one for one in Scope if one in self.scopes), Scope.ONCE)
         return Decision(
             effect=Effect.ALLOW,
             scope=Scope(scope),
