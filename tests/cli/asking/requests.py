@@ -8,7 +8,7 @@ from typing import Any
 
 from dragoman.host.kinds import Action, ApprovalRequest, Intent, Risk, Scope, View
 
-__all__ = ["HIDDEN", "LONG", "SHORT", "request"]
+__all__ = ["HIDDEN", "LONG", "SHORT", "documented", "request"]
 
 SHORT = {"path": "/srv/app/a.txt", "content": "hello"}
 HIDDEN = {
@@ -46,4 +46,22 @@ def request(
         scopes=scopes,
         editable=editable,
         timeout_s=timeout_s,
+    )
+
+
+def documented() -> ApprovalRequest:
+    """The question that docs/terminal.md shows."""
+    return request(
+        {"path": "/srv/app/notes.txt", "content": "Rain.\nSun.\u202e"},
+        facts=[
+            ("the answer goes to", "model:anthropic"),
+            ("command", "npx -y server-filesystem /srv/app"),
+        ],
+        risks=[
+            Risk(
+                code="taint",
+                text="Words of web are in this conversation and may have led to it.",
+            )
+        ],
+        editable=("",),
     )

@@ -23,8 +23,8 @@ from dragoman.cli.question import (
 )
 from dragoman.errors import Misconfigured
 from dragoman.host.kinds import Risk
-from tests.cli.aids import UNSEEN
-from tests.cli.asking.requests import HIDDEN, LONG, SHORT, request
+from tests.cli.aids import ROOT, UNSEEN
+from tests.cli.asking.requests import HIDDEN, LONG, SHORT, documented, request
 
 # Texts that a hostile server would write: signs of ours, escapes, padding, marks, halves.
 NASTY = st.one_of(
@@ -140,6 +140,11 @@ def test_a_text_of_many_lines_is_laid_out_in_lines() -> None:
 
 def test_what_is_no_json_is_shown_as_it_is() -> None:
     assert str(question_of(request(b"not \xff json\x1b"))).count("not \\xff json\\u001b") == 1
+
+
+def test_the_question_in_the_docs_is_what_is_shown() -> None:
+    page = (ROOT / "docs" / "terminal.md").read_text(encoding="utf-8")
+    assert f"```text\n{question_of(documented())}\n```" in page
 
 
 def test_a_view_shows_its_digest_its_risks_and_its_facts() -> None:
