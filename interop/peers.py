@@ -104,6 +104,18 @@ PEERS: tuple[Peer, ...] = (
         "reference server with structured results",
     ),
     Peer(
+        "server-git",
+        "python",
+        ("mcp-server-git==2026.10.19",),
+        "reference server on a repository, Python",
+    ),
+    Peer(
+        "server-time",
+        "python",
+        ("mcp-server-time==2026.10.19",),
+        "reference server without state, Python",
+    ),
+    Peer(
         "inspector",
         "npm",
         ("@modelcontextprotocol/inspector@2.12.0",),
@@ -173,6 +185,14 @@ def binary(name: str, package: str, *arguments: str) -> list[str]:
     commands = json.loads((home / "package.json").read_text("utf-8"))["bin"]
     entry = commands if isinstance(commands, str) else next(iter(commands.values()))
     return [_tool("node"), str((home / entry).resolve()), *arguments]
+
+
+def module(name: str, package: str, *arguments: str) -> list[str]:
+    """The command line that runs ``package`` of the Python peer ``name``, as ``python -m`` does.
+
+    Raises `PeerError` if the peer is not ready.
+    """
+    return [str(python(_need(name))), "-m", package, *arguments]
 
 
 def make(peer: Peer, *, timeout_s: float = INSTALL_TIMEOUT_S) -> bool:
