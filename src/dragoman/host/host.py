@@ -23,8 +23,15 @@ import msgspec
 from dragoman.client.client import OnProgress
 from dragoman.errors import Misconfigured, NotNegotiated, ToolError, WrongState
 from dragoman.host.asks.sampling import ModelSource
-from dragoman.host.audit import Audit, Redactor
-from dragoman.host.broker import AnyApprover, Broker
+from dragoman.host.audit import Audit, AuditFailed, Redactor
+from dragoman.host.broker import (
+    AnyApprover,
+    Asked,
+    Broker,
+    BrokerEvent,
+    Closed,
+    NoAnswer,
+)
 from dragoman.host.calls import Calls, Context, HostResult
 from dragoman.host.catalogue import Offer
 from dragoman.host.chat import ChatEvent, Conversation
@@ -32,6 +39,8 @@ from dragoman.host.config import AskInput, HostConfig, HostEntry, Secrets, load_
 from dragoman.host.connections import Connection, ServerState, ServerStatus
 from dragoman.host.definitions import Definition, cleaned
 from dragoman.host.events import (
+    ApprovalPending,
+    ApprovalResolved,
     CallFinished,
     CallProgress,
     CallStarted,
@@ -133,6 +142,7 @@ class Host:
         self._inbound = Inbound(
             self._mediator, self._model_source(), on_roots_changed=self._tell_roots
         )
+        self._end_of_broker = broker.on_event(self._asked)
         self._is_open = False
         # The models that were opened here, and so are closed here.
         self._own_models: list[ChatModel] = []
@@ -251,6 +261,7 @@ class Host:
         """End every connection, every child and every question; may be called again."""
         self._mediator.close()
         await self.broker.aclose()
+        self._end_of_broker()
         await asyncio.gather(
             *(connection.aclose() for connection in self._connections.values()),
             return_exceptions=True,
@@ -291,6 +302,24 @@ class Host:
     def on_event(self, listener: Callable[[HostEvent], Any]) -> Callable[[], None]:
         """Hear of everything that happens, as `dragoman.host.events`; returns what ends it."""
         return self._listeners.add(listener)
+
+    def _asked(self, event: BrokerEvent) -> None:
+        match event:
+            case Asked(request=request):
+                self._listeners.tell(ApprovalPending(request=request))
+            case Closed(request=request, decision=decision):
+                self._listeners.tell(ApprovalResolved(request=request, decision=decision))
+            case NoAnswer(request=request, surface=surface, reason=reason, code=code):
+                # Somebody who answers for another view is a fault, or an attack on it.
+                with suppress(AuditFailed):
+                    self.audit.event(
+                        "no_answer",
+                        server=request.server,
+                        text=reason,
+                        trace=request.trace,
+                        surface=surface,
+                        code=str(code),
+                    )
 
     # --- servers ----------------------------------------------------------------------------------
 
@@ -741,5 +770,7 @@ class _Hooks:
             self._host.passages(connection.server, passage)
 
     def held_back(self, connection: Connection, what: str) -> None:
-        self._host.audit.event("held_back", server=connection.server, text=what)
+        # It did not pass either way.
+        with suppress(AuditFailed):
+            self._host.audit.event("held_back", server=connection.server, text=what)
         self._host._listeners.tell(HeldBack(server=connection.server, what=what))

@@ -20,6 +20,7 @@ from dragoman.host.audit import Audit, AuditFailed, AuditMark
 from dragoman.host.broker import Broker
 from dragoman.host.grants import GrantStore, StoreFailed
 from dragoman.host.kinds import (
+    Action,
     ApprovalRequest,
     Code,
     Decision,
@@ -235,7 +236,7 @@ class Mediator:
             raise self._refused_by_person(intent, verdict, view, trace, request, decision)
         payload = view.payload if decision.payload is None else frozen(decision.payload)
         now = intent if again is None else await again(payload)
-        verdict = self._after_yes(now, verdict, decision)
+        verdict = self._after_yes(intent, now, verdict, decision)
         if verdict.effect is Effect.DENY:
             raise self._denied(now, verdict, view, trace, request=request, decision=decision)
         if decision.scope is not Scope.ONCE and decision.scope in scopes:
@@ -243,8 +244,13 @@ class Mediator:
                 self._remember(settled, decision, request)
         return self._allow(now, verdict, payload, view, trace, request=request, decision=decision)
 
-    def _after_yes(self, intent: Intent, before: Verdict, decision: Decision) -> Verdict:
-        """What holds after a person said yes: all but the asking is looked at once more."""
+    def _after_yes(
+        self, shown: Intent, intent: Intent, before: Verdict, decision: Decision
+    ) -> Verdict:
+        """What holds after a person said yes: all but the asking is looked at once more.
+
+        The yes is for what was shown; `intent` is how that stands now.
+        """
         yes = Grant(
             id="this answer",
             effect=Effect.ALLOW,
@@ -267,6 +273,22 @@ class Mediator:
         )
         if verdict.effect is Effect.DENY:
             return verdict
+        if (shown.identity, shown.object) != (intent.identity, intent.object) and not (
+            intent.action is Action.SAMPLING_REQUEST and decision.payload is not None
+        ):
+            return Verdict(
+                effect=Effect.DENY,
+                step=Step.INTEGRITY,
+                rule="the server is another one than the one that was shown",
+                code=Code.IDENTITY_CHANGED,
+            )
+        if shown.fingerprint != intent.fingerprint:
+            return Verdict(
+                effect=Effect.DENY,
+                step=Step.INTEGRITY,
+                rule="its definition has changed while the person thought about it",
+                code=Code.PIN_CHANGED,
+            )
         return replace(
             before,
             effect=Effect.ALLOW,
