@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import ExitStack
 
 import pytest
 
@@ -96,7 +97,15 @@ def test_ctrl_c_is_for_the_innermost_that_wants_it() -> None:
                 await press()
             await press()
 
+        # Two tasks need not end in the order in which they began.
+        first, second = ExitStack(), ExitStack()
+        first.enter_context(interrupted_by(lambda: seen.append("first")))
+        second.enter_context(interrupted_by(lambda: seen.append("second")))
+        first.close()
+        await press()
+        second.close()
+
     before = signal.getsignal(signal.SIGINT)
     run(work())
-    assert seen == ["outer", "inner", "outer"]
+    assert seen == ["outer", "inner", "outer", "second"]
     assert signal.getsignal(signal.SIGINT) is before

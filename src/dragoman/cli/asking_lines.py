@@ -74,7 +74,7 @@ class LineSurface:
                 if not answer and not is_seen:
                     break
                 for one in offered:
-                    if answer in (one.key, one.word.split()[0]):
+                    if answer in (one.key, one.word.split()[0].rstrip(",")):
                         return one.key
         return CANCEL
 

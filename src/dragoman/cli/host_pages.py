@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "grant_document",
     "grants_table",
+    "lines_of",
     "records_table",
     "server_document",
     "servers_table",
@@ -242,7 +243,7 @@ def records_table(records: Sequence[Mapping[str, Any]]) -> RenderableType:
             what = f"{one.get('action')}({about})"
             result, why = str(one.get("effect", "")), str(one.get("rule", ""))
         elif kind == "outcome":
-            what = f"  outcome of {one.get('id', '')}"
+            what = f"  so ended {str(one.get('id', '')).rpartition('-')[2]}"
             result = str(one.get("status", ""))
             why = str(one.get("error", "")) or f"{one.get('duration_ms', '')} ms"
         elif kind == "event":

@@ -5,39 +5,48 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 __all__ = ["interrupted_by"]
 
 _callbacks: list[Callable[[], object]] = []
+# What SIGINT did before the first of them; None while there are none, or none can be called.
+_before: list[Any] = []
 
 
 @contextmanager
 def interrupted_by(callback: Callable[[], object]) -> Iterator[None]:
     """While it is open, SIGINT calls back instead of ending the program.
 
-    They nest: the last one opened is called. Where an event loop cannot catch signals, SIGINT does
-    what it always does.
+    Of several that are open the last one is called; they may close in any order. Where an event loop
+    cannot catch signals, SIGINT does what it always does.
     """
     loop = asyncio.get_running_loop()
-    before: Any = None
-    is_first = not _callbacks
-    _callbacks.append(callback)
-    if is_first:
+    if not _callbacks:
         before = signal.getsignal(signal.SIGINT)
-        try:
+        # Windows, or a thread that is not the main one: it cannot.
+        with suppress(NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(signal.SIGINT, _call)
-        except (NotImplementedError, RuntimeError, ValueError):
-            # Windows, or a thread that is not the main one.
-            is_first = False
+            _before.append(before)
+    # An object of its own: the same callback may be open twice.
+    mine = _Open(callback)
+    _callbacks.append(mine)
     try:
         yield
     finally:
-        _callbacks.remove(callback)
-        if is_first:
+        _callbacks.remove(mine)
+        if not _callbacks and _before:
             loop.remove_signal_handler(signal.SIGINT)
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, _before.pop())
+
+
+class _Open:
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self._callback = callback
+
+    def __call__(self) -> object:
+        return self._callback()
 
 
 def _call() -> None:

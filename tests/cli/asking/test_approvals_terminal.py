@@ -60,6 +60,7 @@ def test_every_key_is_its_answer(mode: str, key: str, effect: str, scope: str) -
     assert "payload" not in decision
 
 
+@pytest.mark.long
 def test_a_yes_is_for_the_view_that_was_shown() -> None:
     with Screen(asked("short", "full")) as screen:
         text = screen.until("[o] once")
@@ -109,10 +110,12 @@ def test_a_long_view_is_scrolled_to_its_end_before_a_yes() -> None:
     assert json.loads("".join(rows[start:])) == LONG
 
 
+@pytest.mark.long
 def test_a_refusal_needs_no_scrolling() -> None:
     assert decide("long", "n")["effect"] == "deny"
 
 
+@pytest.mark.long
 def test_a_small_screen_shows_all_of_it_row_by_row() -> None:
     shown: dict[str, None] = {}
     with Screen(asked("short", "full"), columns=40, rows=8) as screen:
@@ -134,6 +137,7 @@ def differs(before: str, text: str) -> bool:
     return before not in text
 
 
+@pytest.mark.long
 def test_a_screen_on_which_nothing_fits_takes_no_yes() -> None:
     with Screen(asked("short", "full"), columns=40, rows=4) as screen:
         screen.until("make the window larger")
@@ -144,6 +148,7 @@ def test_a_screen_on_which_nothing_fits_takes_no_yes() -> None:
     assert screen.decisions()[0]["effect"] == "cancel"
 
 
+@pytest.mark.long
 def test_what_was_typed_before_the_question_answers_nothing() -> None:
     with Screen(asked("short", "full")) as screen:
         screen.type("oooo")
@@ -153,6 +158,7 @@ def test_what_was_typed_before_the_question_answers_nothing() -> None:
     assert screen.decisions()[0]["effect"] == "deny"
 
 
+@pytest.mark.long
 def test_two_questions_wait_for_each_other() -> None:
     with Screen(asked("two", "full")) as screen:
         assert "1 more waiting" in screen.until("[o] once")
@@ -164,6 +170,7 @@ def test_two_questions_wait_for_each_other() -> None:
     assert [one["effect"] for one in screen.decisions()] == ["allow", "deny"]
 
 
+@pytest.mark.long
 def test_ctrl_c_cancels_one_question_and_leaves_the_next() -> None:
     with Screen(asked("two", "full")) as screen:
         screen.until("[o] once")
@@ -176,6 +183,7 @@ def test_ctrl_c_cancels_one_question_and_leaves_the_next() -> None:
 
 
 @pytest.mark.parametrize("mode", ["full", "plain"])
+@pytest.mark.long
 def test_a_withdrawn_question_vanishes_and_says_so(mode: str, tmp_path: Path) -> None:
     word = tmp_path / "word"
     os.mkfifo(word)
@@ -190,6 +198,7 @@ def test_a_withdrawn_question_vanishes_and_says_so(mode: str, tmp_path: Path) ->
 # --- changing what is sent ------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_an_edit_is_shown_again_and_sent_exactly() -> None:
     with Screen(asked("short", "full")) as screen:
         screen.until("[e] edit")
@@ -209,6 +218,7 @@ def test_an_edit_is_shown_again_and_sent_exactly() -> None:
     assert decision["digest"] == request(SHORT, editable=("",)).view_digest
 
 
+@pytest.mark.long
 def test_an_edit_that_is_no_json_is_told_and_edited_again() -> None:
     with Screen(asked("short", "full")) as screen:
         screen.until("[e] edit")
@@ -228,6 +238,7 @@ def test_an_edit_that_is_no_json_is_told_and_edited_again() -> None:
 
 
 @pytest.mark.parametrize("mode", ["full", "plain"])
+@pytest.mark.long
 def test_the_editor_of_the_person_is_used(mode: str, tmp_path: Path) -> None:
     editor = script(
         tmp_path / "editor",
@@ -251,6 +262,7 @@ def test_the_editor_of_the_person_is_used(mode: str, tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["editor"]
 
 
+@pytest.mark.long
 def test_an_editor_that_cannot_be_started_changes_nothing() -> None:
     with Screen(asked("short", "full"), EDITOR="/nonexistent/editor") as screen:
         screen.until("[e] edit")
@@ -267,6 +279,7 @@ def test_an_editor_that_cannot_be_started_changes_nothing() -> None:
 # --- other kinds of questions ---------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_an_answer_of_the_model_is_released_without_some_words() -> None:
     with Screen(asked("release", "full")) as screen:
         screen.until("[x] take words out")
@@ -296,6 +309,7 @@ def test_an_answer_of_the_model_is_withheld_or_made_anew(key: str, effect: str, 
 
 
 @pytest.mark.parametrize("mode", ["full", "plain"])
+@pytest.mark.long
 def test_a_form_is_filled_in_field_by_field_and_shown_before_it_is_sent(mode: str) -> None:
     enter = "\r" if mode == "full" else "\n"
     with Screen(asked("form", mode), rows=40) as screen:
@@ -325,6 +339,7 @@ def test_a_form_is_filled_in_field_by_field_and_shown_before_it_is_sent(mode: st
 @pytest.mark.parametrize(
     ("key", "effect", "opened"), [("o", "allow", True), ("p", "allow", False), ("n", "deny", False)]
 )
+@pytest.mark.long
 def test_an_address_is_opened_only_on_a_yes(key: str, effect: str, opened: bool) -> None:
     with Screen(asked("url", "full")) as screen:
         assert "https://a.test/x" in screen.until("[o] open it")
@@ -335,6 +350,7 @@ def test_an_address_is_opened_only_on_a_yes(key: str, effect: str, opened: bool)
     assert ("OPENED https://a.test/x" in screen.seen) is opened
 
 
+@pytest.mark.long
 def test_lines_show_a_screenful_at_a_time_and_no_yes_before_the_end() -> None:
     with Screen(asked("long", "plain"), rows=20) as screen:
         screen.until("Enter: more")
@@ -357,6 +373,7 @@ def test_lines_show_a_screenful_at_a_time_and_no_yes_before_the_end() -> None:
 OURS_BUT_LINES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
+@pytest.mark.long
 def test_a_dumb_terminal_gets_lines() -> None:
     with Screen(asked("hidden"), TERM="dumb") as screen:
         text = screen.until(PLAIN_READY)

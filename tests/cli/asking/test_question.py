@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dragoman.cli.question import (
@@ -52,6 +52,7 @@ def exact(value: Any) -> bytes:
     ).encode()
 
 
+@settings(max_examples=60)
 @given(VALUES, st.integers(16, 200))
 def test_what_stands_behind_the_gutter_is_the_payload(value: Any, columns: int) -> None:
     payload = exact(value)
@@ -59,6 +60,7 @@ def test_what_stands_behind_the_gutter_is_the_payload(value: Any, columns: int) 
     assert repr(json.loads(shown)) == repr(json.loads(payload))
 
 
+@settings(max_examples=60)
 @given(VALUES)
 def test_what_is_edited_is_the_payload(value: Any) -> None:
     payload = exact(value)
@@ -67,6 +69,7 @@ def test_what_is_edited_is_the_payload(value: Any) -> None:
     assert repr(json.loads(compact(text))) == repr(json.loads(payload))
 
 
+@settings(max_examples=60)
 @given(NASTY, NASTY, NASTY, st.binary(max_size=40), st.integers(16, 200))
 def test_no_stranger_writes_a_line_of_ours_or_anything_a_terminal_obeys(
     headline: str, fact: str, name: str, payload: bytes, columns: int
@@ -83,6 +86,7 @@ def test_no_stranger_writes_a_line_of_ours_or_anything_a_terminal_obeys(
         assert not set(line.text) & {*UNSEEN, "\n", "\r", "\t"}
 
 
+@settings(max_examples=60)
 @given(NASTY, st.integers(16, 60))
 def test_a_wrapped_line_is_never_wider_than_the_screen(text: str, columns: int) -> None:
     from rich.cells import cell_len

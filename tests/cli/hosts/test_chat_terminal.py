@@ -44,6 +44,7 @@ def connected(screen: Screen) -> None:
         screen.until(at_prompt)
 
 
+@pytest.mark.long
 def test_one_question_is_answered_where_rules_allow_the_call(place: Place) -> None:
     model = place.script(FORECAST, {"expect": "rain", "text": "Yes: {last}"})
     done = place.run("chat", *ASK, "--model", model)
