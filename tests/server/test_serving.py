@@ -352,7 +352,8 @@ def test_a_lifespan_that_fails_is_told_as_such(
         with pytest.raises(Misconfigured, match="did not start"):
             await Server("s", lifespan=life).serve_http(port=0)
 
-    # Whoever ran uvicorn with its own logging in this process has turned this off.
+    # Whoever ran uvicorn with its own logging in this process has turned these off.
     monkeypatch.setattr(logging.getLogger("uvicorn"), "propagate", True)
+    caplog.set_level(logging.ERROR, "uvicorn.error")
     run(serve())
     assert "no database today" in caplog.text
