@@ -208,3 +208,35 @@ def test_the_front_door_opens_without_loading_what_is_behind_it() -> None:
     loaded = _loaded("dragoman")
     assert {name for name in loaded if name.startswith("dragoman.")} == set()
     assert loaded & {"msgspec", "asyncio", "pydantic"} == set()
+
+
+# What is asked for by name, and slow to load or not always there.
+ONLY_IF_USED = {
+    "anthropic",
+    "httpx",
+    "jsonschema_rs",
+    "keyring",
+    "openai",
+    "prompt_toolkit",
+    "pydantic",
+    "rich",
+    "ruamel",
+    "tomlkit",
+    "click",
+}
+
+
+def test_the_host_is_named_without_loading_what_it_is_made_of() -> None:
+    loaded = _loaded("dragoman.host")
+    ours = {name for name in loaded if name.startswith("dragoman.")}
+    assert ours == {"dragoman.host"}
+    assert loaded & {"msgspec", "asyncio", "sqlite3", *ONLY_IF_USED} == set()
+
+
+def test_a_host_loads_no_provider_keyring_or_terminal_before_it_is_used() -> None:
+    loaded = _loaded("dragoman.host.host")
+    assert "dragoman.host.mediator" in loaded
+    assert loaded & ONLY_IF_USED == set()
+    # The adapters to providers, and what reads other products' files, wait for their use, too.
+    providers = {f"dragoman.host.models.{name}" for name in ("anthropic_messages", "openai_chat")}
+    assert loaded & {"dragoman.host.formats", *providers} == set()

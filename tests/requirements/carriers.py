@@ -17,7 +17,7 @@ from pathlib import Path
 __all__ = ["Findings", "find_in_folder", "find_in_source"]
 
 # Marks with which a test does not count: not run by default, or allowed to fail.
-NOT_COUNTED = frozenset({"skip", "skipif", "xfail", "slow", "interop"})
+NOT_COUNTED = frozenset({"skip", "skipif", "xfail", "slow", "interop", "long", "attack"})
 
 # Folders whose tests need peers from elsewhere and stay out of the default run.
 NOT_SEARCHED = frozenset({"interop", "conformance"})

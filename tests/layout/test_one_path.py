@@ -1,0 +1,140 @@
+"""There is one way from a host to a server: who decides, who makes tickets, who opens connections.
+
+`tests/attacks` shows the same from the server's side. Here it is read from the source, so that a
+second way is seen when it is written, and not when somebody finds it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+
+import pytest
+
+from tests.layout.source import Module, modules
+
+# What a host may not use: its servers are reached through a client, and through nothing else.
+DOORS = {"http", "multiprocessing", "pty", "socket", "subprocess", "urllib.request"}
+# The functions of asyncio and os that open such a door without an import of their own.
+OPENERS = {
+    "create_connection",
+    "create_subprocess_exec",
+    "create_subprocess_shell",
+    "create_unix_connection",
+    "execv",
+    "execve",
+    "fork",
+    "open_connection",
+    "open_unix_connection",
+    "popen",
+    "posix_spawn",
+    "subprocess_exec",
+    "system",
+}
+
+# Who may do what, by the name that is called: the modules below dragoman.host.
+MADE_BY: dict[str, set[str]] = {
+    "Ticket": {"calls"},
+    "AnswerTicket": {"inbound"},
+    "Clearance": {"mediator"},
+    "Gate": {"connections"},
+    "Client": {"connections"},
+}
+# The same for methods, by what stands before the dot.
+DONE_BY: dict[str, set[str]] = {
+    "broker.ask": {"mediator"},
+    "audit.decision": {"mediator"},
+    "grants.add": {"mediator"},
+    "gate.admit": {"calls"},
+    "gate.lend_answer": {"inbound"},
+    "gate.guard": {"connections"},
+    "_hooks.connector": {"connections"},
+    "_connector.connect": {"gate"},
+}
+
+host = [module for module in modules().values() if module.layer == "host"]
+# The terminal's part of the host: what asks, shows and manages.
+surfaces = [
+    module
+    for module in modules().values()
+    if module.layer == "cli"
+    and any(target.startswith("dragoman.host") for target, _ in module.own_imports())
+]
+
+
+def calls_in(module: Module) -> Iterator[tuple[str, ast.Call]]:
+    """Each call with the last two names of what is called: "gate.admit", "Ticket"."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call):
+            yield ".".join(ast.unparse(node.func).split(".")[-2:]), node
+
+
+def users(wanted: set[str]) -> dict[str, set[str]]:
+    """For each of these names the modules of the host and of its surfaces that call it."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for module in (*host, *surfaces):
+        for name, _ in calls_in(module):
+            if name in wanted:
+                found[name].add(module.name.removeprefix("dragoman.host."))
+    return dict(found)
+
+
+def test_tickets_clearances_gates_and_clients_are_each_made_in_one_place() -> None:
+    assert users(set(MADE_BY)) == MADE_BY
+
+
+def test_deciding_asking_and_letting_through_each_happen_in_one_place() -> None:
+    assert users(set(DONE_BY)) == DONE_BY
+
+
+def test_a_ticket_names_the_decision_that_was_recorded_for_it() -> None:
+    decided = {"Ticket": "clearance.decision", "AnswerTicket": "answered.decision"}
+    found = [
+        (name, {one.arg: ast.unparse(one.value) for one in call.keywords}.get("decision"))
+        for module in host
+        for name, call in calls_in(module)
+        if name in decided
+    ]
+    # Tools, resources, prompts, completions; and one place for all answers.
+    assert sorted(found) == sorted([("AnswerTicket", decided["AnswerTicket"])] + [("Ticket", decided["Ticket"])] * 4)  # fmt: skip
+
+
+def test_every_connector_of_a_host_is_behind_its_gate() -> None:
+    connections = modules()["dragoman.host.connections"]
+    guarded = {
+        ast.unparse(node.targets[0])
+        for node in ast.walk(connections.tree)
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Call)
+        and ast.unparse(node.value.func) == "self.gate.guard"
+    }
+    clients = [call for name, call in calls_in(connections) if name == "Client"]
+    assert clients
+    assert {ast.unparse(call.args[0]) for call in clients} <= guarded
+
+
+@pytest.mark.parametrize("module", host, ids=lambda module: module.name)
+def test_a_host_opens_no_process_and_no_socket_by_itself(module: Module) -> None:
+    imported = {one.module for one in module.imports()}
+    assert {name for name in imported if name in DOORS or name.split(".")[0] in DOORS} == set()
+    called = {name.rpartition(".")[2] for name, _ in calls_in(module)}
+    assert called & OPENERS == set()
+
+
+@pytest.mark.parametrize("module", surfaces, ids=lambda module: module.name)
+def test_the_terminal_of_a_host_knows_no_client_and_no_transport(module: Module) -> None:
+    reached = {target for target, _ in module.own_imports()}
+    ways = (
+        "dragoman.client.client",
+        "dragoman.transport",
+        "dragoman.runtime",
+        "dragoman.host.gate",
+    )
+    assert [name for name in reached if name.startswith(ways)] == []
+
+
+def test_the_names_that_are_looked_for_are_seen() -> None:
+    tree = ast.parse("import subprocess\na.gate.admit(Ticket(decision=1))\nos.fork()")
+    module = Module("dragoman.host.bad", modules()["dragoman.host"].path, tree)
+    assert {name for name, _ in calls_in(module)} == {"gate.admit", "Ticket", "os.fork"}
