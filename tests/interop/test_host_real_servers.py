@@ -111,7 +111,7 @@ class World:
             "silent": [sys.executable, "-c", SILENT],
         }
         env = {"MARK": self.mark}
-        more = {
+        more: dict[str, dict[str, Any]] = {
             "memory": {"env": {**env, "MEMORY_FILE_PATH": str(self.graph)}},
             # Longer than all tests together: it is waited for, and holds up nobody.
             "silent": {"startTimeout": 600},
@@ -241,7 +241,7 @@ def test_a_call_to_a_server_that_is_not_there_yet_waits_alone(world: World) -> N
             ("time", "get_current_time", {"timezone": "UTC"}),
             ("git", "git_branch", {"repo_path": str(world.repository), "branch_type": "local"}),
         ):
-            assert await host.call_tool(server, tool, arguments)
+            assert (await host.call_tool(server, tool, arguments)).text
         assert not waiting[1].done()
         for one in waiting:
             one.cancel()
