@@ -29,7 +29,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from secrets import token_hex
@@ -362,6 +362,7 @@ class Passed:
 class Stage:
     """A project with hostile servers, a state folder, and what must hold in the end.
 
+    `states` are the folders of grants and audit that hosts used, of which `state` is the first.
     `environ` is the host's environment, with a canary; `secret` another one, which belongs to the
     server "vault" alone where there is one. `is_outside` says that hosts ran in other processes, so
     that nobody heard of passages here; `is_tampered` that the audit was broken on purpose.
@@ -374,6 +375,7 @@ class Stage:
         self.project.mkdir()
         self.config = self.project / "mcp.json"
         self.state = self.folder / "state"
+        self.states = [self.state]
         self.canary = f"canary-{token_hex(16)}"
         self.secret = f"secret-{token_hex(16)}"
         self.environ = {
@@ -463,11 +465,10 @@ class Stage:
         """A host of the project, with a person or several, or nobody."""
         people = person if isinstance(person, list) else [person] if person is not None else []
         self.people += [one for one in people if isinstance(one, Person)]
-        host = Host.load(
-            self.config,
-            approver=people,
-            **{"state": self.state, "environ": self.environ, **options},
-        )
+        options = {"state": self.state, "environ": self.environ, **options}
+        if options["state"] not in self.states:
+            self.states.append(options["state"])
+        host = Host.load(self.config, approver=people, **options)
         host.passages = self._note_passage
         async with host:
             try:
@@ -490,18 +491,17 @@ class Stage:
 
     def _on_disk(self) -> list[dict[str, Any]]:
         found = []
-        for path in LogPaths(self.audit_file).parts():
-            for line in path.read_bytes().splitlines():
-                try:
-                    found.append(json.loads(line))
-                except ValueError:
-                    continue
+        for state in self.states:
+            for path in LogPaths(_audit_of(state)).parts():
+                for line in path.read_bytes().splitlines():
+                    with suppress(ValueError):
+                        found.append({**json.loads(line), "in": state})
         return found
 
     @property
     def audit_file(self) -> Path:
         """The audit log."""
-        return self.state / "audit" / "audit.jsonl"
+        return _audit_of(self.state)
 
     def records(self, **wanted: Any) -> list[dict[str, Any]]:
         """The audit records that have these members."""
@@ -534,7 +534,7 @@ class Stage:
         faults: list[str] = []
         decisions = [one for one in self._on_disk() if one.get("kind") == "decision"]
         allowed = [one for one in decisions if one.get("effect") == "allow"]
-        used: Counter[int] = Counter()
+        used: Counter[Any] = Counter()
         for alias, hostile in self.servers.items():
             mine = [one for one in allowed if one.get("server") == alias]
             was_started = hostile.starts and hostile.process is None
@@ -564,7 +564,7 @@ class Stage:
         alias: str,
         message: _Message,
         allowed: list[dict[str, Any]],
-        used: Counter[int],
+        used: Counter[Any],
     ) -> list[str]:
         """One request that needs consent: an allowing record for these very bytes, used once."""
         assert message.method is not None
@@ -576,18 +576,20 @@ class Stage:
         fitting = [
             one
             for one in allowed
-            if one["action"] == action and one.get("object", "") == name and not used[one["seq"]]
+            if one["action"] == action
+            and one.get("object", "") == name
+            and not used[one["in"], one["seq"]]
         ]
         if not fitting:
             TOTALS.add(unauthorised=1)
             return [f"(a) {about} reached it without a decision"]
-        exact = [one for one in fitting if one["args"]["digest"] == self._keyed(payload)]
+        exact = [one for one in fitting if one["args"]["digest"] == _keyed(one["in"], payload)]
         TOTALS.add(viewed=1)
         if not exact:
             TOTALS.add(unfaithful=1)
             return [f"(c) {about} arrived with other bytes than were decided: {payload[:200]!r}"]
         record = exact[0]
-        used[record["seq"]] += 1
+        used[record["in"], record["seq"]] += 1
         faults = []
         if "approval" in record and not self.is_outside:
             shown = self._approved(record["approval"])
@@ -679,14 +681,9 @@ class Stage:
                     return request.view.payload if edited is None else frozen(edited)
         return None
 
-    def _keyed(self, payload: bytes) -> str:
-        key = LogPaths(self.audit_file).read_key()
-        assert key is not None
-        return f"hmac-sha256:{hmac.digest(key, payload, 'sha256').hex()}"
-
     def _check_canaries(self) -> list[str]:
         places: dict[str, str] = {"the log": self._log_text()}
-        for path in self.state.rglob("*"):
+        for path in (one for state in self.states for one in state.rglob("*")):
             if path.is_file():
                 places[f"the file {path.name}"] = path.read_bytes().decode("latin-1")
         for number, text in enumerate(self.seen):
@@ -712,25 +709,30 @@ class Stage:
         return faults
 
     def _check_processes(self) -> list[str]:
+        # By their command line: a confined one counts its process ids from 1.
+        ours = {one.process.pid for one in self.servers.values() if one.process is not None}
+        left = [pid for pid in _running(str(self.folder)) if pid not in ours]
+        left += [
+            note["pid"]
+            for hostile in self.servers.values()
+            for note in hostile.notes("ran")
+            if _is_alive(note["pid"])
+        ]
         faults = []
-        for alias, hostile in self.servers.items():
-            if hostile.process is not None:
-                continue
-            for note in hostile.notes():
-                if note["what"] in ("start", "ran") and _is_alive(note["pid"]):
-                    TOTALS.add(left_behind=1)
-                    faults.append(f"(e) a process of {alias} is left: {note}"[:200])
-                    os.kill(note["pid"], signal.SIGKILL)
+        for pid in left:
+            TOTALS.add(left_behind=1)
+            faults.append(f"(e) the process {pid} is left")
+            os.kill(pid, signal.SIGKILL)
         return faults
 
     def _check_audit(self) -> list[str]:
-        if self.is_tampered or not self.audit_file.exists():
-            return []
-        report = verify(self.audit_file)
-        if report.is_intact:
-            return []
-        TOTALS.add(broken_audits=1)
-        return [f"(f) the audit is broken: {report}"]
+        faults = []
+        for state in [] if self.is_tampered else self.states:
+            path = _audit_of(state)
+            if path.exists() and not (report := verify(path)).is_intact:
+                TOTALS.add(broken_audits=1)
+                faults.append(f"(f) the audit is broken: {report}")
+        return faults
 
     def _check_questions(self) -> list[str]:
         twice = sum(person.asked_twice for person in self.people)
@@ -781,6 +783,30 @@ def _payload_of(message: _Message) -> bytes:
         parts = [bytes(one) for one in (params.ref, params.argument, params.context) if bytes(one)]
         return b"[" + b",".join(parts) + b"]"
     return bytes(params.arguments) or b"{}"
+
+
+def _audit_of(state: Path) -> Path:
+    return state / "audit" / "audit.jsonl"
+
+
+def _keyed(state: Path, payload: bytes) -> str:
+    key = LogPaths(_audit_of(state)).read_key()
+    assert key is not None
+    return f"hmac-sha256:{hmac.digest(key, payload, 'sha256').hex()}"
+
+
+def _running(word: str) -> list[int]:
+    """The processes, but this one, with a text in their command line; zombies have none."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        try:
+            line = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if pid != os.getpid() and word.encode() in line:
+            found.append(pid)
+    return found
 
 
 def _is_alive(pid: int) -> bool:

@@ -195,8 +195,9 @@ class Hostile:
         elif "set" in step:
             for name, value in step["set"].items():
                 old = self.plan.get(name)
-                is_map = isinstance(old, dict) and isinstance(value, dict)
-                self.plan[name] = {**old, **value} if is_map else value
+                if isinstance(old, dict) and isinstance(value, dict):
+                    value = {**old, **value}
+                self.plan[name] = value
         elif "say" in step:
             with self.news:
                 self.said.add(step["say"])
@@ -281,10 +282,10 @@ class Hostile:
             def log_message(self, *args: Any) -> None:
                 pass
 
-            def begin(self, status: int, kind: str = "", more: Any = None) -> None:
+            def begin(self, status: int, kind: str = "", **more: str) -> None:
                 planned = hostile.plan.get("http", {}).get(self.command, {})
                 self.send_response(planned.get("status", status))
-                for name, value in {**(more or {}), **planned.get("headers", {})}.items():
+                for name, value in {**more, **planned.get("headers", {})}.items():
                     self.send_header(name, value)
                 if kind:
                     self.send_header("Content-Type", kind)
@@ -306,7 +307,7 @@ class Hostile:
                 if answer is None or "POST" in hostile.plan.get("http", {}):
                     self.begin(202)
                     return
-                self.begin(200, "text/event-stream", {"Mcp-Session-Id": "hostile"})
+                self.begin(200, "text/event-stream", **{"Mcp-Session-Id": "hostile"})
                 answer()
 
             def do_GET(self) -> None:
