@@ -124,7 +124,9 @@ class LineSurface:
             self._print(row)
 
     def _print(self, row: Line) -> None:
-        text = Text(self._marks(row.prefix), style="cyan" if row.is_ours else "dim")
+        # The sign before a line is dim, what it says is not: it is what has to be read.
+        text = Text()
+        text.append(self._marks(row.prefix), style="cyan" if row.is_ours else "dim")
         for span in row.spans:
             text.append(span.text, style=STYLES[span.style])
         self._screen.err.print(text, soft_wrap=True)
