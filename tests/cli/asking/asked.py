@@ -17,7 +17,7 @@ from dragoman.cli.approvals import TerminalApprover, surface_for
 from dragoman.cli.keyboard import Keyboard
 from dragoman.cli.screen import Screen
 from dragoman.host.kinds import Action, ApprovalRequest, Decision
-from tests.cli.asking.requests import HIDDEN, LONG, SHORT, request
+from tests.cli.asking.requests import HIDDEN, LONG, SHORT, request, visit
 
 SCHEMA = {
     "type": "object",
@@ -54,7 +54,8 @@ async def main(case: str, *, is_plain: bool | None) -> None:
     keyboard = Keyboard()
     approver = TerminalApprover(
         surface_for(Screen(), keyboard, is_plain=is_plain),
-        open_url=lambda url: sys.stdout.write(f"OPENED {url}\n"),
+        # In one case the real one, which asks the system.
+        open_url=None if case == "browser" else lambda url: sys.stdout.write(f"OPENED {url}\n"),
     )
     requests: list[ApprovalRequest] = {
         "short": lambda: [request(SHORT, editable=("",))],
@@ -70,6 +71,8 @@ async def main(case: str, *, is_plain: bool | None) -> None:
                 {"url": "https://a.test/x"}, action=Action.ELICIT_URL, object="https://a.test/x"
             )
         ],
+        "address": lambda: [visit()],
+        "browser": lambda: [visit()],
         "release": lambda: [request(ANSWER, action=Action.SAMPLING_RELEASE, editable=("",))],
     }[case]()
     if case == "withdrawn":

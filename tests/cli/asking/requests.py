@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from dragoman.host.asks.common import FACT_HOST, FACT_MESSAGE, FACT_URL
 from dragoman.host.kinds import Action, ApprovalRequest, Intent, Risk, Scope, View
 
-__all__ = ["HIDDEN", "LONG", "SHORT", "documented", "request"]
+__all__ = ["ADDRESS", "HIDDEN", "LONG", "SHORT", "documented", "request", "visit"]
 
 SHORT = {"path": "/srv/app/a.txt", "content": "hello"}
 HIDDEN = {
@@ -17,6 +18,8 @@ HIDDEN = {
 }
 # Three screens of a usual terminal.
 LONG = {"lines": [f"line {number} of a long call" for number in range(120)], "last": "rm -rf"}
+# Longer than a line of any terminal.
+ADDRESS = "https://login.example.com/start?next=%2F" + "x" * 300
 
 
 def request(
@@ -64,4 +67,16 @@ def documented() -> ApprovalRequest:
             )
         ],
         editable=("",),
+    )
+
+
+def visit() -> ApprovalRequest:
+    """A server asks to go to an address, and names another one with a link of its own."""
+    message = "Log in. Or \x1b]8;;https://other.example\x1b\\here\x1b]8;;\x1b\\"
+    return request(
+        {"mode": "url", "url": ADDRESS, "message": message},
+        action=Action.ELICIT_URL,
+        object=ADDRESS,
+        facts=[(FACT_HOST, "login.example.com"), (FACT_URL, ADDRESS), (FACT_MESSAGE, message)],
+        scopes=(Scope.ONCE,),
     )

@@ -1,0 +1,192 @@
+"""What a person can answer, whatever the terminal: the same questions on a surface made of notes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from dragoman.cli.approvals import TerminalApprover, choices_for
+from dragoman.cli.asking import Choice
+from dragoman.cli.question import Question, question_of
+from dragoman.host.asks.common import FACT_FORM, FACT_MESSAGE
+from dragoman.host.kinds import Action, ApprovalRequest, Decision, Effect, Scope
+from tests.cli.asking.requests import ADDRESS, request, visit
+from tests.cli.asking.screen import Screen, asked
+from tests.requirements.duties import duty
+
+
+class Noted:
+    """A surface whose person follows a script, and which notes what was shown."""
+
+    def __init__(self, *keys: str, lines: Sequence[str] = ()) -> None:
+        self.keys = list(keys)
+        self.lines = list(lines)
+        self.shown: list[Question] = []
+        self.offered: list[tuple[Choice, ...]] = []
+        self.said: list[str] = []
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        yield
+
+    async def choose(
+        self, question: Question, choices: Sequence[Choice], status: Callable[[], str]
+    ) -> str:
+        self.shown.append(question)
+        self.offered.append(tuple(choices))
+        return self.keys.pop(0)
+
+    async def line(self, question: Question, prompt: str, fault: str = "") -> str | None:
+        return self.lines.pop(0)
+
+    async def edit(self, question: Question, text: str) -> str | None:
+        return None
+
+    def say(self, text: str, style: str = "") -> None:
+        self.said.append(text)
+
+
+def form() -> ApprovalRequest:
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    return request(
+        {},
+        action=Action.ELICIT_FORM,
+        facts=[(FACT_MESSAGE, "Who are you, and for the parcel?"), (FACT_FORM, json.dumps(schema))],
+        scopes=(Scope.ONCE,),
+        editable=("",),
+    )
+
+
+def decided(asked: ApprovalRequest, surface: Noted, opened: list[str] | None = None) -> Decision:
+    approver = TerminalApprover(surface, open_url=(opened if opened is not None else []).append)
+    return asyncio.run(approver.decide(asked))
+
+
+@duty("elicitation.url.consent", "elicitation.url.shown", "elicitation.url.full")
+@pytest.mark.parametrize(
+    ("key", "effect", "opens"),
+    [
+        ("o", Effect.ALLOW, True),
+        ("p", Effect.ALLOW, False),
+        ("n", Effect.DENY, False),
+        ("v", Effect.DENY, False),
+        ("c", Effect.CANCEL, False),
+    ],
+)
+def test_an_address_is_shown_whole_and_opened_only_by_the_word_that_says_so(
+    key: str, effect: Effect, opens: bool
+) -> None:
+    opened: list[str] = []
+    surface = Noted(key)
+    assert decided(visit(), surface, opened).effect is effect
+    assert opened == ([ADDRESS] if opens else [])
+    (shown,) = surface.shown
+    assert ADDRESS in str(shown)
+    (yes,) = [one for one in surface.offered[0] if one.key == "o"]
+    assert yes.is_yes
+
+
+@duty("elicitation.url.domain")
+def test_the_host_of_an_address_stands_by_itself_and_is_told_apart() -> None:
+    question = question_of(visit())
+    (host,) = [span.text for line in question.lines for span in line.spans if span.style == "host"]
+    assert host == "login.example.com"
+
+
+@duty("elicitation.url.not-clickable", "elicitation.url.full", "elicitation.url.domain")
+@pytest.mark.parametrize("mode", ["full", "plain"])
+def test_on_a_terminal_an_address_is_letters_and_its_host_stands_out(mode: str) -> None:
+    if sys.platform == "win32":
+        pytest.skip("needs a POSIX terminal")
+    with Screen(asked("address", mode), columns=100, rows=50) as screen:
+        text = screen.until("open it in a browser")
+        screen.type("n" if mode == "full" else "n\n")
+        assert screen.finish() == 0
+    assert ADDRESS in "".join(row[4:] for row in text.split("\n"))
+    # OSC 8 is how a program makes text clickable: nothing of ours writes one, and a server's own
+    # is shown as letters.
+    assert "\x1b]8" not in screen.seen
+    assert "\\u001b]8;;https://other.example" in text
+    # Bold, not dim, and in the colour of nothing else but warnings.
+    found = re.search(r"\x1b\[([0-9;]*)mlogin\.example\.com\x1b\[", screen.seen)
+    assert found
+    assert {"1", "33"} <= set(found[1].split(";"))
+    assert "2" not in found[1].split(";")
+
+
+@duty("elicitation.url.apart", "elicitation.url.consent")
+def test_an_address_is_opened_in_a_program_of_its_own_that_gets_nothing_else(
+    tmp_path: Path,
+) -> None:
+    if sys.platform == "win32":
+        pytest.skip("needs a POSIX terminal")
+    browser = tmp_path / "browser"
+    browser.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > {tmp_path}/opened\n")
+    browser.chmod(0o700)
+    with Screen(asked("browser", "plain"), columns=100, rows=50, BROWSER=f"{browser} %s") as screen:
+        screen.until("open it in a browser")
+        assert not (tmp_path / "opened").exists()
+        screen.type("o\n")
+        assert screen.finish() == 0
+    assert (tmp_path / "opened").read_text() == ADDRESS + "\n"
+    # What is answered holds that the person agreed, and nothing of the page.
+    (decision,) = screen.decisions()
+    assert decision["effect"] == "allow"
+    assert "payload" not in decision
+
+
+# --- forms ----------------------------------------------------------------------------------------
+
+
+@duty("elicitation.ui.review", "elicitation.approval", "elicitation.ui.purpose")
+def test_a_form_is_shown_filled_in_and_may_be_changed_before_it_is_sent() -> None:
+    surface = Noted("f", "e", "o", lines=["Ann", "Anna"])
+    decision = decided(form(), surface)
+    assert decision.payload == b'{"name":"Anna"}'
+    first, review, again = map(str, surface.shown)
+    assert "Who are you, and for the parcel?" in first
+    assert '"name": "Ann"' in review
+    assert '"name": "Anna"' in again
+    # Nothing is sent from where it has not been seen.
+    assert [one.word for one in surface.offered[0] if one.is_yes] == ["fill in"]
+
+
+@duty("elicitation.ui.decline", "elicitation.ui.server")
+@pytest.mark.parametrize(
+    ("keys", "effect", "scope"),
+    [
+        (["n"], Effect.DENY, Scope.ONCE),
+        (["v"], Effect.DENY, Scope.ALWAYS),
+        (["c"], Effect.CANCEL, Scope.ONCE),
+        (["f", "n"], Effect.DENY, Scope.ONCE),
+        (["f", "c"], Effect.CANCEL, Scope.ONCE),
+    ],
+)
+def test_a_form_can_be_declined_and_cancelled_at_every_step(
+    keys: list[str], effect: Effect, scope: Scope
+) -> None:
+    surface = Noted(*keys, lines=["Ann"])
+    decision = decided(form(), surface)
+    assert (decision.effect, decision.scope, decision.payload) == (effect, scope, None)
+    assert all(question.title.endswith("server fs") for question in surface.shown)
+    for offered in surface.offered:
+        assert {"n", "c"} <= {one.key for one in offered}
+
+
+# --- the rest -------------------------------------------------------------------------------------
+
+
+@duty("tools.human", "sampling.human", "trust.ui")
+@pytest.mark.parametrize("action", list(Action))
+def test_every_question_can_be_answered_with_no_without_reading_on(action: Action) -> None:
+    choices = {one.key: one for one in choices_for(request({}, action=action))}
+    for key in ("n", "c"):
+        assert not choices[key].is_yes
+    assert any(one.is_yes for one in choices.values())
