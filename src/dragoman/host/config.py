@@ -552,8 +552,9 @@ class _ServerReader:
         entry = self._server(plain, self._value)
         shown = self._server(plain, self._shown)
         if isinstance(entry, ServerEntry) and isinstance(shown, ServerEntry):
-            if entry.cwd is None:
-                # Where the user happens to stand must not decide which program that is.
+            if entry.cwd is None and settings.get("sandbox") in (None, False):
+                # Where the user happens to stand must not decide which program that is; a sandbox
+                # has a folder of its own.
                 folder = self._fill.folder
                 entry, shown = replace(entry, cwd=folder), replace(shown, cwd=folder)
             entry, shown = self._with_env_file(entry, shown)
