@@ -59,7 +59,10 @@ LISTS = frozenset(
 # What a server may ask, and of which the answer needs a ticket; a ping's does not.
 ASKS = frozenset({"roots/list", "sampling/createMessage", "elicitation/create"})
 
-# 20: as often as a client tries to come back. A request is repeated only where that is harmless.
+# What only looks something up, and is sent again over the next connection when one breaks.
+REPEATED = frozenset({"resources/read", "prompts/get", "completion/complete"})
+
+# 20: as often as a client tries to come back.
 MAX_PASSAGES = 20
 
 # 1,000 requests of a server that wait for an answer; the engine refuses more before that.
@@ -67,6 +70,9 @@ MAX_ASKED = 1_000
 
 # 64 lists under way at once: five lists and their pages.
 MAX_LISTING = 64
+
+# 4,096 requests under way of which it may still turn out that they were not sent.
+MAX_OUT = 4_096
 
 
 class StartRefused(LocalError):
@@ -190,7 +196,8 @@ class Gate:
     def admit(self, ticket: Ticket) -> Iterator[_Open]:
         """Let the request of the ticket through while this is open.
 
-        `.passages` of what it gives counts how often it went out.
+        Once, or, where it only looks something up, as often as connections break. `.passages` of
+        what it gives counts how often it went out.
         """
         key = (ticket.method, ticket.name, ticket.body)
         opened = _Open(ticket)
@@ -223,13 +230,16 @@ class Gate:
 
     # --- what the links ask -----------------------------------------------------------------------
 
-    def check_request(self, method: str, params: bytes) -> str:
-        """Take note of a request or notification that goes out; empty when it may."""
+    def check_request(self, method: str, params: bytes) -> str | _Open | None:
+        """Take note of a request or notification that goes out: the ticket that it takes, if any.
+
+        A text says why it may not go out.
+        """
         if self._is_shut and not (self._standing and method == CANCELLED):
             return f"{method} without a decision to connect"
         if method in STANDING:
             self._passed(method, self._standing)
-            return ""
+            return None
         try:
             call = _call.decode(params or b"{}")
         except (msgspec.MsgspecError, RecursionError) as fault:
@@ -239,12 +249,16 @@ class Gate:
         body = bytes(call.arguments) or b"".join(
             map(bytes, (call.ref, call.argument, call.context))
         )
-        for opened in self._tickets.get((method, call.name or call.uri, body), ()):
-            if opened.passages < MAX_PASSAGES:
-                opened.passages += 1
-                self._passed(method, opened.ticket.decision)
-                return ""
-        return f"{method} of {(call.name or call.uri)[:128]!r} without a decision for these bytes"
+        most = MAX_PASSAGES if method in REPEATED else 1
+        waiting = self._tickets.get((method, call.name or call.uri, body), ())
+        # Of several for the same bytes, each is for a request of its own.
+        opened = min(waiting, key=lambda one: one.passages, default=None)
+        if opened is None or opened.passages >= most:
+            name = (call.name or call.uri)[:128]
+            return f"{method} of {name!r} without a decision for these bytes"
+        opened.passages += 1
+        self._passed(method, opened.ticket.decision)
+        return opened
 
     def check_answer(self, method: str | None, result: bytes) -> str:
         """Take note of an answer that goes out; empty when it may."""
@@ -313,7 +327,7 @@ class _GuardedConnector:
 class _GateLink:
     """A link on which only what was decided is sent; see `Link` for what each method promises."""
 
-    __slots__ = ("_asked", "_gate", "_link", "_listing", "_receiver")
+    __slots__ = ("_asked", "_gate", "_link", "_listing", "_out", "_receiver")
 
     def __init__(self, gate: Gate, link: Link) -> None:
         self._gate = gate
@@ -323,6 +337,8 @@ class _GateLink:
         self._asked: OrderedDict[int | str, str] = OrderedDict()
         # Our lists under way: ids with method and cursor.
         self._listing: OrderedDict[int | str, tuple[str, str | None]] = OrderedDict()
+        # The tickets that our requests took, by id.
+        self._out: OrderedDict[int | str, _Open] = OrderedDict()
 
     def __getattr__(self, name: str) -> Any:
         # What else a link tells of its end, such as a child's stderr and exit code.
@@ -348,18 +364,31 @@ class _GateLink:
         except (msgspec.MsgspecError, RecursionError):
             head, method = _Head(), None
         if method is None:
-            what = "a frame that is no request"
-        else:
-            what = self._gate.check_request(method, bytes(head.params))
-        if what:
-            self._hold_back(what, head.id)
+            self._hold_back("a frame that is no request", head.id)
             return
-        assert method is not None
+        taken = self._gate.check_request(method, bytes(head.params))
+        if isinstance(taken, str):
+            self._hold_back(taken, head.id)
+            return
+        if taken is not None and head.id is not None:
+            self._out[head.id] = taken
+            if len(self._out) > MAX_OUT:
+                self._out.popitem(last=False)
         if method in LISTS and head.id is not None:
             self._listing[head.id] = (method, _cursor(bytes(head.params)))
             if len(self._listing) > MAX_LISTING:
                 self._listing.popitem(last=False)
-        self._link.send(frame, about, is_answer)
+        try:
+            self._link.send(frame, about, is_answer)
+        except LinkError as error:
+            self._not_sent(head.id, error)
+            raise
+
+    def _not_sent(self, ident: int | str | None, error: LinkError) -> None:
+        """Give a ticket back if what took it was certainly not sent."""
+        taken = None if ident is None else self._out.pop(ident, None)
+        if taken is not None and error.sent is False:
+            taken.passages -= 1
 
     def _hold_back(self, what: str, ident: int | str | None) -> None:
         self._gate.refused(what)
@@ -447,6 +476,7 @@ class _GateLink:
         """Pass it on."""
         assert self._receiver is not None
         self._listing.pop(ident, None)
+        self._not_sent(ident, error)
         self._receiver.request_lost(ident, error)
 
     def delivery_lost(self, delivery: Delivery, reason: str) -> None:
