@@ -592,7 +592,7 @@ class Stage:
         used[record["in"], record["seq"]] += 1
         faults = []
         if "approval" in record and not self.is_outside:
-            shown = self._approved(record["approval"])
+            shown = self._approved(record)
             if shown is None or shown != payload:
                 TOTALS.add(unfaithful=1)
                 faults.append(f"(c) {about}: approved {shown!r}, sent {payload[:200]!r}")
@@ -642,7 +642,7 @@ class Stage:
                 return []
         for one in mine:
             approval = one.get("approval")
-            shown = self._approved(approval) if approval else None
+            shown = self._approved(one) if approval else None
             if approval is None or (
                 shown is not None and said <= leaves_of(msgspec.json.decode(shown)) | _OURS
             ):
@@ -671,15 +671,25 @@ class Stage:
         TOTALS.add(uncovered=1)
         return [f"(b) {message.method} reached {alias} past the gate"]
 
-    def _approved(self, approval: str) -> bytes | None:
-        """The bytes that a person approved: the edit, or what was shown."""
+    def _approved(self, record: Mapping[str, Any]) -> bytes | None:
+        """The bytes that a person approved: the edit, or what was shown.
+
+        Who joined a question that was open already has an approval of another id, for the very
+        same view.
+        """
+        joined = None
         for person in self.people:
             for request in person.asked:
-                if request.id == approval:
-                    decision = person.decisions.get(approval)
-                    edited = None if decision is None else decision.payload
-                    return request.view.payload if edited is None else frozen(edited)
-        return None
+                decision = person.decisions.get(request.id)
+                if decision is None or decision.effect is not Effect.ALLOW:
+                    continue
+                edited = decision.payload
+                payload = request.view.payload if edited is None else frozen(edited)
+                if request.id == record["approval"]:
+                    return payload
+                if _keyed(record["in"], request.view_digest.encode()) == record["view_digest"]:
+                    joined = payload
+        return joined
 
     def _check_canaries(self) -> list[str]:
         places: dict[str, str] = {"the log": self._log_text()}
