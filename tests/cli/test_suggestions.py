@@ -16,6 +16,7 @@ from dragoman.model.completion import (
 from dragoman.model.prompts import Prompt, PromptArgument
 from dragoman.model.resources import Resource, ResourceTemplate
 from tests.instant import run_instantly
+from tests.requirements.duties import duty
 
 
 class Source:
@@ -123,6 +124,7 @@ def test_what_hides_something_is_not_suggested() -> None:
     assert texts(source, "/weather:plan city=") == [["city=good"]]
 
 
+@duty("completion.debounced")
 def test_rapid_typing_asks_a_server_once_for_the_last_text() -> None:
     source = Source()
 
@@ -141,6 +143,7 @@ def test_rapid_typing_asks_a_server_once_for_the_last_text() -> None:
     assert [one[2] for one in source.asked] == ["paris"]
 
 
+@duty("completion.cached")
 def test_the_same_text_is_answered_from_memory_for_a_while() -> None:
     source = Source()
 

@@ -15,6 +15,7 @@ from dragoman.host.asks.sensitive import secrets_asked
 from dragoman.host.kinds import Action, ApprovalRequest, Decision, Effect, Scope
 from dragoman.model.elicitation import ElicitParams, ElicitResult
 from tests.host.desk import Desk, Person, desk, fact, payload_of, run
+from tests.requirements.duties import duty
 
 FORM, URL = Action.ELICIT_FORM, Action.ELICIT_URL
 
@@ -53,6 +54,7 @@ def fills(**content: Any) -> Any:
 # --- forms ----------------------------------------------------------------------------------------
 
 
+@duty("elicitation.approval")
 def test_the_server_gets_exactly_what_the_person_filled_in() -> None:
     with desk(Person(fills(name="Ann", age=40, tags=["a"]))) as at:
         answered = elicit(at, form())
@@ -67,6 +69,7 @@ def test_the_server_gets_exactly_what_the_person_filled_in() -> None:
     assert "Ann" not in json.dumps(record)
 
 
+@duty("elicitation.ui.server", "elicitation.ui.purpose", "elicitation.defaults")
 def test_the_person_sees_who_asks_what_and_in_what_form() -> None:
     person = Person(False)
     with desk(person) as at:
@@ -90,6 +93,7 @@ def test_a_default_that_does_not_fit_its_own_field_is_not_filled_in() -> None:
     assert payload_of(person.asked[0]) == {}
 
 
+@duty("elicitation.ui.decline")
 @pytest.mark.parametrize(
     ("answer", "action"),
     [
@@ -136,6 +140,7 @@ def test_what_does_not_fit_is_asked_again_with_the_faults_and_what_was_typed(
     assert effects == ["deny", "allow"]
 
 
+@duty("elicitation.defaults")
 def test_a_plain_yes_sends_the_defaults_where_they_are_enough() -> None:
     with desk(Person(True)) as at:
         assert elicit(at, form(required=())).result.content == {"age": 30}
@@ -149,6 +154,7 @@ def test_nobody_is_asked_for_ever_for_what_fits() -> None:
     assert len(person.asked) == 3
 
 
+@duty("elicitation.approval")
 def test_no_rule_fills_in_a_form_but_a_rule_refuses_it() -> None:
     person = Person(False)
     with desk(person, "allow elicit.form(maps)") as at:
@@ -233,6 +239,7 @@ HARMLESS = [
 ]  # fmt: skip
 
 
+@duty("elicitation.ui.decline")
 @pytest.mark.parametrize("where", ["name", "title"])
 @pytest.mark.parametrize("word", SECRET)
 def test_a_form_that_asks_for_a_secret_is_refused_unseen(word: str, where: str) -> None:
@@ -291,6 +298,7 @@ def test_any_schema_can_be_looked_at(schema: Any) -> None:
 # --- addresses ------------------------------------------------------------------------------------
 
 
+@duty("elicitation.url.shown", "elicitation.url.full")
 def test_an_address_is_shown_whole_with_its_host_apart_and_nothing_is_fetched() -> None:
     person = Person(True)
     url = "https://login.example.com/start?next=%2Fa&state=" + "x" * 500
@@ -305,6 +313,7 @@ def test_an_address_is_shown_whole_with_its_host_apart_and_nothing_is_fetched() 
     assert json.loads(answered.payload) == {"action": "accept"}
 
 
+@duty("elicitation.url.warnings")
 @pytest.mark.parametrize(
     "url",
     [
@@ -347,6 +356,7 @@ BAD_URLS = [
 ]
 
 
+@duty("elicitation.url.careful")
 @pytest.mark.parametrize("url", BAD_URLS)
 def test_an_address_nobody_should_go_to_is_not_shown(url: str) -> None:
     assert url_faults(url)
@@ -366,6 +376,7 @@ def test_any_text_can_be_judged_as_an_address(text: str, before: str) -> None:
     assert isinstance(url_faults(before + text), list)
 
 
+@duty("elicitation.url.consent")
 def test_no_rule_goes_to_an_address() -> None:
     person = Person(False)
     with desk(person, "allow elicit.url(maps)") as at:

@@ -15,6 +15,7 @@ from dragoman.host.asks.roots import MAX_ROOTS
 from dragoman.host.kinds import ApprovalRequest, Scope
 from dragoman.model.roots import ListRootsResult
 from tests.host.desk import Desk, Person, desk, fact, payload_of, run
+from tests.requirements.duties import duty
 
 
 def folders(tmp_path: Path, *names: str) -> list[Path]:
@@ -32,6 +33,7 @@ def answer(at: Desk, book: RootsBook, server: str = "maps") -> Answered[ListRoot
     return run(book.answer(at.asker(server)))
 
 
+@duty("roots.consent", "trust.data.exposed")
 def test_nothing_is_exposed_before_a_person_agreed(tmp_path: Path) -> None:
     a, b = folders(tmp_path, "a", "b")
     person = Person(lambda request: "a" in payload_of(request)["name"])
@@ -49,6 +51,7 @@ def test_nothing_is_exposed_before_a_person_agreed(tmp_path: Path) -> None:
     assert fact(person.asked[0], "also open to it") == b.as_uri()
 
 
+@duty("roots.access-control")
 def test_a_server_sees_only_what_was_opened_to_it(tmp_path: Path) -> None:
     a, b = folders(tmp_path, "a", "b")
     with desk(Person(True)) as at:
@@ -107,6 +110,7 @@ def test_a_folder_that_is_exchanged_while_the_person_thinks_is_not_exposed(tmp_p
         assert at.records()[-1]["code"] == "root_unfit"
 
 
+@duty("roots.accessible")
 @pytest.mark.parametrize("what", ["gone", "closed"])
 def test_a_folder_that_goes_while_the_person_thinks_is_not_exposed(
     what: str, tmp_path: Path
@@ -148,6 +152,7 @@ def test_what_is_no_folder_of_this_machine_cannot_be_opened(root: str) -> None:
         assert book.listed("maps") == []
 
 
+@duty("roots.monitored", "roots.accessible")
 def test_a_folder_that_is_gone_is_left_out_and_noticed(tmp_path: Path) -> None:
     a, b = folders(tmp_path, "a", "b")
     told: list[str] = []

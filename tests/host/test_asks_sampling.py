@@ -36,6 +36,7 @@ from dragoman.model.sampling import (
 )
 from dragoman.model.tools import Tool
 from tests.host.desk import Desk, Person, desk, fact, payload_of, run
+from tests.requirements.duties import duty
 
 REQUEST, RELEASE = Action.SAMPLING_REQUEST, Action.SAMPLING_RELEASE
 
@@ -86,6 +87,13 @@ def again(request: ApprovalRequest) -> Decision:
 # --- the first gate -------------------------------------------------------------------------------
 
 
+@duty(
+    "sampling.human",
+    "sampling.informed",
+    "sampling.approval",
+    "trust.sampling.approved",
+    "trust.sampling.whether",
+)
 def test_nothing_reaches_a_model_before_a_person_agreed() -> None:
     models, person = Models(), Person(False)
     with desk(person) as at, pytest.raises(Refused):
@@ -95,6 +103,7 @@ def test_nothing_reaches_a_model_before_a_person_agreed() -> None:
     assert request.action is REQUEST
 
 
+@duty("sampling.ui.review", "sampling.informed")
 def test_the_person_sees_the_whole_of_what_the_model_is_given() -> None:
     """View fidelity: shown, approved and sent are the same."""
     models, person = Models(), Person(True)
@@ -134,6 +143,7 @@ def test_whatever_is_written_is_shown_approved_and_sent_alike(
     assert answered.result.text == text
 
 
+@duty("sampling.ui.response", "trust.sampling.visible")
 def test_the_server_gets_what_the_person_made_of_the_answer_and_nothing_else() -> None:
     redacted = {"type": "text", "text": "[redacted]"}
     with desk(Person(True, edits(content=redacted))) as at:
@@ -143,12 +153,14 @@ def test_the_server_gets_what_the_person_made_of_the_answer_and_nothing_else() -
     assert b"4711" not in msgspec.json.encode(answered.result)
 
 
+@duty("sampling.ui.response", "trust.sampling.visible")
 def test_a_withheld_answer_is_nowhere_in_what_the_server_is_told() -> None:
     with desk(Person(True, False)) as at, pytest.raises(Refused) as caught:
         sample(at, Models("the secret is 4711"))
     assert "4711" not in str(caught.value)
 
 
+@duty("sampling.ui.edit", "trust.sampling.prompt")
 def test_the_model_gets_what_the_person_made_of_the_prompt() -> None:
     models = Models()
     message = {"role": "user", "content": {"type": "text", "text": "Which flavour?"}}
@@ -273,6 +285,7 @@ def test_a_yes_for_the_session_holds_for_this_server_and_model_only() -> None:
         assert len(person.of(REQUEST)) == 3
 
 
+@duty("trust.sampling.whether")
 def test_a_never_is_remembered() -> None:
     person = Person(lambda request: request.deny("always"))
     with desk(person) as at:
@@ -334,6 +347,7 @@ def test_a_flow_that_has_to_be_asked_about_is_asked_with_the_prompt() -> None:
     assert "local" in person.asked[0].why
 
 
+@duty("sampling.approval", "trust.sampling.approved")
 def test_when_nobody_can_be_asked_nothing_is_offered_or_sent() -> None:
     models = Models()
     with desk(None) as at:

@@ -15,6 +15,7 @@ from dragoman.errors import InvalidArguments, LinkError, Misconfigured, ToolErro
 from dragoman.host import ApprovalRequest, Code, Denied, Host, Scope, ServerState
 from dragoman.host.audit import read, verify
 from dragoman.host.kinds import Action, Decision, Effect, Trust
+from tests.requirements.duties import duty
 from tests.support import run
 
 PLAIN = Path(__file__).parent / "servers" / "plain.py"
@@ -93,6 +94,7 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+@duty("tools.ui.confirm", "tools.inputs-shown", "tools.audit", "trust.flows")
 def test_a_call_is_asked_about_made_and_recorded(place: Place) -> None:
     async def main() -> None:
         person = Person()
@@ -110,6 +112,7 @@ def test_a_call_is_asked_about_made_and_recorded(place: Place) -> None:
     run(main())
 
 
+@duty("tools.human", "trust.tools.consent", "trust.consent")
 def test_what_the_person_refuses_reaches_no_server(place: Place) -> None:
     async def main() -> None:
         person = Person(tool_call=False)
@@ -124,6 +127,7 @@ def test_what_the_person_refuses_reaches_no_server(place: Place) -> None:
     run(main())
 
 
+@duty("trust.control")
 def test_an_edit_is_what_the_server_receives(place: Place) -> None:
     async def main() -> None:
         person = Person(tool_call=lambda one: one.allow(payload=b'{ "a": 5, "b" : 6 }'))
@@ -175,6 +179,7 @@ def test_a_refusal_for_always_is_not_asked_again(place: Place) -> None:
     run(main())
 
 
+@duty("trust.consent", "trust.tools.consent")
 def test_without_anybody_to_ask_nothing_is_started(place: Place) -> None:
     async def main() -> None:
         async with place.host() as host:
@@ -199,6 +204,7 @@ def test_rules_allow_without_asking(place: Place) -> None:
     run(main())
 
 
+@duty("trust.control")
 def test_a_deny_rule_holds_whatever_the_person_says(place: Place) -> None:
     async def main() -> None:
         person = Person()
@@ -229,6 +235,7 @@ def test_a_tool_that_appears_later_is_hidden_until_it_is_reviewed(place: Place) 
     run(main())
 
 
+@duty("trust.tools.caution")
 def test_another_command_under_the_same_name_is_not_started(place: Place, tmp_path: Path) -> None:
     async def main() -> None:
         person = Person(tool_call=Scope.ALWAYS, server_start=Scope.ALWAYS)
@@ -279,6 +286,7 @@ def test_a_tool_that_fails_is_the_callers_to_see(place: Place) -> None:
     run(main())
 
 
+@duty("trust.tools.consent")
 def test_the_client_inside_a_host_can_do_nothing_by_itself(place: Place) -> None:
     async def main() -> None:
         async with place.host(Person()) as host:
@@ -293,6 +301,7 @@ def test_the_client_inside_a_host_can_do_nothing_by_itself(place: Place) -> None
     run(main())
 
 
+@duty("trust.consent", "trust.data.exposed")
 def test_resources_and_prompts_go_the_same_way(place: Place) -> None:
     async def main() -> None:
         person = Person(resource_read=False)
@@ -314,6 +323,7 @@ class Talk:
         self.sink = sink
 
 
+@duty("trust.data.forwarded")
 def test_words_of_one_server_do_not_go_to_another_unasked(place: Place) -> None:
     async def main() -> None:
         place.write(plain={}, other={})

@@ -36,6 +36,7 @@ from dragoman.host.policy import (
     risks_of,
 )
 from dragoman.host.rules import LAYERS, Layer, Rule
+from tests.requirements.duties import duty
 
 IDENTITY = "sha256:1"
 NOW = 1000.0
@@ -172,6 +173,7 @@ def test_a_denied_flow_has_its_own_code() -> None:
 EVERYTHING = rules("managed", allow=["tool(gh/*)", "tool(gh/create)"])
 
 
+@duty("trust.tools.caution")
 @pytest.mark.parametrize(
     ("more", "code"),
     [
@@ -373,6 +375,7 @@ def test_a_server_taints_its_own_tools_too() -> None:
     assert judge(policy, call(taint=frozenset({"gh"}))).step is Step.RISK
 
 
+@duty("tools.annotations.untrusted")
 @pytest.mark.parametrize(
     ("more", "is_asked"),
     [
@@ -417,6 +420,7 @@ def test_what_a_server_asks_for_is_not_tainted_by_itself_but_by_others() -> None
     assert "gh" not in judge(policy, other).rule
 
 
+@duty("tools.sensitive-confirmed")
 def test_a_tool_that_says_it_destroys_must_be_allowed_by_name() -> None:
     intent = call(claims_destructive=True)
     wildcard = Policy(rules=rules(allow="tool(gh/cre*)"))

@@ -10,6 +10,7 @@ import pytest
 
 from dragoman.errors import Misconfigured
 from dragoman.host.state import StateDir, open_private, private_folder
+from tests.requirements.duties import duty
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
 
@@ -35,6 +36,7 @@ def test_a_relative_path_in_the_variable_is_ignored(tmp_path: Path) -> None:
     assert state.path == tmp_path / ".local" / "state" / "dragoman"
 
 
+@duty("trust.data.protected")
 @posix_only
 def test_a_new_folder_is_closed_to_others_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
@@ -46,6 +48,7 @@ def test_a_new_folder_is_closed_to_others_whatever_the_umask(tmp_path: Path) -> 
     assert mode_of(state.path) == mode_of(inner) == 0o700
 
 
+@duty("trust.data.protected")
 @posix_only
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o1777])
 def test_a_folder_that_others_may_write_to_is_refused_with_the_remedy(

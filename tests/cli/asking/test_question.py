@@ -25,6 +25,7 @@ from dragoman.errors import Misconfigured
 from dragoman.host.kinds import Risk
 from tests.cli.aids import ROOT, UNSEEN
 from tests.cli.asking.requests import HIDDEN, LONG, SHORT, documented, request
+from tests.requirements.duties import duty
 
 # Texts that a hostile server would write: signs of ours, escapes, padding, marks, halves.
 NASTY = st.one_of(
@@ -52,6 +53,7 @@ def exact(value: Any) -> bytes:
     ).encode()
 
 
+@duty("tools.inputs-shown", "sampling.ui.review")
 @settings(max_examples=60)
 @given(VALUES, st.integers(16, 200))
 def test_what_stands_behind_the_gutter_is_the_payload(value: Any, columns: int) -> None:
@@ -69,6 +71,7 @@ def test_what_is_edited_is_the_payload(value: Any) -> None:
     assert repr(json.loads(compact(text))) == repr(json.loads(payload))
 
 
+@duty("trust.ui")
 @settings(max_examples=60)
 @given(NASTY, NASTY, NASTY, st.binary(max_size=40), st.integers(16, 200))
 def test_no_stranger_writes_a_line_of_ours_or_anything_a_terminal_obeys(
@@ -151,6 +154,7 @@ def test_the_question_in_the_docs_is_what_is_shown() -> None:
     assert f"```text\n{question_of(documented())}\n```" in page
 
 
+@duty("trust.ui")
 def test_a_view_shows_its_digest_its_risks_and_its_facts() -> None:
     asked = request(SHORT, risks=[Risk(code="taint", text="Words of 'web' led to this.")])
     text = str(question_of(asked))
