@@ -186,6 +186,8 @@ class Connection:
         self._diff = ""
         # The definitions may not be what the server has now.
         self._is_stale = True
+        # How often it was said that they are not.
+        self._changes = 0
         # An attempt to reach it failed, and none has succeeded since.
         self._has_failed = False
         self._wake = asyncio.Event()
@@ -380,6 +382,7 @@ class Connection:
 
     def _changed(self) -> None:
         """The server says that its lists have changed: nothing of them is used until read anew."""
+        self._changes += 1
         self._is_stale = True
         self._wake.set()
 
@@ -390,6 +393,7 @@ class Connection:
         if event.kind == "restored":
             self._has_failed = False
             if event.is_new_session:
+                self._changes += 1
                 self._is_stale = True
             self._move(ServerState.CONNECTED if not self._is_stale else self.state, "")
         elif event.kind in ("lost", "retrying"):
@@ -438,24 +442,29 @@ class Connection:
         """Read the lists, hold them against the pins, and ask about a server that is new."""
         client = self.client
         assert client is not None
-        self._is_stale = False
+        # Until it is read, what was read before is not used; nor if it changes meanwhile.
+        changes = self._changes
         try:
             async with asyncio.timeout(LIST_TIMEOUT_S):
                 definitions = await self._read(client)
         except TimeoutError:
-            self._is_stale = True
             raise DeadlineExceeded("listing what the server offers", LIST_TIMEOUT_S) from None
-        except DragomanError:
-            self._is_stale = True
-            raise
         report = self._pins.review(self.identity, definitions)
         catalogue = Catalogue(definitions, report, offers=self.entry.offers)
         if report.needs_review:
+            if self.catalogue is not None:
+                # What was reviewed before stays of use while somebody looks at what is new.
+                self._take(catalogue, changes)
             report = await self._ask_to_expose(catalogue)
             catalogue = Catalogue(definitions, report, offers=self.entry.offers)
-        self.catalogue = catalogue
+        self._take(catalogue, changes)
         if not self._is_stale:
             self._move(ServerState.CONNECTED, _summary(report))
+
+    def _take(self, catalogue: Catalogue, changes: int) -> None:
+        """Use what was read when it had been said so often that something changed."""
+        self.catalogue = catalogue
+        self._is_stale = self._changes != changes
 
     async def _read(self, client: Client) -> list[Definition]:
         has = client.server_capabilities
