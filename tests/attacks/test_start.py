@@ -459,7 +459,7 @@ HIDDEN = {
 }
 
 
-@attack(6, "padding, bidirectional and zero-width text", "escaped and counted", quick=True)
+@attack(6, "padding, bidirectional and zero-width text", "escaped and counted")
 @pytest.mark.parametrize("kind", HIDDEN)
 def test_what_a_command_line_hides_is_counted_and_escaped(stage: Stage, kind: str) -> None:
     evil = stage.server(tools=[tool("send")])
