@@ -28,7 +28,9 @@ The first split is by whose fault it is, because that decides what the caller do
     │   └── SessionLost           the server no longer knows our session -> a new handshake
     ├── DeadlineExceeded        no answer in time (also a TimeoutError)
     ├── Refused                 policy or a person said no -> tell the model
-    └── LimitExceeded           a stated ceiling was met -> tell whoever met it
+    │   └── Denied                the same by a host, with a code (dragoman.host)
+    ├── LimitExceeded           a stated ceiling was met -> tell whoever met it
+    └── ModelError, AuditFailed, StoreFailed    a host's model, log or store (dragoman.host)
 
 Exceptions carry fields; their text is one sentence with the values in it.
 """

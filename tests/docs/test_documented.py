@@ -6,6 +6,8 @@ import inspect
 import re
 from pathlib import Path
 
+from dragoman.cli.exits import KINDS, Exit
+from dragoman.host.kinds import Code, Denied
 from dragoman.model.schema_check import DIALECTS
 from dragoman.transport.base import Connector, Link, Receiver
 from tests.requirements.duties import duty
@@ -58,3 +60,29 @@ def test_the_page_on_schemas_names_every_dialect_we_read() -> None:
         name = dialect.removeprefix("json-schema.org/").removesuffix("/schema")
         assert name.removeprefix("draft/") in text, dialect
     assert "2020-12 (also when it names none)" in text
+
+
+def rows(table: str) -> list[list[str]]:
+    """The cells of each row of a table, without its head."""
+    found = [line for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in found[2:]]
+
+
+def test_the_page_on_errors_says_what_to_do_about_every_code_of_a_host() -> None:
+    found = rows(sections(page("errors.md"))["What a host refuses"])
+    codes = [cells[0].strip("`") for cells in found]
+    assert sorted(codes) == sorted(code.value for code in Code)
+    assert all(cells[1] for cells in found)
+    # And the table of classes has the fields of the exception.
+    (line,) = [one for one in page("errors.md").splitlines() if "`Denied` |" in one]
+    named = set(re.findall(r"`(\w+)`", line.split("|")[4]))
+    denied = Denied(Code.DEADLINE, "subject", "rule")
+    assert named == set(vars(denied)) - {"rule", "subject"}
+
+
+def test_the_page_on_the_command_line_has_every_exit_code() -> None:
+    found = rows(sections(page("command-line.md"))["Exit codes"])
+    assert {int(cells[0]) for cells in found} == {code.value for code in Exit}
+    for cells in found:
+        kind = KINDS.get(Exit(int(cells[0])), "")
+        assert cells[1].strip("`") == kind
