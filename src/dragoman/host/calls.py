@@ -22,6 +22,7 @@ from dragoman.errors import (
     InvalidArguments,
     LinkError,
     Misconfigured,
+    PeerError,
     RemoteFailure,
 )
 from dragoman.host.catalogue import Offer
@@ -161,7 +162,7 @@ class Calls:
             body=clearance.payload,
             decision=clearance.decision,
         )
-        with self._recorded(clearance), _under_way(connection, clearance, name):
+        with self._recorded(clearance, context), _under_way(connection, clearance, name):
             with connection.gate.admit(ticket):
                 result = await client.call_tool(
                     name,
@@ -271,7 +272,7 @@ class Calls:
             is_own_act=is_own_act,
             also=flows,
         )
-        with self._recorded(clearance):
+        with self._recorded(clearance, context):
             ticket = Ticket(method="resources/read", name=uri, decision=clearance.decision)
             with connection.gate.admit(ticket):
                 result = await _client(connection).read_resource(uri, timeout_s=timeout_s)
@@ -327,7 +328,7 @@ class Calls:
             is_own_act=is_own_act,
             also=flows,
         )
-        with self._recorded(clearance):
+        with self._recorded(clearance, context):
             body = b"" if given is None else clearance.payload
             ticket = Ticket(method="prompts/get", name=name, body=body, decision=clearance.decision)
             with connection.gate.admit(ticket):
@@ -436,7 +437,7 @@ class Calls:
         self._mediator.settle(release, "ok")
 
     @contextmanager
-    def _recorded(self, clearance: Clearance) -> Iterator[None]:
+    def _recorded(self, clearance: Clearance, context: Context | None = None) -> Iterator[None]:
         """Record how it ended when it ends badly."""
         try:
             yield
@@ -449,8 +450,13 @@ class Calls:
             status = "failed" if sent is False else "unknown"
             self._mediator.settle(clearance, status, error=type(error).__name__)
             raise
-        except RemoteFailure as error:
-            self._mediator.settle(clearance, "failed", error=f"error {error.code}")
+        except (RemoteFailure, PeerError) as error:
+            if context is not None:
+                # What a server says of its failure are its words as well.
+                context.taint.add(clearance.intent.server)
+            name = type(error).__name__
+            said = f"error {error.code}" if isinstance(error, RemoteFailure) else name
+            self._mediator.settle(clearance, "failed", error=said)
             raise
         except asyncio.CancelledError:
             self._mediator.settle(clearance, "cancelled")

@@ -168,10 +168,12 @@ class RootsBook:
             if not isinstance(outcome, Denied)
         ]
         result = ListRootsResult(roots=exposed)
+        # What is told was allowed; where nothing is, the record says why.
+        allowed = [one.decision for one in outcomes if not isinstance(one, Denied)]
         return Answered(
             result=result,
             payload=msgspec.json.encode(result),
-            decision=max((outcome.decision for outcome in outcomes), default=0),
+            decision=max(allowed or [one.decision for one in outcomes], default=0),
         )
 
     async def _expose(
