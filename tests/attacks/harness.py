@@ -126,6 +126,9 @@ class Totals:
     canaries: int = 0
     left_behind: int = 0
     broken_audits: int = 0
+    questions: int = 0
+    searched: int = 0
+    headless: int = 0
     late: int = 0
     mutations: int = 0
     mutations_missed: int = 0
@@ -481,7 +484,8 @@ class Stage:
         is_there = any(
             one.get("seq") == passage.decision
             and one.get("kind") == "decision"
-            and one.get("effect") == "allow"
+            # A refusal may be told; what an answer holds is looked at in the end.
+            and (one.get("effect") == "allow" or passage.is_answer)
             and one.get("server") == server
             for one in self._on_disk()
         )
@@ -711,6 +715,7 @@ class Stage:
                 raw.decode("utf-8", "replace") for raw in hostile.raw()
             )
         faults = []
+        TOTALS.add(searched=len(places))
         for place, text in places.items():
             for what, token in (("the host's", self.canary), ("another server's", self.secret)):
                 if token in text:
@@ -746,7 +751,7 @@ class Stage:
 
     def _check_questions(self) -> list[str]:
         twice = sum(person.asked_twice for person in self.people)
-        TOTALS.add(asked_twice=twice)
+        TOTALS.add(asked_twice=twice, questions=sum(len(one.asked) for one in self.people))
         return [f"(g) {twice} questions were asked twice"] if twice else []
 
     def close(self) -> None:
