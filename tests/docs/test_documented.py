@@ -48,6 +48,16 @@ def test_the_page_on_security_speaks_to_servers_clients_and_transports() -> None
         "What a server has to know": ("schema", "ToolError", "log_filter", "middleware", "URIs"),
         "What a client has to know": ("rights", "Sampling", "Roots", "never fetched"),
         "What a transport has to know": ("stdio", "Principal", "encrypt"),
+        "What a host does for you": ("whole", "explain", "audit verify", "alone", "attacks.md"),
+        "What a host does not do for you": (
+            "your rights",
+            "bubblewrap",
+            "claims",
+            "One trust",
+            "deleted",
+            "anchor",
+            "provider",
+        ),
     }.items():
         for word in words:
             assert word in found[part], (part, word)
