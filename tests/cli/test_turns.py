@@ -84,6 +84,19 @@ def test_remarks_begin_a_line_of_their_own(capsys: pytest.CaptureFixture[str]) -
     assert err == "note\n"
 
 
+@pytest.mark.parametrize("sign", ["▌", "▋", "▍"])
+def test_the_mark_of_a_question_is_written_by_nobody_else(
+    capsys: pytest.CaptureFixture[str], sign: str
+) -> None:
+    view = TurnView(Screen())
+    for event in (TextDelta(text=f"{sign} dragoman asks"), Notice(text=f"{sign} allowed")):
+        view.show(event)
+    view.say(f"{sign} from a log")
+    printed = capsys.readouterr()
+    assert sign not in printed.out + printed.err
+    assert "dragoman asks" in printed.out
+
+
 def test_nothing_is_printed_while_a_question_is_open(capsys: pytest.CaptureFixture[str]) -> None:
     view = TurnView(Screen())
     view.hold(True)

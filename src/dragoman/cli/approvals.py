@@ -19,7 +19,7 @@ from dragoman.cli.asking import CANCEL, Choice, Surface
 from dragoman.cli.asking_lines import LineSurface
 from dragoman.cli.keyboard import Keyboard
 from dragoman.cli.printable import one_line
-from dragoman.cli.question import Question, compact, payload_lines, question_of
+from dragoman.cli.question import Question, compact, payload_lines, question_of, unmarked
 from dragoman.cli.schemas import Row, rows_of
 from dragoman.cli.screen import Screen
 from dragoman.errors import Misconfigured
@@ -158,7 +158,7 @@ _COLOURS = {Effect.ALLOW: "green", Effect.DENY: "red", Effect.CANCEL: "yellow", 
 
 
 def _about(request: ApprovalRequest) -> str:
-    return one_line(request.intent.subject, 200)
+    return unmarked(one_line(request.intent.subject, 200))
 
 
 def _signed(decision: Decision, actor: str) -> Decision:

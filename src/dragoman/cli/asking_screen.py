@@ -28,12 +28,22 @@ from prompt_toolkit.layout import (
 from prompt_toolkit.layout.processors import BeforeInput
 from prompt_toolkit.output import ColorDepth, create_output
 from prompt_toolkit.styles import Style as Styles
-from rich.cells import cell_len
 
 from dragoman.cli.asking import CANCEL, Choice, edit_in_program, editor_of
 from dragoman.cli.interrupts import interrupted_by
 from dragoman.cli.keyboard import Keyboard
-from dragoman.cli.question import CONTINUED, GUTTER, MARK, Line, Question, Span, wrap
+from dragoman.cli.question import (
+    CONTINUED,
+    GUTTER,
+    MARK,
+    MARK_CONTINUED,
+    MIN_COLUMNS,
+    Line,
+    Question,
+    Span,
+    cells,
+    wrap,
+)
 from dragoman.cli.screen import Screen
 
 __all__ = ["Pager", "ScreenSurface"]
@@ -100,7 +110,9 @@ class Pager:
             self._titles = list(wrap([title], columns - 1))
             self.top = int(share * len(self._rows))
         self._height = max(rows - below - len(self._titles), 1)
-        self.is_too_small = rows <= below + len(self._titles)
+        # On fewer columns the ends of rows would be off the screen.
+        is_narrow = columns - 1 < MIN_COLUMNS + len(GUTTER)
+        self.is_too_small = is_narrow or rows <= below + len(self._titles)
         self.move(0)
         return self._titles, self._rows[self.top : self.top + self._height]
 
@@ -253,7 +265,7 @@ class _Choosing:
         rows = [""]
         for part in parts:
             joined = f"{rows[-1]}  {part}" if rows[-1] else part
-            if rows[-1] and cell_len(joined) > room:
+            if rows[-1] and cells(joined) > room:
                 rows.append(part)
             else:
                 rows[-1] = joined
@@ -402,8 +414,8 @@ def _key_word(choice: Choice) -> str:
 
 
 def _fragments(row: Line, style: str = "") -> StyleAndTextTuples:
-    prefix = "class:mark" if row.prefix == MARK else "class:gutter"
-    assert row.prefix in (MARK, GUTTER, CONTINUED)
+    prefix = "class:mark" if row.is_ours else "class:gutter"
+    assert row.prefix in (MARK, MARK_CONTINUED, GUTTER, CONTINUED)
     drawn: StyleAndTextTuples = [(prefix, row.prefix)]
     drawn += [(style or f"class:{span.style}", span.text) for span in row.spans]
     drawn.append(("", "\n"))

@@ -1,7 +1,8 @@
 """A question to the person as lines: pure, so that what is shown can be compared with what is sent.
 
 There are two kinds of lines. Ours begin with a mark, `▌`, that no other line can hold: in the words
-of strangers it is written as its escape. Theirs stand behind a gutter, `│`, and `┊` where a line
+of strangers it is written as its escape. Where one of ours goes on it begins with `▌ ┊`, since what
+stands there may be words that it quotes. Theirs stand behind a gutter, `│`, and `┊` where a line
 goes on. Nothing is ever left out: a payload is laid out as JSON, token by token, and joining the
 lines behind the gutter gives the same JSON again.
 """
@@ -11,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from rich.cells import cell_len
@@ -27,16 +30,19 @@ __all__ = [
     "CONTINUED",
     "GUTTER",
     "MARK",
+    "MARK_CONTINUED",
     "PLAIN_MARKS",
     "Line",
     "Question",
     "Span",
     "Style",
+    "cells",
     "compact",
     "payload_lines",
     "payload_of",
     "question_of",
     "text_lines",
+    "unmarked",
     "wrap",
 ]
 
@@ -55,10 +61,12 @@ Style = Literal[
 ]
 
 MARK = "▌ "
+# Where a line of ours goes on: it may quote a stranger, whose words must not begin a line of ours.
+MARK_CONTINUED = "▌ ┊ "
 GUTTER = "  │ "
 CONTINUED = "  ┊ "
 # The same in three letters, where a terminal cannot show these.
-PLAIN_MARKS = {MARK: "# ", GUTTER: "  | ", CONTINUED: "  : "}
+PLAIN_MARKS = {MARK_CONTINUED: "# : ", MARK: "# ", GUTTER: "  | ", CONTINUED: "  : "}
 
 # Blanks in a row from which each is shown: more than code is indented by, and few enough that
 # nothing can be pushed off the screen with them.
@@ -92,7 +100,7 @@ class Line:
     def prefix(self) -> str:
         """What stands before it."""
         if self.is_ours:
-            return MARK
+            return MARK_CONTINUED if self.is_continued else MARK
         return CONTINUED if self.is_continued else GUTTER
 
 
@@ -185,6 +193,11 @@ def _own(text: str) -> str:
     return _FORGED.sub(lambda found: _escaped(found.group()), one_line(text))
 
 
+def unmarked(text: str) -> str:
+    """Words of a stranger for where no gutter stands before them: the mark is its escape."""
+    return _MARK.sub(lambda found: _escaped(found.group()), text)
+
+
 def _notes(view: View, payload: bytes) -> list[str]:
     """What the eye may miss in the payload and in the facts."""
     texts = [text for _, text in view.facts]
@@ -236,11 +249,14 @@ def _strings(value: object) -> Iterator[str]:
 
 # --- text of strangers ------------------------------------------------------------------------
 
-# Our own signs, and piles of marks that would grow out of their line.
-_SIGNS = "\u258c\u2423"
+# The mark and its neighbours, which no eye tells apart; the sign for a blank.
+_MARKS = "\u258b-\u258d"
+_SIGNS = f"{_MARKS}\u2423"
+# Piles of marks that would grow out of their line.
 _PILES = "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
 # Blanks that are not what a space bar types.
 _ODD_BLANKS = "\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
+_MARK = re.compile(f"[{_MARKS}]")
 _FORGED = re.compile(f"[{_SIGNS}{_ODD_BLANKS}]|{_PILES}{{4,}}")
 _BLANKS = re.compile(f" {{{LONG_BLANK},}}")
 _RIGHT_TO_LEFT = re.compile(
@@ -407,41 +423,74 @@ def _json_escape(character: str) -> str:
 
 # --- lines as wide as the screen --------------------------------------------------------------
 
+# Letters of flags, each of which is drawn by itself where it has no partner.
+_FLAG_LETTERS = range(0x1F1E6, 0x1F200)
+# It makes the symbol before it as wide as an emoji.
+_EMOJI_FORM = "\ufe0f"
+
+
+def cells(text: str) -> int:
+    """How many columns a text takes at most, whatever draws it.
+
+    Terminals and libraries differ about emoji that join, flags, and characters newer than they
+    are; what is cut off at the edge would be hidden. So nothing joins here: each character counts
+    with the most that anybody gives it.
+    """
+    return len(text) if text.isascii() else sum(map(_cells, text))
+
+
+@lru_cache(maxsize=4096)
+def _cells(character: str) -> int:
+    category = unicodedata.category(character)
+    if category in ("Mn", "Me"):
+        return max(cell_len(character), int(character == _EMOJI_FORM))
+    is_wide = (
+        unicodedata.east_asian_width(character) in ("W", "F")
+        # Nobody knows what a newer Unicode, or a font of somebody's own, makes of these.
+        or category in ("Cn", "Co")
+        or ord(character) in _FLAG_LETTERS
+    )
+    return max(cell_len(character), 2 if is_wide else 1)
+
 
 def wrap(lines: Iterable[Line], columns: int) -> Iterator[Line]:
     """The same lines, none wider than `columns` with its prefix. Nothing is lost at a break."""
     for line in lines:
-        room = max(columns - len(line.prefix), MIN_COLUMNS)
-        if cell_len(line.text) <= room:
+        room = _room(line, columns)
+        if cells(line.text) <= room:
             yield line
             continue
         row: list[Span] = []
-        used = 0
         is_continued = line.is_continued
         for span in line.spans:
-            text = span.text
-            while text:
-                taken, width = _head(text, room - used)
+            at = 0
+            while at < len(span.text):
+                taken, width = _head(span.text, at, room)
                 if taken:
-                    row.append(Span(text[:taken], span.style))
-                    used += width
-                    text = text[taken:]
-                if text:
+                    row.append(Span(span.text[at : at + taken], span.style))
+                    room -= width
+                    at += taken
+                if at < len(span.text):
                     yield Line(tuple(row), is_ours=line.is_ours, is_continued=is_continued)
-                    row, used, is_continued = [], 0, True
+                    row, is_continued = [], True
+                    room = _room(Line((), is_ours=line.is_ours, is_continued=True), columns)
         if row:
             yield Line(tuple(row), is_ours=line.is_ours, is_continued=is_continued)
 
 
-def _head(text: str, room: int) -> tuple[int, int]:
-    """How many characters fit, and how many cells they take; at least one where nothing stands."""
-    if text.isascii():
-        taken = min(len(text), max(room, 0))
-        return taken, taken
+def _room(line: Line, columns: int) -> int:
+    return max(columns - len(line.prefix), MIN_COLUMNS)
+
+
+def _head(text: str, start: int, room: int) -> tuple[int, int]:
+    """How many characters from `start` on fit, and how many cells they take."""
+    piece = text[start : start + max(room, 0)]
+    if piece.isascii():
+        return len(piece), len(piece)
     width = 0
-    for at, character in enumerate(text):
-        cells = cell_len(character)
-        if width + cells > room:
-            return at, width
-        width += cells
-    return len(text), width
+    for at in range(start, len(text)):
+        wide = _cells(text[at])
+        if width + wide > room:
+            return at - start, width
+        width += wide
+    return len(text) - start, width

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dragoman.cli.blocks import result_document
 from dragoman.cli.printable import compact_json, one_line, printable
+from dragoman.cli.question import unmarked
 from dragoman.cli.screen import Screen
 from dragoman.host.chat import (
     ChatEvent,
@@ -115,14 +116,15 @@ class TurnView:
         if text.endswith("\r"):
             text, self._tail = text[:-1], "\r"
         if text:
-            sys.stdout.write(printable(text))
+            # Questions are dragoman's alone: a model cannot write their mark.
+            sys.stdout.write(unmarked(printable(text)))
             sys.stdout.flush()
             self._is_in_line = not text.endswith("\n")
 
     def _say(self, text: str, style: str) -> None:
         self._end_line()
         self._pause_bars()
-        self._screen.note(text, style)
+        self._screen.note(unmarked(text), style)
         self._go_on_bars()
 
     def _end_line(self) -> None:

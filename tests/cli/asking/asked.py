@@ -60,6 +60,7 @@ async def main(case: str, *, is_plain: bool | None) -> None:
     requests: list[ApprovalRequest] = {
         "short": lambda: [request(SHORT, editable=("",))],
         "hidden": lambda: [request(HIDDEN)],
+        "emoji": lambda: [request({"command": "ls 👍" + "🏽" * 60 + "; rm -rf ~"})],
         "long": lambda: [request(LONG)],
         "two": lambda: [request(SHORT), request(LONG, object="second")],
         "withdrawn": lambda: [request(SHORT)],

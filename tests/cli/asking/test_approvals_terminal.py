@@ -137,10 +137,19 @@ def differs(before: str, text: str) -> bool:
     return before not in text
 
 
+def test_what_stands_behind_a_row_of_emoji_is_on_the_screen() -> None:
+    with Screen(asked("emoji", "full")) as screen:
+        text = screen.until("[o] once")
+        screen.type("n")
+        assert screen.finish() == 0
+    assert "; rm -rf ~" in text
+
+
 @pytest.mark.long
-def test_a_screen_on_which_nothing_fits_takes_no_yes() -> None:
-    with Screen(asked("short", "full"), columns=40, rows=4) as screen:
-        screen.until("make the window larger")
+@pytest.mark.parametrize(("columns", "rows"), [(40, 4), (20, 24)])
+def test_a_screen_on_which_nothing_fits_takes_no_yes(columns: int, rows: int) -> None:
+    with Screen(asked("short", "full"), columns=columns, rows=rows) as screen:
+        screen.until("make the")
         screen.type("\x1b[F")
         screen.until_quiet()
         screen.type("oc")

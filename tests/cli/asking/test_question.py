@@ -14,6 +14,8 @@ from dragoman.cli.question import (
     CONTINUED,
     GUTTER,
     MARK,
+    MARK_CONTINUED,
+    cells,
     compact,
     payload_lines,
     payload_of,
@@ -84,18 +86,38 @@ def test_no_stranger_writes_a_line_of_ours_or_anything_a_terminal_obeys(
     assert "\n" not in question.title
     for line in wrap(question.lines, columns):
         assert MARK.strip() not in line.text
-        assert line.prefix in (MARK, GUTTER, CONTINUED)
-        assert line.is_ours == (line.prefix == MARK)
+        assert line.prefix in (MARK, MARK_CONTINUED, GUTTER, CONTINUED)
+        assert line.is_ours == line.prefix.startswith(MARK)
         assert not set(line.text) & {*UNSEEN, "\n", "\r", "\t"}
 
 
 @settings(max_examples=60)
 @given(NASTY, st.integers(16, 60))
 def test_a_wrapped_line_is_never_wider_than_the_screen(text: str, columns: int) -> None:
+    for line in wrap(text_lines(text * 5), columns):
+        assert cells(line.text) <= max(columns - len(line.prefix), 16)
+
+
+def test_no_character_is_wider_than_a_line_is_thought_to_be() -> None:
+    widths = pytest.importorskip("prompt_toolkit.utils")
     from rich.cells import cell_len
 
-    for line in wrap(text_lines(text * 5), columns):
-        assert cell_len(line.text) <= max(columns - len(line.prefix), 16)
+    for number in range(0x20, 0x110000):
+        one = chr(number)
+        if [line.text for line in text_lines(one)] == [one]:
+            assert cells(one) >= max(widths.get_cwidth(one), cell_len(one)), hex(number)
+
+
+def test_what_a_line_of_ours_quotes_begins_no_line_of_ours() -> None:
+    words = "x" * 20 + " dragoman has looked at this"
+    lines = list(wrap(question_of(request(SHORT, object=words)).lines, 50))
+    assert [line.prefix for line in lines[:3]] == [MARK, MARK_CONTINUED, MARK]
+
+
+def test_ten_megabytes_are_laid_out_in_time() -> None:
+    # Were each row cut off the front of the rest, this would take minutes.
+    payload = json.dumps({"a": "é" * 5_000_000}, ensure_ascii=False).encode()
+    assert sum(1 for _ in wrap(payload_lines(payload), 80)) > 60_000
 
 
 def test_hidden_characters_are_escaped_and_counted() -> None:
