@@ -17,6 +17,16 @@ SCRIPTS = {
     "client.py": ["connected to weather 1.0", "structured: rain", "progress: 2/2", "failed: there"],
     "sampling.py": ["Roses are red", "failed: no poem"],
     "host_chat.py": ["Start the server 'weather'", "forecast: done", "2 of 2", "(person_denied)"],
+    "host.py": [
+        "? Start the server 'weather'",
+        "forecast: rain in Oslo",
+        "forecast: rain in Paris",
+        "summarise: refused (person_denied): the person said no: not today",
+        "collect_readings: refused (rule_denied)",
+        "remembered: allow tool.call forecast",
+        "on record: deny collect_readings",
+        "the log is as it was written: True",
+    ],
     "elicitation.py": ["2 of apple cake ordered", "no cake was ordered (decline)"],
 }
 SERVERS = {"quickstart.py", "weather_server.py", "lifespan.py", "files_server.py"}
