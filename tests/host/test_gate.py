@@ -276,3 +276,20 @@ def test_a_request_that_the_server_hides_behind_escapes_is_seen_all_the_same() -
         await far.aclose()
 
     run(main())
+
+
+def test_a_ticket_for_a_tool_holds_on_the_link_it_was_made_for() -> None:
+    async def main() -> None:
+        server, calls = _server()
+        watched = _Watched()
+        ticket = Ticket(method="tools/call", name="add", body=b'{"a":1,"b":2}')
+        async with watched.client(server):
+            with watched.gate.admit(ticket):
+                async with watched.client(server) as client:
+                    with pytest.raises(LinkError):
+                        await client.call_tool("add", {"a": 1, "b": 2})
+                    with watched.gate.admit(ticket):
+                        await client.call_tool("add", {"a": 1, "b": 2})
+        assert calls == [(1, 2)]
+
+    run(main())

@@ -153,9 +153,6 @@ class Calls:
             must_ask=must_ask,
             also=flows,
         )
-        if on_started is not None:
-            on_started(clearance)
-        client = _client(connection)
         ticket = Ticket(
             method="tools/call",
             name=name,
@@ -163,8 +160,10 @@ class Calls:
             decision=clearance.decision,
         )
         with self._recorded(clearance, context), _under_way(connection, clearance, name):
+            if on_started is not None:
+                on_started(clearance)
             with connection.gate.admit(ticket):
-                result = await client.call_tool(
+                result = await _client(connection).call_tool(
                     name,
                     msgspec.json.decode(clearance.payload),
                     on_progress=on_progress,

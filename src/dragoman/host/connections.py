@@ -397,6 +397,8 @@ class Connection:
                 self._is_stale = True
             self._move(ServerState.CONNECTED if not self._is_stale else self.state, "")
         elif event.kind in ("lost", "retrying"):
+            # Whoever is there when it comes back may offer something else under the same names.
+            self._is_stale = True
             is_first = self.state in (ServerState.CONNECTING, ServerState.WAITING)
             said = f"{event}"
             if event.kind == "retrying" and self.error is not None:

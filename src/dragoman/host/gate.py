@@ -65,8 +65,8 @@ REPEATED = frozenset({"resources/read", "prompts/get", "completion/complete"})
 # 20: as often as a client tries to come back.
 MAX_PASSAGES = 20
 
-# 1,000 requests of a server that wait for an answer; the engine refuses more before that.
-MAX_ASKED = 1_000
+# 16,384 requests of a server that wait for an answer: the engine refuses more.
+MAX_ASKED = 16_384
 
 # 64 lists under way at once: five lists and their pages.
 MAX_LISTING = 64
@@ -172,6 +172,8 @@ class Gate:
         self._permit = permit
         self._standing = 0
         self._is_shut = True
+        # The number of the present link: behind the next one a tool's name may mean something else.
+        self._link_number = 0
         self._tickets: dict[tuple[str, str, bytes], list[_Open]] = {}
         self._answers: dict[str, list[AnswerTicket]] = {}
 
@@ -179,14 +181,20 @@ class Gate:
         """The same connector behind this gate."""
         return _GuardedConnector(self, connector)
 
-    async def permit_start(self) -> None:
-        """Ask whether the server may be started or reached now. Raises StartRefused."""
+    async def permit_start(self) -> int:
+        """Ask whether the server may be started or reached now; gives the new link's number.
+
+        Raises:
+            StartRefused: it may not.
+        """
         self.shut()
         try:
             self._standing = await self._permit()
         except Denied as denied:
             raise StartRefused(denied) from denied
+        self._link_number += 1
         self._is_shut = False
+        return self._link_number
 
     def shut(self) -> None:
         """Let nothing through any more, until the next start is allowed."""
@@ -200,7 +208,7 @@ class Gate:
         what it gives counts how often it went out.
         """
         key = (ticket.method, ticket.name, ticket.body)
-        opened = _Open(ticket)
+        opened = _Open(ticket, self._link_number)
         waiting = self._tickets.setdefault(key, [])
         waiting.append(opened)
         try:
@@ -230,10 +238,10 @@ class Gate:
 
     # --- what the links ask -----------------------------------------------------------------------
 
-    def check_request(self, method: str, params: bytes) -> str | _Open | None:
+    def check_request(self, method: str, params: bytes, link: int) -> str | _Open | None:
         """Take note of a request or notification that goes out: the ticket that it takes, if any.
 
-        A text says why it may not go out.
+        `link` is the number of the link it goes out on. A text says why it may not go out.
         """
         if self._is_shut and not (self._standing and method == CANCELLED):
             return f"{method} without a decision to connect"
@@ -250,7 +258,10 @@ class Gate:
             map(bytes, (call.ref, call.argument, call.context))
         )
         most = MAX_PASSAGES if method in REPEATED else 1
-        waiting = self._tickets.get((method, call.name or call.uri, body), ())
+        waiting = self._tickets.get((method, call.name or call.uri, body), [])
+        if method == "tools/call":
+            # The tool was reviewed as this very session had it.
+            waiting = [one for one in waiting if one.link == link]
         # Of several for the same bytes, each is for a request of its own.
         opened = min(waiting, key=lambda one: one.passages, default=None)
         if opened is None or opened.passages >= most:
@@ -293,10 +304,11 @@ class Gate:
 class _Open:
     """A ticket in use."""
 
-    __slots__ = ("passages", "ticket")
+    __slots__ = ("link", "passages", "ticket")
 
-    def __init__(self, ticket: Ticket) -> None:
+    def __init__(self, ticket: Ticket, link: int) -> None:
         self.ticket = ticket
+        self.link = link
         self.passages = 0
 
 
@@ -320,18 +332,19 @@ class _GuardedConnector:
             StartRefused: it was not decided, or what would be started is not what was decided.
             LinkError: the server cannot be reached or started.
         """
-        await self._gate.permit_start()
-        return _GateLink(self._gate, await self._connector.connect())
+        number = await self._gate.permit_start()
+        return _GateLink(self._gate, await self._connector.connect(), number)
 
 
 class _GateLink:
     """A link on which only what was decided is sent; see `Link` for what each method promises."""
 
-    __slots__ = ("_asked", "_gate", "_link", "_listing", "_out", "_receiver")
+    __slots__ = ("_asked", "_gate", "_link", "_listing", "_number", "_out", "_receiver")
 
-    def __init__(self, gate: Gate, link: Link) -> None:
+    def __init__(self, gate: Gate, link: Link, number: int) -> None:
         self._gate = gate
         self._link = link
+        self._number = number
         self._receiver: Receiver | None = None
         # What the server asked and we have not answered: ids with their methods.
         self._asked: OrderedDict[int | str, str] = OrderedDict()
@@ -366,7 +379,7 @@ class _GateLink:
         if method is None:
             self._hold_back("a frame that is no request", head.id)
             return
-        taken = self._gate.check_request(method, bytes(head.params))
+        taken = self._gate.check_request(method, bytes(head.params), self._number)
         if isinstance(taken, str):
             self._hold_back(taken, head.id)
             return

@@ -144,6 +144,8 @@ class Host:
         )
         self._end_of_broker = broker.on_event(self._asked)
         self._is_open = False
+        self._is_closing = False
+        self._reconnecting: dict[str, asyncio.Lock] = {}
         # The models that were opened here, and so are closed here.
         self._own_models: list[ChatModel] = []
         self.passages: Callable[[str, Passage], None] | None = None
@@ -259,6 +261,7 @@ class Host:
 
     async def aclose(self) -> None:
         """End every connection, every child and every question; may be called again."""
+        self._is_closing = True
         self._mediator.close()
         await self.broker.aclose()
         self._end_of_broker()
@@ -334,10 +337,14 @@ class Host:
 
     async def reconnect(self, server: str) -> None:
         """Try once more to reach a server that was given up, refused or changed."""
-        connection = self._connection(server)
-        await connection.aclose()
-        fresh = self._connections[server] = self._connect(connection.entry)
-        fresh.start()
+        # One after another: of two at once, the connection of one would be nobody's.
+        async with self._reconnecting.setdefault(self._connection(server).server, asyncio.Lock()):
+            connection = self._connection(server)
+            await connection.aclose()
+            if self._is_closing:
+                raise WrongState("closed", "it was closed meanwhile")
+            fresh = self._connections[server] = self._connect(connection.entry)
+            fresh.start()
 
     def _connection(self, server: str) -> Connection:
         connection = self._connections.get(server)
