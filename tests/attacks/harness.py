@@ -368,7 +368,8 @@ class Stage:
     `states` are the folders of grants and audit that hosts used, of which `state` is the first.
     `environ` is the host's environment, with a canary; `secret` another one, which belongs to the
     server "vault" alone where there is one. `is_outside` says that hosts ran in other processes, so
-    that nobody heard of passages here; `is_tampered` that the audit was broken on purpose.
+    that nobody heard of passages here; `is_tampered` that the audit was broken on purpose;
+    `is_shown` that a person was shown `secret`, since it was to be sent to whose it is.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, log_text: Callable[[], str]) -> None:
@@ -389,6 +390,7 @@ class Stage:
         }
         self.is_outside = False
         self.is_tampered = False
+        self.is_shown = False
         self.servers: dict[str, Hostile] = {}
         self.entries: dict[str, dict[str, Any]] = {}
         self.people: list[Person] = []
@@ -702,7 +704,7 @@ class Stage:
                 places[f"the file {path.name}"] = path.read_bytes().decode("latin-1")
         for number, text in enumerate(self.seen):
             places[f"status {number}"] = text
-        for person in self.people:
+        for person in [] if self.is_shown else self.people:
             for request in person.asked:
                 places[f"the view of {request.intent.subject}"] = repr(
                     request
@@ -711,9 +713,11 @@ class Stage:
             for start in hostile.starts:
                 env = json.dumps({k: v for k, v in start["env"].items() if k != "OWN_TOKEN"})
                 places[f"the environment of {alias}"] = env + json.dumps(start["argv"])
-            places[f"what reached {alias}"] = "\n".join(
-                raw.decode("utf-8", "replace") for raw in hostile.raw()
-            )
+            reached = "\n".join(raw.decode("utf-8", "replace") for raw in hostile.raw())
+            if "${VAULT_TOKEN}" in json.dumps(self.entries.get(alias)):
+                # Whose secret it is may be told it.
+                reached = reached.replace(self.secret, "")
+            places[f"what reached {alias}"] = reached
         faults = []
         TOTALS.add(searched=len(places))
         for place, text in places.items():
