@@ -113,6 +113,7 @@ def test_with_nothing_said_and_nobody_there_it_is_refused() -> None:
     verdict = judge(Policy(), call(), can_ask=False)
     assert (verdict.effect, verdict.step) == (Effect.DENY, Step.DEFAULT)
     assert verdict.code is Code.NOBODY_TO_ASK
+    assert verdict.rule.endswith("and nobody can be asked")
 
 
 def test_the_default_may_be_no() -> None:
@@ -717,7 +718,8 @@ def test_that_nobody_can_be_asked_never_loosens(
     alone = judge(policy, intent, *grants, can_ask=False)
     if asked.effect is Effect.ASK:
         assert (alone.effect, alone.code) == (Effect.DENY, Code.NOBODY_TO_ASK)
-        assert (alone.step, alone.rule) == (asked.step, asked.rule)
+        assert alone.step is asked.step
+        assert alone.rule.startswith(asked.rule)
     else:
         assert alone == asked
 

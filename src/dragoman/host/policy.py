@@ -440,7 +440,9 @@ def _default(policy: Policy, intent: Intent) -> Verdict:
 
 
 def _nobody(asked: Verdict) -> Verdict:
-    return replace(asked, effect=Effect.DENY, code=Code.NOBODY_TO_ASK)
+    # A rule's own text stays as it is; our sentences say what they lead to.
+    why = asked.rule if asked.step is Step.ASK else f"{asked.rule}, and nobody can be asked"
+    return replace(asked, effect=Effect.DENY, code=Code.NOBODY_TO_ASK, rule=why)
 
 
 def _refusal_code(action: Action) -> Code:
