@@ -30,9 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--only",
         action="append",
-        choices=[*SECTIONS, *GROUPS],
+        choices=list(dict.fromkeys([*SECTIONS, *GROUPS])),
         metavar="SECTION",
-        help=f"this section (repeatable): {', '.join(SECTIONS)}; {GROUPS[0]} is all that begin so",
+        help=f"this section (repeatable): {', '.join(SECTIONS)}; "
+        f"{' and '.join(GROUPS)} are all that begin so",
     )
     parser.add_argument(
         "--library",
@@ -55,8 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("the benchmark reads /proc: it runs on Linux only", file=sys.stderr)
         return 1
 
-    libraries = _chosen(options.library)
     sections = [name for name in SECTIONS if not options.only or _is_wanted(name, options.only)]
+    libraries = _chosen(options.library)
+    if all(name.startswith("host") for name in sections):
+        # No other library has a host.
+        libraries = [one for one in LIBRARIES if one.name == OURS]
     effort = Effort.quick() if options.quick else Effort.full()
     if options.here and "install" in sections:
         sections.remove("install")

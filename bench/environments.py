@@ -162,6 +162,15 @@ class Places:
             return own
         return [*own, str(self.core), str(HERE / "servers" / "floor.py"), "calls"]
 
+    def host(self, what: str, *arguments: str) -> list[str]:
+        """The command line of the host's program; our server of a hundred tools is what it starts."""
+        script, server = (
+            HERE / "clients" / "dragoman_host.py",
+            HERE / "servers" / "dragoman_high.py",
+        )
+        own = str(self.core)
+        return [own, str(script), what, *arguments, own, str(server), "list"]
+
     def _script(self, library: Library, folder: str, name: str) -> Path:
         if not library.is_node:
             return HERE / folder / name

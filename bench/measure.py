@@ -20,7 +20,19 @@ import msgspec
 from bench.driver import BenchError, ServerProcess
 from bench.environments import FLOOR, LIBRARIES, MCP, OURS, Library, Places, clean_environment
 from bench.http_driver import HttpServer
-from bench.metrics import WITH_HTTPX, WITHOUT_HANDSHAKE, Results
+from bench.metrics import (
+    ADDED,
+    ALONE,
+    BARE,
+    BY_GRANT,
+    BY_RULE,
+    NINE,
+    ONE_ENDS,
+    ONE_SILENT,
+    WITH_HTTPX,
+    WITHOUT_HANDSHAKE,
+    Results,
+)
 
 #: The newest revision with a handshake: every server here speaks it, so the wire is the same for all.
 REVISION = "2025-11-25"
@@ -345,8 +357,8 @@ def _client_rounds(
                 failed.discard(run)
 
 
-def _client(command: list[str]) -> dict[str, float]:
-    """Run a client program; the figures on its last line. Raises `BenchError`."""
+def _client(command: list[str]) -> Any:
+    """Run a client program; the figures on its last line, by name. Raises `BenchError`."""
     done = subprocess.run(
         command,
         env=clean_environment(),
@@ -358,8 +370,7 @@ def _client(command: list[str]) -> dict[str, float]:
     )
     if done.returncode != 0:
         raise BenchError(f"{command[1]} ended with code {done.returncode}: {done.stderr[-1500:]}")
-    figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return figures
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 # -- HTTP ------------------------------------------------------------------------------------------
@@ -520,6 +531,62 @@ def http_clients(bench: Bench) -> None:
         _client_rounds(bench, "http-clients", runs, bench.effort.slice_s / 2, rounds)
 
 
+# -- the host --------------------------------------------------------------------------------------
+
+# How the servers are reached.
+_WAYS = ("stdio", "memory")
+
+
+def _ours() -> Library:
+    return next(one for one in LIBRARIES if one.name == OURS)
+
+
+def host(bench: Bench) -> None:
+    """A call through a host and without it, by turns in one process, one at a time."""
+    rows = {"bare": BARE, "rule": BY_RULE, "grant": BY_GRANT}
+    for way in _WAYS:
+        with bench.attempt("host", _ours(), way):
+            arguments = (way, str(bench.effort.rounds), str(bench.effort.slice_s))
+            seen = _client(bench.places.host("calls", *arguments))
+            for name, row in rows.items():
+                for key in ("p50", "cpu"):
+                    for value in seen[name][key]:
+                        bench.results.add(f"host.{way}.{key}", row, value)
+                bench.results.add(f"host.{way}.p99", row, seen[name]["p99"])
+
+
+def host_parts(bench: Bench) -> None:
+    """The parts, counted while calls go on; the whole is that of the section before."""
+    results = bench.results
+    for way in _WAYS:
+        if results.median(f"host.{way}.p50", BARE) is None:
+            host(bench)
+        with bench.attempt("host-parts", _ours(), way):
+            bare, through = (results.median(f"host.{way}.p50", row) for row in (BARE, BY_RULE))
+            if bare is None or through is None:
+                raise BenchError("the whole could not be measured")
+            added = (through - bare) * 1e6
+            results.add(f"parts.{way}", ADDED, added)
+            count = str(int(10_000 * bench.effort.slice_s))
+            for _ in range(min(3, bench.effort.rounds)):
+                for part, each_s in _client(bench.places.host("parts", way, count)).items():
+                    results.add(f"parts.{way}", part, each_s * 1e6)
+            known = [row for row in results.samples[f"parts.{way}"] if row != ADDED]
+            rest = added - sum(results.median(f"parts.{way}", row) or 0.0 for row in known)
+            results.add(f"parts.{way}", "the rest", max(0.0, rest))
+
+
+def host_start(bench: Bench) -> None:
+    """From opening a host until the tools of all that work are there."""
+    rows = {"alone": ALONE, "nine": NINE, "ends": ONE_ENDS, "silent": ONE_SILENT}
+    for _ in range(min(3, bench.effort.rounds)):
+        for kind, row in rows.items():
+            with bench.attempt("host-start", _ours(), row):
+                seen = _client(bench.places.host("start", kind))
+                bench.results.add("ready.there", row, seen["there_s"])
+                bench.results.add("ready.listed", row, seen["listed_s"])
+
+
 # -- installation ----------------------------------------------------------------------------------
 
 
@@ -595,6 +662,9 @@ RUNS: dict[str, Callable[[Bench], None]] = {
     "http-sessions": http_sessions,
     "http-open": http_open,
     "http-clients": http_clients,
+    "host": host,
+    "host-parts": host_parts,
+    "host-start": host_start,
     "install": install,
 }
 
@@ -622,6 +692,9 @@ def count_steps(bench: Bench, sections: Sequence[str]) -> int:
         "http-sessions": served * (effort.rounds + 1),
         "http-open": sum(1 for one in bench.libraries if one.http),
         "http-clients": 2 * remote * (min(3, effort.rounds) + 1),
+        "host": len(_WAYS),
+        "host-parts": len(_WAYS),
+        "host-start": 4 * min(3, effort.rounds),
         "install": inside * effort.starts,
     }
     return sum(steps[name] for name in sections)

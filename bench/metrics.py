@@ -14,6 +14,16 @@ WITH_HTTPX = f"{OURS} (httpx2)"
 #: What an in-memory peer is called when it opens with the revision that needs no handshake.
 WITHOUT_HANDSHAKE = f"{MCP} (no handshake)"
 
+#: The rows of the host: how a call goes, what is added, what is started.
+BARE = "bare client"
+BY_RULE = "host, a rule allows"
+BY_GRANT = "host, a remembered yes"
+ADDED = "all that a host adds"
+ALONE = "the slowest alone"
+NINE = "nine healthy ones"
+ONE_ENDS = "nine, one that ends"
+ONE_SILENT = "nine, one is silent"
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -107,6 +117,16 @@ METRICS: tuple[Metric, ...] = (
     Metric("remote.sse", "http-clients", "SSE calls/s, 32", "1/s", _rate, True),
     Metric("remote.sse.cpu", "http-clients", "own CPU us", "s", _US),
     Metric("remote.sse.p50", "http-clients", "p50, us", "s", _US),
+    Metric("host.stdio.p50", "host", "stdio p50, us", "s", _US),
+    Metric("host.stdio.p99", "host", "p99, us", "s", _US),
+    Metric("host.stdio.cpu", "host", "own CPU us", "s", _US),
+    Metric("host.memory.p50", "host", "memory p50, us", "s", _US),
+    Metric("host.memory.p99", "host", "p99, us", "s", _US),
+    Metric("host.memory.cpu", "host", "CPU us", "s", _US),
+    Metric("parts.stdio", "host-parts", "stdio, us a call", "us", _digits),
+    Metric("parts.memory", "host-parts", "memory, us a call", "us", _digits),
+    Metric("ready.there", "host-start", "all tools of the healthy, s", "s", _digits),
+    Metric("ready.listed", "host-start", "list_tools() returns, s", "s", _digits),
     Metric("install.import", "install", "import the server, ms", "s", _MS),
     Metric("install.count", "install", "distributions", "1", _count),
     Metric("install.mb", "install", "MB installed", "MB", _digits),
@@ -129,11 +149,17 @@ SECTIONS: dict[str, str] = {
     "http-sessions": "Sessions over HTTP",
     "http-open": "A call over HTTP, with so many sessions open and calls going round all of them",
     "http-clients": "Each client against the floor's server over HTTP",
+    "host": "A call through a host of 10 servers with 1,000 tools, and the same call without it",
+    "host-parts": "Where the time goes that a host adds to a call",
+    "host-start": "A host that starts 10 servers, one of them slow, one of them dead",
     "install": "What is installed and imported",
 }
 
+#: What the figures of a section are compared with; mcp, where it is not named here.
+BASES = {"host": BARE, "host-parts": ADDED, "host-start": ALONE}
+
 #: What ``--only`` takes besides: each section whose name begins so.
-GROUPS = ("http",)
+GROUPS = ("http", "host")
 
 
 @dataclass(slots=True)
@@ -232,6 +258,10 @@ TARGETS: tuple[Target, ...] = (
     Target("HTTP client calls/s, httpx2", "remote.json", MCP, times=1.3, row=WITH_HTTPX),
     Target("HTTP client, aiohttp, CPU", "remote.json.cpu", MCP, times=5),
     Target("HTTP client, httpx2, CPU", "remote.json.cpu", MCP, times=1.3, row=WITH_HTTPX),
+    Target("a host adds to a stdio call, us", "parts.stdio", None, part=150, row=ADDED),
+    Target("a dead server costs a host's start", "ready.there", NINE, part=1.05, row=ONE_ENDS),
+    Target("a silent one costs a host's start", "ready.there", NINE, part=1.05, row=ONE_SILENT),
+    Target("ten servers to the slowest alone", "ready.there", ALONE, part=1.1, row=ONE_ENDS),
     Target("resident memory, idle", "start.rss", MCP, part=0.5),
     Target("distributions installed", "install.count", None, part=2),
     Target("MB installed", "install.mb", None, part=1.5),
@@ -257,11 +287,20 @@ AGAINST_FLOOR = (
 )
 
 __all__ = [
+    "ADDED",
     "AGAINST_FLOOR",
+    "ALONE",
+    "BARE",
+    "BASES",
+    "BY_GRANT",
     "BY_KEY",
+    "BY_RULE",
     "FLOOR",
     "GROUPS",
     "METRICS",
+    "NINE",
+    "ONE_ENDS",
+    "ONE_SILENT",
     "SECTIONS",
     "TARGETS",
     "WITHOUT_HANDSHAKE",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.environments import FLOOR, MCP, OURS
-from bench.metrics import AGAINST_FLOOR, BY_KEY, METRICS, SECTIONS, TARGETS, Results
+from bench.metrics import AGAINST_FLOOR, BASES, BY_KEY, METRICS, SECTIONS, TARGETS, Results
 
 try:
     from rich.console import Console
@@ -92,7 +92,7 @@ def show(results: Results, sections: Sequence[str], order: Sequence[str]) -> Non
     out = _Writer()
     for section in sections:
         columns, rows = _table(results, section, order)
-        out.table(SECTIONS[section], columns, rows)
+        out.table(SECTIONS[section], BASES.get(section, MCP), columns, rows)
         for label, by_library in results.failures.items():
             if label.partition(" ")[0] == section:
                 for name, why in by_library.items():
@@ -139,20 +139,22 @@ Row = tuple[str, list[tuple[str, str]]]
 
 
 def _table(results: Results, section: str, order: Sequence[str]) -> tuple[list[str], list[Row]]:
-    """Headings, and for each library its figures with their ratio to mcp."""
+    """Headings, and for each library its figures with their ratio to mcp, or what stands for it."""
     metrics = [one for one in METRICS if one.section == section]
-    seen = {name for one in metrics for name in results.samples.get(one.key, {})}
-    names = [name for name in order if name in seen] + sorted(seen - set(order))
+    against = BASES.get(section, MCP)
+    # Those that are no library come in the order in which they were measured.
+    seen = list(dict.fromkeys(n for one in metrics for n in results.samples.get(one.key, {})))
+    names = [name for name in order if name in seen] + [name for name in seen if name not in order]
     rows: list[Row] = []
     for name in names:
         cells = []
         for one in metrics:
             value = results.median(one.key, name)
-            base = results.median(one.key, MCP)
+            base = results.median(one.key, against)
             if value is None:
                 cells.append(("-", ""))
                 continue
-            ratio = _ratio(value / base) if base and name != MCP else ""
+            ratio = _ratio(value / base) if base and name != against else ""
             cells.append((one.show(value), ratio))
         rows.append((name, cells))
     return [one.title for one in metrics], rows
@@ -211,19 +213,22 @@ class _Writer:
     def table(
         self,
         title: str,
+        against: str,
         columns: Sequence[str],
         rows: Sequence[tuple[str, Sequence[tuple[str, str]]]],
     ) -> None:
         if not rows:
             return
         if not RICH:
-            print(f"\n{title}  (x: against {MCP})")
+            print(f"\n{title}  (x: against {against})")
             print("  ".join([" " * 24, *(f"{one:>24}" for one in columns)]))
             for name, cells in rows:
                 texts = [f"{value} {ratio}".strip() for value, ratio in cells]
                 print("  ".join([f"{name:<24}", *(f"{one:>24}" for one in texts)]))
             return
-        self._console.print(Text(f"\n{title}", style="bold"), Text(f"(x: {MCP} is 1)", style="dim"))
+        self._console.print(
+            Text(f"\n{title}", style="bold"), Text(f"(x: {against} is 1)", style="dim")
+        )
         table = Table(box=None)
         table.add_column("")
         for one in columns:
