@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from dragoman.client.config import RemoteEntry, ServerEntry
 from dragoman.errors import Misconfigured
 from dragoman.host.identity import (
+    ServerIdentity,
     alias_faults,
     check_aliases,
     diff_identity,
     identity_of,
 )
+from dragoman.host.sandbox import Root
 
 CANARY = "ghp_CANARY0123456789"
 FILE = Path("/srv/app/mcp.json")
@@ -35,6 +37,7 @@ class Entry:
     references: Mapping[str, str] = field(default_factory=dict)
     raw: Mapping[str, Any] = field(default_factory=dict)
     sandbox: object = None
+    roots: tuple[Root, ...] = ()
 
 
 def child(**changes: Any) -> ServerEntry:
@@ -400,3 +403,51 @@ def test_other_names_are_refused_with_a_better_one(alias: str, hint: str) -> Non
 
 def test_names_that_differ_in_case_only_are_refused() -> None:
     assert [alias for alias, _ in alias_faults(["GitHub", "fs", "github"])] == ["github"]
+
+
+def test_what_a_sandbox_opens_to_a_server_is_part_of_who_it_is() -> None:
+    def of(*roots: Root, sandbox: object = "confined: no network") -> ServerIdentity:
+        raw = {"command": "x", "sandbox": True, "roots": [str(one.path) for one in roots]}
+        return identity_of(Entry(child(), child(), raw=raw, sandbox=sandbox, roots=roots))
+
+    one = of(Root(Path("/srv/a")))
+    more = of(Root(Path("/srv/a")), Root(Path("/home/me"), True))
+    assert one.digest != more.digest
+    assert one.portable != more.portable
+    assert "writes /home/me" in diff_identity(one.lines, more.lines)
+    assert one.digest != of(Root(Path("/srv/a"), True)).digest
+    # Without a sandbox a root is only told of, and asked about then.
+    assert of(sandbox=None).digest == of(Root(Path("/srv/a")), sandbox=None).digest
+
+
+def test_a_variable_that_steers_what_is_run_is_shown_and_counts() -> None:
+    def of(value: str, **references: str) -> ServerIdentity:
+        shown = "(from .env)" if references else value
+        return identity_of(
+            Entry(
+                child(env={"NODE_OPTIONS": value}),
+                child(env={"NODE_OPTIONS": shown}),
+                references=references,
+            )
+        )
+
+    assert dict(of("--require ./x.js").lines)["variable NODE_OPTIONS"] == "--require ./x.js"
+    # A file of variables comes with the settings.
+    file = {"NODE_OPTIONS": ".env (NODE_OPTIONS)"}
+    one, other = of("--require ./x.js", **file), of("--require ./y.js", **file)
+    assert one.digest != other.digest
+    assert dict(one.lines)["variable NODE_OPTIONS"] == (
+        "--require ./x.js (from .env (NODE_OPTIONS))"
+    )
+    # What the user's own environment brings is theirs to change.
+    own = {"NODE_OPTIONS": "${NODE_OPTIONS}"}
+    assert of("a", **own).digest == of("b", **own).digest
+
+
+def test_a_secret_in_a_variable_that_steers_is_not_shown() -> None:
+    for name, value in (
+        ("HTTPS_PROXY", f"http://me:{CANARY}@proxy.example.com:8080"),
+        ("NPM_CONFIG_AUTH", CANARY),
+    ):
+        identity = identity_of(child(env={name: value}))
+        assert CANARY not in str(identity)

@@ -25,6 +25,7 @@ from dragoman.client.config import RemoteEntry, ServerEntry, project_of
 from dragoman.errors import Misconfigured
 from dragoman.host.canonical import digest
 from dragoman.host.kinds import Risk
+from dragoman.host.secrets import looks_secret
 from dragoman.model.unseen import one_line, printable, unseen_in, warn_of_host
 from dragoman.transport.http.urls import is_loopback
 from dragoman.transport.stdio.command import child_environment
@@ -129,6 +130,22 @@ class Declared(Protocol):
     def sandbox(self) -> object:
         """What it is confined to; None when it is not."""
 
+    @property
+    def roots(self) -> Sequence[Folder]:
+        """The folders it is meant to work in; a sandbox shows them to it."""
+
+
+class Folder(Protocol):
+    """One folder of a server (`host.sandbox.Root`)."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether a sandbox lets it be written."""
+
 
 def identity_of(
     entry: ServerEntry | RemoteEntry | Declared, *, environ: Mapping[str, str] = os.environ
@@ -143,14 +160,16 @@ def identity_of(
     references: Mapping[str, str] = {}
     raw: Mapping[str, Any] = {}
     sandbox: object = None
+    roots: Sequence[Folder] = ()
     if isinstance(entry, ServerEntry | RemoteEntry):
         real = shown = entry
     else:
         real, shown = entry.entry, entry.shown
         references, raw, sandbox = entry.references, entry.raw, entry.sandbox
+        roots = entry.roots
     draft = _Draft(shown.name, references)
     if isinstance(real, ServerEntry) and isinstance(shown, ServerEntry):
-        _describe_child(draft, real, shown, sandbox, environ)
+        _describe_child(draft, real, shown, sandbox, roots, environ)
     elif isinstance(shown, RemoteEntry):
         _describe_remote(draft, shown)
     return draft.identity(_portable(draft, raw, shown))
@@ -281,6 +300,22 @@ class _Draft:
         self.line(f"{what} {name}", f"as it stands in the file, SHA-256 {hashed[:12]}")
         return ["literal", hashed]
 
+    def variable(self, name: str, value: str, real: str) -> list[str]:
+        """The same of a variable; `real` is what the child gets.
+
+        One that steers what is run is shown, and counts, as it is: whoever ships the settings
+        ships a file of variables as well. What the user's own environment brings is theirs.
+        """
+        reference = self._references.get(name)
+        if not _STEERING.fullmatch(name) or (reference is not None and "${" in reference):
+            return self.value("variable", name, value)
+        came = "" if reference is None else f" (from {reference})"
+        secret = looks_secret(name, _USER_IN_URL.sub(r"\1", real, count=1)) is not None
+        self.line(
+            f"variable {name}", f"{_hidden(name, real) if secret else _masked_url(real)}{came}"
+        )
+        return ["literal" if reference is None else "file", _sha(name, real)]
+
     def identity(self, portable: str) -> ServerIdentity:
         """The finished one."""
         return ServerIdentity(
@@ -297,6 +332,7 @@ def _describe_child(
     real: ServerEntry,
     shown: ServerEntry,
     sandbox: object,
+    roots: Sequence[Folder],
     environ: Mapping[str, str],
 ) -> None:
     try:
@@ -322,11 +358,17 @@ def _describe_child(
     else:
         draft.line("folder", "where dragoman is started")
     draft.facts["env"] = {
-        name: draft.value("variable", name, value) for name, value in sorted(shown.env.items())
+        name: draft.variable(name, value, real.env.get(name, ""))
+        for name, value in sorted(shown.env.items())
     }
     confined = "no" if sandbox is None else str(sandbox)
     draft.line("sandbox", confined)
     draft.facts["sandbox"] = confined
+    if sandbox is not None and roots:
+        # They are opened to it by the start itself, whatever it is told of roots.
+        opened = [(str(root.path), "writes" if root.is_writable else "reads") for root in roots]
+        draft.line("sandbox opens", "\n".join(f"{how} {path}" for path, how in opened))
+        draft.facts["opens"] = opened
     _warn_of_child(draft, real, program)
 
 
@@ -466,7 +508,8 @@ def _masked_url(url: str) -> str:
 def _portable(draft: _Draft, raw: Mapping[str, Any], shown: ServerEntry | RemoteEntry) -> str:
     """A digest of what the file says, not of what this machine makes of it."""
     if raw:
-        return _digest({"alias": draft.alias, **{key: raw[key] for key in _TELLING if key in raw}})
+        telling = (*_TELLING, "roots") if raw.get("sandbox") else _TELLING
+        return _digest({"alias": draft.alias, **{key: raw[key] for key in telling if key in raw}})
     places = {str(project_of(shown.source)): "${workspaceFolder}", str(Path.home()): "${userHome}"}
 
     def moved(text: str) -> str:
