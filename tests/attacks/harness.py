@@ -627,8 +627,8 @@ class Stage:
         if self.is_outside:
             return []
         said = leaves_of(msgspec.json.decode(message.result))
-        if said <= {"roots"}:
-            # A ping's answer, or no roots at all.
+        if said <= {"roots"} or said in ({"action", "decline"}, {"action", "cancel"}):
+            # A ping's answer, no roots at all, a no: they tell nothing.
             return []
         # It names no method: any answer that passed and was approved with all of this will do.
         seqs = {

@@ -25,6 +25,7 @@ is an object of one verb; every step may also have "times":
     notify: {"method", "params"}        stderr: TEXT        note: TEXT
     set: {"lists": {...}}  changes the plan, one level deep
     until: NAME            waits until `say` NAME (given over the control port, or by a step)
+    answered: 1            waits until nothing that was asked is without an answer
     got: METHOD            waits until a message of this method (or "answer") has come
     look: PATH             notes the text of a file, or why it cannot be read
     run: ARGV              starts a process that it leaves behind
@@ -110,7 +111,9 @@ class Hostile:
             self.methods.append(method or "answer")
             self.news.notify_all()
         if method is None:
-            waiter = self.waiting.pop(str(ident), None)
+            with self.news:
+                waiter = self.waiting.pop(str(ident), None)
+                self.news.notify_all()
             if waiter is not None:
                 waiter.set()
             return None
@@ -205,6 +208,9 @@ class Hostile:
         elif "until" in step:
             with self.news:
                 self.news.wait_for(lambda: step["until"] in self.said)
+        elif "answered" in step:
+            with self.news:
+                self.news.wait_for(lambda: not self.waiting)
         elif "got" in step:
             with self.news:
                 self.news.wait_for(lambda: step["got"] in self.methods)
