@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from dragoman.errors import DeadlineExceeded
 from dragoman.host import ApprovalRequest, Code, Denied, Host, ServerState
+from dragoman.host.connections import MAX_READS
 from tests.host.test_host import Person, Place
 from tests.support import run
 
@@ -145,6 +147,44 @@ def test_a_call_whose_connection_was_replaced_while_it_was_asked_about_has_an_ou
                 await host.call_tool("evil", "go", {})
         kinds = [one["kind"] for one in evil.records(action="tool.call")]
         assert kinds == ["decision", "outcome"]
+        assert evil.got("tools/call") == []
+
+    run(main())
+
+
+def test_a_server_that_changes_its_lists_all_the_time_is_not_followed(
+    evil: Evil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dragoman.host.connections.READS_WITHIN_S", 3_600.0)
+    changed = {"notify": {"method": "notifications/tools/list_changed"}}
+    answer = {"answer": {"tools": [tool("go")]}}
+    evil.plan(on={"tools/list": [answer, changed]})
+
+    async def main() -> None:
+        async with evil.host(Person()) as host:
+            await until(lambda: "all the time" in host.server("evil").detail)
+            # What it has now nobody knows, so it is not called either.
+            with pytest.raises(DeadlineExceeded, match="all the time"):
+                await host._connection("evil").fresh(timeout_s=0.1)
+        # The first, and those that were followed.
+        assert len(evil.got("tools/list")) == 1 + MAX_READS
+
+    run(main())
+
+
+def test_without_the_store_nothing_is_called_and_the_status_is_there(evil: Evil) -> None:
+    async def main() -> None:
+        async with evil.host(Person()) as host:
+            await host.ready()
+            (evil.state / "grants.sqlite").unlink()
+            with pytest.raises(Denied) as caught:
+                await host.call_tool("evil", "go", {})
+            assert caught.value.code is Code.STORE_FAILED
+            assert host.server("evil").state is ServerState.CONNECTED
+            # Nor is it started again.
+            os.kill(evil.pids()[0], signal.SIGKILL)
+            await until(lambda: host.server("evil").state is ServerState.FAILED)
+        assert len(evil.pids()) == 1
         assert evil.got("tools/call") == []
 
     run(main())

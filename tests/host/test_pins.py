@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import itertools
 import json
 import stat
@@ -23,6 +24,7 @@ from dragoman.host.identity import ServerIdentity
 from dragoman.host.kinds import Code, Denied
 from dragoman.host.pins import (
     LOCK_NAME,
+    MAX_COMPARED_PAIRS,
     Pin,
     PinFile,
     PinnedServer,
@@ -695,3 +697,31 @@ def test_a_pin_is_two_digests(desk: Desk) -> None:
     locked(desk)
     (one,) = [one for one in OFFERED if one.key == "tool/read"]
     assert PinFile(desk.lock).read()["fs"].definitions["tool/read"] == Pin(one.contract, one.full)
+
+
+def test_a_review_compares_no_more_than_people_would_read(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs: list[int] = []
+    compare = difflib.unified_diff
+
+    def counting(before: list[str], after: list[str], **options: Any) -> Iterator[str]:
+        pairs.append(len(before) * len(after))
+        return compare(before, after, **options)
+
+    monkeypatch.setattr("dragoman.host.pins.difflib.unified_diff", counting)
+
+    def offered(turn: int) -> list[Definition]:
+        numbers = [turn + 2 * one for one in range(400)]
+        return [tool(f"t{one}", title=f"{turn}", numbers=numbers) for one in range(200)]
+
+    pins = desk.pins()
+    pins.accept(IDENTITY, offered(0))
+    report = pins.review(IDENTITY, offered(1))
+    # The head that both have is not compared; here it is one line in a hundred.
+    assert 0 < sum(pairs) < 1.1 * MAX_COMPARED_PAIRS
+    assert all(codes(report, one) == [Code.PIN_CHANGED] for one in offered(1))
+    # What was not laid out then is there for whoever wants it.
+    last = report.problems_of(offered(1)[-1])[0].diff
+    assert last == "tool/t199: see dragoman host diff fs"
+    assert '+  "title": "1"' in pins.diff(IDENTITY, offered(1), "t199")

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -26,7 +27,7 @@ from dragoman.host.catalogue import Catalogue, read_all
 from dragoman.host.config import HostEntry
 from dragoman.host.definitions import Definition
 from dragoman.host.gate import Gate, Passage, StartRefused
-from dragoman.host.grants import GrantStore
+from dragoman.host.grants import GrantStore, StoreFailed
 from dragoman.host.identity import ServerIdentity, diff_identity, identity_of
 from dragoman.host.kinds import (
     Action,
@@ -51,6 +52,11 @@ log = logging.getLogger("dragoman.host")
 
 # 30 s to start and say hello; ten more to list what it has, page by page.
 LIST_TIMEOUT_S = 30.0
+
+# 10 times within 10 s the lists are read as soon as they change; a server that goes on like that
+# is read once a second, since reading and reviewing them costs the whole host time.
+MAX_READS = 10
+READS_WITHIN_S = 10.0
 
 # 200 lines: what a person scrolls through to see why a server died.
 MAX_STDERR_LINES = 200
@@ -191,6 +197,8 @@ class Connection:
         # An attempt to reach it failed, and none has succeeded since.
         self._has_failed = False
         self._wake = asyncio.Event()
+        # When the lists were read again.
+        self._read_at: deque[float] = deque(maxlen=MAX_READS)
 
     # --- starting and ending ----------------------------------------------------------------------
 
@@ -261,6 +269,8 @@ class Connection:
 
     async def _follow(self) -> None:
         """Keep up with what changed."""
+        if self._is_stale:
+            await self._take_time()
         client = self.client
         if client is None or client.connection_state == "lost":
             raise self.error or LinkError("the connection was given up")
@@ -270,6 +280,16 @@ class Connection:
             except (LinkError, DeadlineExceeded) as error:
                 # The next session reads them anew; until then nothing stale is used.
                 self._move(ServerState.RECONNECTING, str(error))
+
+    async def _take_time(self) -> None:
+        """Wait, where the lists were read too often of late."""
+        loop = asyncio.get_running_loop()
+        if len(self._read_at) == MAX_READS:
+            wait_s = self._read_at[0] + READS_WITHIN_S - loop.time()
+            if wait_s > 0:
+                self._move(self.state, "it changes what it offers all the time; it is not followed")
+                await asyncio.sleep(wait_s)
+        self._read_at.append(loop.time())
 
     async def _end(self, state: ServerState, error: DragomanError) -> None:
         self.error = error
@@ -282,8 +302,22 @@ class Connection:
 
     @property
     def trust(self) -> Trust:
-        """What the user thinks of the server with this identity."""
-        return self._grants.trust_of(self.identity.digest)
+        """What the user thinks of the server with this identity. Raises Denied: it is not known."""
+        with self._stored():
+            return self._grants.trust_of(self.identity.digest)
+
+    @contextmanager
+    def _stored(self) -> Iterator[None]:
+        """Without the store nothing is allowed: Denied in place of StoreFailed."""
+        try:
+            yield
+        except StoreFailed as failed:
+            raise Denied(
+                Code.STORE_FAILED,
+                f"anything of {self.server}",
+                f"what was allowed cannot be read: {failed}",
+                server=self.server,
+            ) from None
 
     def intent(self, action: Action, object: str = "", **more: Any) -> Intent:
         """Something wanted of this server."""
@@ -300,7 +334,8 @@ class Connection:
     def _identity_problems(self) -> tuple[Problem, ...]:
         """What stands against the server as it is configured now."""
         now = identity_of(self.entry)
-        known = self._grants.last_identity(self.server)
+        with self._stored():
+            known = self._grants.last_identity(self.server)
         problems = []
         before = None
         if now.digest != self.identity.digest:
@@ -344,10 +379,17 @@ class Connection:
         clearance = await self._mediator.clear(
             intent, view, again=self._again, risks=self.identity.risks
         )
-        if self._grants.last_identity(self.server) is None:
-            self._grants.set_identity(self.server, self.identity.digest, self.identity.lines)
-        if self.trust is Trust.UNKNOWN:
-            self._grants.set_trust(self.server, self.identity.digest, Trust.REVIEWED)
+        try:
+            with self._stored():
+                if self._grants.last_identity(self.server) is None:
+                    self._grants.set_identity(
+                        self.server, self.identity.digest, self.identity.lines
+                    )
+                if self.trust is Trust.UNKNOWN:
+                    self._grants.set_trust(self.server, self.identity.digest, Trust.REVIEWED)
+        except Denied as denied:
+            self._mediator.settle(clearance, "refused", error=denied.code)
+            raise
         return clearance
 
     async def _again(self, payload: bytes) -> Intent:
@@ -559,7 +601,7 @@ class Connection:
             detail=self.detail,
             identity=self.identity.digest,
             facts=self.identity.lines,
-            trust=Trust.CHANGED if self.state is ServerState.CHANGED else self.trust,
+            trust=self._shown_trust(),
             revision=revision,
             calls_itself=about,
             tools=sum(offer.definition.kind == "tool" for offer in usable),
@@ -577,6 +619,15 @@ class Connection:
             diff=self._diff,
             stderr=tuple(self._stderr),
         )
+
+    def _shown_trust(self) -> Trust:
+        if self.state is ServerState.CHANGED:
+            return Trust.CHANGED
+        try:
+            return self.trust
+        except Denied:
+            # How it stands is to be seen all the same.
+            return Trust.UNKNOWN
 
     async def settled(self) -> None:
         """Wait until it is connected, or will not be, or an attempt to reach it has failed."""
@@ -614,6 +665,9 @@ MAX_KEPT_PAGES = 1_000
 _STATES = {
     Code.IDENTITY_CHANGED: ServerState.CHANGED,
     Code.SERVER_BLOCKED: ServerState.BLOCKED,
+    # Nobody said no.
+    Code.STORE_FAILED: ServerState.FAILED,
+    Code.AUDIT_FAILED: ServerState.FAILED,
 }
 
 

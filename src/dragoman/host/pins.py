@@ -58,6 +58,11 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 # 1,000 lines on each side: comparing them costs up to their product; longer texts are shown whole.
 MAX_COMPARED_LINES = 1_000
+# 2,000,000 pairs of lines, two such texts, are a tenth of a second: what one review may take. The
+# host stands still meanwhile, and a server could change all of its definitions.
+MAX_COMPARED_PAIRS = 2_000_000
+# 256 KiB of changed definitions are laid out for people at once; `diff` has them all.
+MAX_SHOWN_BYTES = 256 * 1024
 
 
 class PinsFailed(StoreFailed):
@@ -507,11 +512,16 @@ class Pins:
         changes: dict[str, str] = {}
         diffs: dict[str, str] = {}
         twice: set[str] = set()
+        effort = _Effort()
         for one in offered:
             state = known.state_of(one)
             if state is PinState.CHANGED:
                 changes[one.key] = self._change(known, one)
-                diffs[one.key] = self._difference(known, one.key, one)
+                diffs[one.key] = (
+                    self._difference(known, one.key, one, effort)
+                    if effort.takes(len(one.text))
+                    else f"{one_line(one.key, 200)}: see dragoman host diff {identity.alias}"
+                )
             if one.key in states:
                 twice.add(one.key)
                 state = state if states[one.key] is state else PinState.CHANGED
@@ -631,14 +641,15 @@ class Pins:
         """
         known = self._known(identity)
         offered = [one for one in definitions if one.kind in PINNED]
+        effort = _Effort()
         parts = [
-            self._difference(known, one.key, one)
+            self._difference(known, one.key, one, effort)
             for one in offered
             if name in (None, one.name, one.key) and known.state_of(one) is not PinState.MATCH
         ]
         gone = sorted(known.accepted.keys() - {one.key for one in offered})
         parts += [
-            self._difference(known, key, None)
+            self._difference(known, key, None, effort)
             for key in gone
             if name in (None, key, key.partition("/")[2])
         ]
@@ -691,13 +702,13 @@ class Pins:
             return "its words have changed, what it takes and gives has not"
         return "what it takes or gives has changed"
 
-    def _difference(self, known: _Known, key: str, now: Definition | None) -> str:
+    def _difference(self, known: _Known, key: str, now: Definition | None, effort: _Effort) -> str:
         old = self._old(known, key)
         if old is None and key in known.accepted:
             return f"{one_line(key, 200)}: the text that was reviewed is not kept here"
         if now is not None and not now.full:
             return f"{one_line(key, 200)}: it can no longer be read"
-        return _unified(key, old, now)
+        return _unified(key, old, now, effort)
 
     def _lock(
         self, identity: ServerIdentity, kept: dict[str, Pin], chosen: Mapping[str, Definition]
@@ -737,13 +748,35 @@ def _identity_fault(
     )
 
 
-def _unified(key: str, old: Definition | None, now: Definition | None) -> str:
+class _Effort:
+    """What comparing may cost, all in all."""
+
+    __slots__ = ("_bytes", "_pairs")
+
+    def __init__(self) -> None:
+        self._bytes = MAX_SHOWN_BYTES
+        self._pairs = MAX_COMPARED_PAIRS
+
+    def takes(self, size: int) -> bool:
+        """Whether so many bytes may still be laid out; then they are counted."""
+        self._bytes -= size
+        return self._bytes >= 0
+
+    def compares(self, before: int, after: int) -> bool:
+        """Whether so many lines may still be compared with so many; then they are counted."""
+        if max(before, after) > MAX_COMPARED_LINES or before * after > self._pairs:
+            return False
+        self._pairs -= before * after
+        return True
+
+
+def _unified(key: str, old: Definition | None, now: Definition | None, effort: _Effort) -> str:
     shown = one_line(key, 200)
     before, after = _lines(old), _lines(now)
     head = 0
     while head < min(len(before), len(after)) and before[head] == after[head]:
         head += 1
-    if max(len(before), len(after)) - head > MAX_COMPARED_LINES:
+    if not effort.compares(len(before) - head, len(after) - head):
         lines = [f"@@ -{head + 1} +{head + 1} @@"]
         lines += [f"-{line}" for line in before[head:]] + [f"+{line}" for line in after[head:]]
     else:
