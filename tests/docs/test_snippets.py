@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -23,6 +24,11 @@ LOAD = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='page')"
 PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "."]
 
 
+def own_files(folder: Path) -> dict[str, str]:
+    """Variables that keep what a block writes about its user in this folder."""
+    return {"XDG_STATE_HOME": str(folder / "state"), "XDG_CONFIG_HOME": str(folder / "config")}
+
+
 def blocks(page: Path) -> list[str]:
     return BLOCK.findall(page.read_text(encoding="utf-8"))
 
@@ -37,6 +43,7 @@ def test_every_block_of_the_page_runs(page: Path, tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-W", "error", *how, str(path)],
             cwd=tmp_path,
+            env=os.environ | own_files(tmp_path),
             capture_output=True,
             text=True,
             timeout=30,
@@ -46,14 +53,26 @@ def test_every_block_of_the_page_runs(page: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, f"{page.name}, block {number}:\n{block}\n{told}"
 
 
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)]*))?\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may name on a page: its headings, as they are written in addresses."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", one.lower()).strip().replace(" ", "-") for one in headings}
+
+
 def test_every_link_within_the_docs_leads_somewhere() -> None:
     pages = [*PAGES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs/decisions").glob("*.md"))]
-    broken = [
-        f"{page.name}: {target}"
-        for page in pages
-        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
-        if "://" not in target and not (page.parent / target).exists()
-    ]
+    broken = []
+    for page in pages:
+        for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+            path = page.parent / target if target else page
+            if "://" in target:
+                continue
+            if not path.exists() or (anchor and anchor not in anchors(path)):
+                broken.append(f"{page.name}: {target}#{anchor}")
     assert broken == []
 
 
