@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
 import os
 import sys
@@ -53,15 +54,16 @@ def _using(
     *,
     screen: Screen,
     is_connected: bool = False,
+    server: str | None = None,
 ) -> T:
-    """Do something with the host; with `is_connected` while its servers are up."""
+    """Do something with the host; with `is_connected` while its servers are up, or that one."""
 
     async def use() -> T:
-        keyboard = Keyboard()
-        used = settings.load(approver=asker(screen, keyboard) if is_connected else None)
+        # Nobody is asked while nothing runs, but what is decided depends on whether one could be.
+        used = settings.load(approver=asker(screen, Keyboard()))
         try:
             if is_connected:
-                await used.open()
+                await used.open(only=None if server is None else [server])
                 await used.ready(CONNECT_WAIT_S)
             return await work(used)
         finally:
@@ -390,8 +392,11 @@ async def _trust_server(
     from dragoman.cli.host_pages import lines_of
 
     shown = {one.server: one for one in _at_rest(used)}
-    # Its own words for a name that is not there.
-    status = shown.get(server) or used.server(server)
+    if server not in shown:
+        near = difflib.get_close_matches(server, list(shown), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise Misconfigured(f"{used.config.path} has no server {server!r}{hint}")
+    status = shown[server]
     if not is_sure:
         for label, text in status.facts:
             screen.note(f"{label}: {text}", "")
@@ -456,7 +461,7 @@ def pin(settings: HostSettings, server: str, names: tuple[str, ...], yes: bool) 
         used.accept(server, names or None)
         return difference, True
 
-    difference, is_pinned = _using(settings, work, screen=screen, is_connected=True)
+    difference, is_pinned = _using(settings, work, screen=screen, is_connected=True, server=server)
     if settings.is_json:
         screen.json({"server": server, "pinned": is_pinned, "diff": difference})
     elif not difference:
@@ -479,7 +484,7 @@ def diff(settings: HostSettings, server: str, name: str | None) -> int:
     async def work(used: Host) -> str:
         return used.diff(server, name)
 
-    difference = _using(settings, work, screen=screen, is_connected=True)
+    difference = _using(settings, work, screen=screen, is_connected=True, server=server)
     if settings.is_json:
         screen.json({"server": server, "changed": bool(difference), "diff": difference})
     elif difference:
@@ -510,8 +515,6 @@ def explain(
 
     `dragoman host policy explain tool.call github create_issue`. Exit code 6 if it is denied.
     """
-    import difflib
-
     from dragoman.cli.arguments import read_json_object
     from dragoman.cli.host_pages import verdict_document, verdict_page
     from dragoman.host.kinds import Action, Effect

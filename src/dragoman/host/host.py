@@ -10,7 +10,15 @@ from __future__ import annotations
 import asyncio
 import difflib
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,12 +246,17 @@ class Host:
 
     # --- opening and closing ----------------------------------------------------------------------
 
-    async def open(self) -> Host:
-        """Begin to connect to every server, in the background; `async with` does the same."""
+    async def open(self, only: Collection[str] | None = None) -> Host:
+        """Begin to connect to every server, in the background; `async with` does the same.
+
+        With `only`, to those; the others are not started. Misconfigured: there is none of a name.
+        """
         if self._is_open:
             raise WrongState("open", "a host is opened once")
+        names = self.config.servers if only is None else only
+        entries = {name: self._entry(name) for name in names}
         self._is_open = True
-        for name, entry in self.config.servers.items():
+        for name, entry in entries.items():
             self._connections[name] = self._connect(entry)
         for connection in self._connections.values():
             connection.start()

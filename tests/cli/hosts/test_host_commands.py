@@ -122,6 +122,36 @@ def test_wrong_words_are_told_and_change_nothing(place: Place, words: tuple[str,
     assert place.config.read_bytes() == before
 
 
+@pytest.mark.parametrize("server", ["wether", "nothing-like-it"])
+@pytest.mark.parametrize("words", [("trust", "--yes"), ("pin", "--yes"), ("diff",)])
+def test_a_server_that_is_not_there_is_told_in_its_words(
+    place: Place, words: tuple[str, ...], server: str
+) -> None:
+    done = place.run("host", *words, server)
+    assert done.returncode == 2
+    assert f"has no server '{server}'" in done.stderr
+    assert ("did you mean 'weather'?" in done.stderr) is (server == "wether")
+
+
+def test_pinning_one_server_starts_no_other(place: Place) -> None:
+    started = place.folder / "started"
+    other = {"command": sys.executable, "args": ["-c", f"open({str(started)!r}, 'w')"]}
+    weather = servers(place.config)["weather"]
+    place.config.write_text(json.dumps({"mcpServers": {"weather": weather, "other": other}}))
+    rules = ("--policy", "allow server.start(weather)", "--policy", "allow server.start(other)")
+    assert place.run("host", "pin", "weather", "--yes", *rules).returncode == 0
+    assert not started.exists()
+
+
+def test_a_group_without_a_command_shows_its_help(place: Place) -> None:
+    done = place.run("host")
+    assert done.returncode == 2
+    assert done.stdout.startswith("Usage: dragoman host")
+    assert "Usage" not in done.stderr
+    wrong = place.run("host", "add", "bad name", "--", "x")
+    assert wrong.stderr.count("'bad-name' would do") == 1
+
+
 @pytest.mark.long
 def test_a_secret_is_told_and_moved_on_request(place: Place) -> None:
     words = ("host", "add", "git", "--replace", "--env", f"GITHUB_TOKEN={SECRET}")
@@ -193,6 +223,11 @@ def test_a_verdict_is_explained_step_by_step(place: Place) -> None:
     assert done.returncode == 6
     assert done.stdout.startswith("deny  tool.call(weather/forecast)\n")
     assert "integrity" in done.stdout
+    if sys.platform != "win32":
+        # At a terminal somebody can be asked.
+        with place.screen(*words) as screen:
+            screen.until("ask  tool.call(weather/forecast)")
+            assert screen.finish() == 0
     allowed = place.document(*words, "--policy", "allow tool(weather/forecast)")
     assert (allowed["effect"], allowed["layer"]) == ("allow", "command line")
     refused = place.run(*words, "--policy", "allow tool(wether/forecast)")

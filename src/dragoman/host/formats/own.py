@@ -68,8 +68,9 @@ class Own(Format):
         before = alias_faults(tuple(others))
         for fault in alias_faults((*others, name)):
             if fault not in before:
-                free = alias_for(name, others)
-                raise NotPortable(f"{fault[1]}; {free!r} would do")
+                free = repr(alias_for(name, others))
+                # Some faults name one already.
+                raise NotPortable(fault[1] if free in fault[1] else f"{fault[1]}; {free} would do")
 
     def read_more(self, reading: Reading, members: dict[str, Any]) -> None:
         """What no other product has."""
