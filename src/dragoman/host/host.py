@@ -773,8 +773,13 @@ class _Hooks:
 
     def connector(self, connection: Connection) -> Connector:
         host = self._host
+
+        def heard(line: str) -> None:
+            # A server may say its own secrets; what is shown of it does not.
+            connection.heard_stderr(host.audit.redactor.redact(line))
+
         connector = connection.entry.connector(
-            host._secrets, roots=connection.entry.roots, stderr=connection.heard_stderr
+            host._secrets, roots=connection.entry.roots, stderr=heard
         )
         host.audit.redactor.add(*connection.entry.secrets, *host.known_secrets())
         return connector
