@@ -407,7 +407,7 @@ class Stage:
     def _break_things(self, seed: int) -> None:
         """From now on every connection of a host is a bad one."""
         whole = host_module._Hooks.connector
-        plan = FaultPlan(seed=seed, drop=0.02, cut=0.03, duplicate=0.05, delay=0.2, delay_s=0.01)
+        plan = FaultPlan(seed=seed, cut=0.02, duplicate=0.05, delay=0.2, delay_s=0.01)
 
         def connector(hooks: Any, connection: Any) -> Any:
             return FaultyConnector(whole(hooks, connection), plan)

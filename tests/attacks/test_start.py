@@ -109,9 +109,7 @@ def _without_its_sandbox(entry: dict[str, Any]) -> str:
     return "sandbox"
 
 
-@attack(
-    2, "another command, URL or variable under the same name", "not started; a diff", quick=True
-)
+@attack(2, "another command, URL or variable under the same name", "not started; a diff")
 @pytest.mark.parametrize(
     "change",
     [_other_arguments, _other_variable, _other_folder, _other_program, _without_its_sandbox],
