@@ -440,8 +440,13 @@ async def _agreed(screen: Screen, question: str) -> bool:
 @click.argument("server")
 @click.argument("names", nargs=-1)
 @click.option("--yes", is_flag=True, help="Without being asked.")
+@click.option(
+    "--lock",
+    is_flag=True,
+    help="Also into the project's dragoman.lock, which is made if need be; commit it.",
+)
 @host_options
-def pin(settings: HostSettings, server: str, names: tuple[str, ...], yes: bool) -> int:
+def pin(settings: HostSettings, server: str, names: tuple[str, ...], yes: bool, lock: bool) -> int:
     """Review what SERVER offers now, and pin it: all of it, or NAMES.
 
     What changes afterwards is held back until you pin it again.
@@ -452,22 +457,26 @@ def pin(settings: HostSettings, server: str, names: tuple[str, ...], yes: bool) 
 
     async def work(used: Host) -> tuple[str, bool]:
         difference = used.diff(server)
-        if not difference:
-            return difference, False
-        if not yes:
-            screen.err.print(lines_of(difference))
-            if not await _agreed(screen, f"Pin this as what {server} offers?"):
-                return difference, False
-        used.accept(server, names or None)
-        return difference, True
+        if difference:
+            if not yes:
+                screen.err.print(lines_of(difference))
+                if not await _agreed(screen, f"Pin this as what {server} offers?"):
+                    return difference, False
+            used.accept(server, names or None)
+        if lock:
+            used.lock(server)
+        return difference, bool(difference)
 
     difference, is_pinned = _using(settings, work, screen=screen, is_connected=True, server=server)
+    is_locked = lock and (is_pinned or not difference)
+    locked = "; dragoman.lock has it" if is_locked else ""
     if settings.is_json:
-        screen.json({"server": server, "pinned": is_pinned, "diff": difference})
+        document = {"server": server, "pinned": is_pinned, "diff": difference}
+        screen.json(document | ({"locked": is_locked} if lock else {}))
     elif not difference:
-        screen.text(f"{server}: nothing has changed")
+        screen.text(f"{server}: nothing has changed{locked}")
     elif is_pinned:
-        screen.text(f"{server}: pinned")
+        screen.text(f"{server}: pinned{locked}")
     return Exit.OK if is_pinned or not difference else Exit.REFUSED
 
 
