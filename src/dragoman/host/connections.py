@@ -132,6 +132,9 @@ class ConnectionHooks(Protocol):
     def connector(self, connection: Connection) -> Connector:
         """How to reach the server. Raises Misconfigured."""
 
+    def redact(self, text: str) -> str:
+        """A text without secrets."""
+
     def status_changed(self, connection: Connection) -> None:
         """Its state or its offers have changed."""
 
@@ -174,6 +177,7 @@ class Connection:
             on_list=self._listed,
             on_passage=lambda passage: hooks.passed(self, passage),
             on_violation=lambda what: hooks.held_back(self, what),
+            redact=hooks.redact,
         )
         self.state = ServerState.DISABLED if entry.disabled else ServerState.WAITING
         self.detail = ""
@@ -647,6 +651,8 @@ class Connection:
             self._waiters.discard(waiter)
 
     def _move(self, state: ServerState, detail: str) -> None:
+        # An error may quote what the server printed when it died.
+        detail = self._mediator.audit.redactor.redact(detail)
         if (state, detail) != (self.state, self.detail):
             self.state, self.detail = state, detail
             log.info("%s is %s%s", self.server, state, f": {detail}" if detail else "")
