@@ -454,7 +454,8 @@ def test_a_hundred_requests_in_a_minute_are_six_questions() -> None:
                 sample(at, Models(), params(f"n {number}"))
         codes = [record["code"] for record in at.records()]
         assert len(person.asked) == 6
-        assert codes.count("rate_limit") == 94
+        # The 1st, 2nd, 4th, ... 64th: a server must not fill the disk.
+        assert codes.count("rate_limit") == 7
         assert "too many requests" in str(caught.value)
         at.now = 61.0
         with pytest.raises(Refused):

@@ -106,3 +106,24 @@ def test_tokens_are_estimated_from_bytes(text: str) -> None:
     size = len(text.encode())
     assert estimated_tokens(text) == estimated_tokens(text.encode())
     assert size / 4 <= estimated_tokens(text) < size / 4 + 1
+
+
+def test_of_many_refusals_in_a_row_few_are_news() -> None:
+    now = [0.0]
+    budget = Budget(lambda: now[0])
+
+    def refused() -> bool:
+        return budget.take_turn("x", (), per_minute=1, per_call=9) is not None
+
+    assert not refused()
+    assert [number for number in range(1, 100) if refused() and budget.is_news("x")] == [
+        1, 2, 4, 8, 16, 32, 64,
+    ]  # fmt: skip
+    problem = budget.take_turn("x", (), per_minute=1, per_call=9)
+    assert problem is not None
+    assert "refused 99 times since" in problem.text
+    # Another row of them is told anew.
+    now[0] = 61.0
+    assert not refused()
+    assert refused()
+    assert budget.is_news("x")

@@ -7,15 +7,16 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dragoman.errors import DeadlineExceeded
-from dragoman.host import ApprovalRequest, Code, Denied, Host, ServerState
+from dragoman.host import ApprovalRequest, Code, Denied, Host, Scope, ServerState
 from dragoman.host.connections import MAX_READS
+from dragoman.host.kinds import Risk
 from tests.host.test_host import Person, Place
 from tests.support import run
 
@@ -186,5 +187,63 @@ def test_without_the_store_nothing_is_called_and_the_status_is_there(evil: Evil)
             await until(lambda: host.server("evil").state is ServerState.FAILED)
         assert len(evil.pids()) == 1
         assert evil.got("tools/call") == []
+
+    run(main())
+
+
+def test_a_flood_of_questions_is_a_handful_of_records(evil: Evil) -> None:
+    ask = {"method": "roots/list"}
+    evil.plan(
+        lists={"tools/list": [tool("go")]},
+        on={"tools/call go": [*[{"ask": ask}] * 500]},
+    )
+    (evil.folder / "root").mkdir()
+    evil.set(roots=[str(evil.folder / "root")])
+
+    async def main() -> None:
+        async with evil.host(Person(roots_expose=Scope.SESSION)) as host:
+            await host.call_tool("evil", "go", {})
+        records = evil.records(action="roots.expose", kind="decision")
+        # Ten of a minute, then the 1st, 2nd, 4th, ... 256th refusal.
+        assert [one["effect"] for one in records] == ["allow"] * 10 + ["deny"] * 9
+        answers = [json.loads(one["raw"]) for one in evil.noted() if one["what"] == "got"]
+        told = [one["result"]["roots"] for one in answers if "roots" in one.get("result", {})]
+        assert len(told) == 500
+        assert all(told[:10])
+        assert not any(told[10:])
+        assert evil.records(event="held_back") == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("mode", ["form", "url"])
+def test_a_question_of_megabytes_is_refused_without_a_look_at_it(
+    evil: Evil, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+
+    def counting(texts: Iterable[str]) -> list[Risk]:
+        looked.extend(map(len, texts))
+        return []
+
+    monkeypatch.setattr("dragoman.host.asks.elicitation.unseen_risks", counting)
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    more = {"mode": "url", "url": "https://example.com/", "elicitationId": "1"}
+    params = {"message": "Ab" * 500_000} | (more if mode == "url" else {"requestedSchema": schema})
+    evil.plan(
+        lists={"tools/list": [tool("go")]},
+        on={"tools/call go": [{"ask": {"method": "elicitation/create", "params": params}}]},
+    )
+
+    async def main() -> None:
+        person = Person()
+        async with evil.host(person) as host:
+            await host.call_tool("evil", "go", {})
+        assert [one.action for one in person.asked if "elicit" in one.action] == []
+        (record,) = [
+            one for one in evil.records(kind="decision") if one["action"].startswith("elicit")
+        ]
+        assert record["code"] == "definition_unfit"
+        assert max(looked, default=0) < 100_000
 
     run(main())

@@ -36,6 +36,9 @@ class Budget:
         self._times: dict[str, deque[float]] = {}
         # How often something was asked while a call was under way, by the call.
         self._rounds: dict[tuple[str, str], int] = {}
+        # How often in a row it was refused, by kind, and the record that says so.
+        self._refused: dict[str, int] = {}
+        self.records: dict[str, int] = {}
         self._spent = 0
 
     @property
@@ -51,6 +54,22 @@ class Budget:
         `calls` are the calls under way. Nobody can tell which of them a request belongs to, so it
         counts for all, and is refused when all have had their share.
         """
+        problem = self._too_many(kind, calls, per_minute, per_call)
+        self._refused[kind] = 0 if problem is None else self._refused.get(kind, 0) + 1
+        return problem
+
+    def is_news(self, kind: str) -> bool:
+        """Whether the last refusal of a kind has to be recorded: the first in a row, the second, the
+        fourth, the eighth. A server that asks without end would else fill the disk.
+
+        `records` has the number of the last such record, by kind, for whoever puts it there.
+        """
+        count = self._refused.get(kind, 0)
+        return count & (count - 1) == 0
+
+    def _too_many(
+        self, kind: str, calls: Collection[str], per_minute: int, per_call: int
+    ) -> Problem | None:
         now = self._clock()
         times = self._times.setdefault(kind, deque())
         while times and times[0] <= now - WINDOW_S:
@@ -59,7 +78,7 @@ class Budget:
             return Problem(
                 code=Code.RATE_LIMIT,
                 text=f"the server has asked {len(times)} times within a minute, the most there may "
-                f"be is {per_minute}",
+                f"be is {per_minute}{self._since(kind)}",
             )
         self._rounds = {
             (of, call): count
@@ -77,6 +96,10 @@ class Budget:
         for call in calls:
             self._rounds[kind, call] = self._rounds.get((kind, call), 0) + 1
         return None
+
+    def _since(self, kind: str) -> str:
+        count = self._refused.get(kind, 0)
+        return f"; it was refused {count} times since" if count else ""
 
     def reserve(self, used: int, wanted: int, *, most: int) -> Reservation | Problem:
         """Set tokens aside: `used` that are certain, and of those `wanted` as many as are left.

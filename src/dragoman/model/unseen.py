@@ -13,6 +13,7 @@ import ipaddress
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -129,6 +130,15 @@ _KINDS = (
     ("half characters", re.compile("[\ud800-\udfff]")),
 )
 
+# The first one of each kind; the CR of a CR LF is none.
+_FIRST = {
+    kind: re.compile(f"(?={pattern.pattern})(?!\r\n)(?:{UNSEEN.pattern})")
+    for kind, pattern in _KINDS
+}
+_FIRST["format"] = re.compile(
+    f"(?!{'|'.join(pattern.pattern for _, pattern in _KINDS)})(?:{UNSEEN.pattern})"
+)
+
 # 32 blanks or 8 line ends in a row: more than any indentation or pause needs, and enough to push
 # what follows out of a view.
 _PADDING = re.compile(
@@ -145,21 +155,22 @@ def unseen_in(text: str) -> tuple[Unseen, ...]:
     """
     if text.isascii() and text.isprintable() and _LONG_BLANK not in text:
         return ()
-    found: dict[str, list[tuple[int, str]]] = {}
-    for match in UNSEEN.finditer(text):
-        at, character = match.start(), match.group()
-        if character == "\r" and text[at + 1 : at + 2] == "\n":
-            continue
-        found.setdefault(_kind(character), []).append((at, character))
-    records = [
-        Unseen(
-            kind=kind,
-            count=len(hits),
-            first=hits[0][0],
-            says=_spelled("".join(character for _, character in hits)),
-        )
-        for kind, hits in found.items()
-    ]
+    # No step of ours for each of them: a stranger may send millions.
+    hidden = UNSEEN.findall(text)
+    counts = Counter(hidden)
+    counts["\r"] -= text.count("\r\n")
+    found: dict[str, dict[str, int]] = {}
+    for character, count in counts.items():
+        if count > 0:
+            found.setdefault(_kind(character), {})[character] = count
+    records = []
+    for kind, members in found.items():
+        first = _FIRST[kind].search(text)
+        assert first is not None
+        is_text = kind in ("tag characters", "variation selectors")
+        says = _spelled("".join(filter(members.__contains__, hidden))) if is_text else ""
+        count = sum(members.values())
+        records.append(Unseen(kind=kind, count=count, first=first.start(), says=says))
     runs = list(_PADDING.finditer(text))
     if runs:
         count = sum(len(run.group()) for run in runs)

@@ -43,11 +43,18 @@ from dragoman.model.unseen import UNSEEN, warn_of_host
 
 __all__ = ["Elicitation", "url_faults"]
 
+# How its turns are counted.
+KIND = "elicitation"
+
 # 50 fields: a form of more is no question.
 MAX_FIELDS = 50
 
 # 64 KiB of schema: 50 fields with a page of text and choices each.
 MAX_FORM_BYTES = 64 * 1024
+
+# 16 KiB of words to the person: three pages; looking through megabytes of them for what hides there
+# would hold up everybody else.
+MAX_MESSAGE_CHARS = 16 * 1024
 
 # 8 KiB: what web servers take at most; a person cannot judge even a tenth of it.
 MAX_URL_CHARS = 8 * 1024
@@ -85,12 +92,17 @@ class Elicitation:
     async def answer(self, asker: Asker, params: ElicitParams) -> Answered[ElicitResult]:
         """Answer one question: accepted, declined, or cancelled where nobody chose."""
         bounds = self._mediator.policy.bounds
-        turn = self._budgets(asker.server).take_turn(
-            "elicitation",
+        budget = self._budgets(asker.server)
+        turn = budget.take_turn(
+            KIND,
             asker.calls().keys(),
             per_minute=bounds.max_input_rounds,
             per_call=bounds.max_input_rounds,
         )
+        if turn is not None and not budget.is_news(KIND):
+            result = ElicitResult(action="decline")
+            payload = msgspec.json.encode(result)
+            return Answered(result=result, payload=payload, decision=budget.records.get(KIND, 0))
         try:
             if params.mode == "url":
                 cleared = await self._visit(asker, params, turn)
@@ -104,6 +116,8 @@ class Elicitation:
             action: Literal["cancel", "decline"]
             action = "cancel" if denied.code in _NOBODY_CHOSE else "decline"
             result, decision = ElicitResult(action=action), denied.decision
+            if turn is not None:
+                budget.records[KIND] = decision
         else:
             decision = cleared.decision
         return Answered(result=result, payload=msgspec.json.encode(result), decision=decision)
@@ -113,8 +127,13 @@ class Elicitation:
     async def _fill(self, asker: Asker, params: ElicitParams, turn: Problem | None) -> Cleared:
         schema = params.requested_schema or {}
         problems = [turn, _form_problem(params)]
-        risks = unseen_risks(texts_in([params.message, schema]))
-        sure, maybe = secrets_asked(schema, params.message)
+        risks: list[Risk] = []
+        sure: list[str] = []
+        maybe: list[str] = []
+        if problems == [None, None]:
+            # Only now, within the bounds: it takes time.
+            risks = unseen_risks(texts_in([params.message, schema]))
+            sure, maybe = secrets_asked(schema, params.message)
         if sure and self._secrets == "block":
             problems.append(
                 Problem(
@@ -161,7 +180,14 @@ class Elicitation:
         problems = [turn] if turn is not None else []
         if faults:
             problems.append(Problem(code=Code.URL_UNFIT, text="; ".join(faults)))
-        warnings = [f"{one[:1].upper()}{one[1:]}." for one in warn_of_host(url)]
+        try:
+            _check_message(params)
+        except ValueError as fault:
+            problems.append(Problem(code=Code.DEFINITION_UNFIT, text=str(fault)))
+        warnings = [] if problems else warn_of_host(url)
+        risks = [Risk(code="host", text=f"{one[:1].upper()}{one[1:]}.") for one in warnings]
+        if not problems:
+            risks += unseen_risks([params.message])
         view = View(
             headline=f"The server {asker.server!r} asks you to go to an address.",
             payload=msgspec.json.encode(
@@ -183,10 +209,7 @@ class Elicitation:
         return await self._mediator.clear(
             asker.intent(Action.ELICIT_URL, url, problems=tuple(problems)),
             view,
-            risks=[
-                *(Risk(code="host", text=one) for one in warnings),
-                *unseen_risks([params.message]),
-            ],
+            risks=risks,
             scopes=(Scope.ONCE,),
             again=again,
             must_ask="only a person can go to an address",
@@ -200,6 +223,7 @@ def _form_problem(params: ElicitParams) -> Problem | None:
     """Why a form cannot be shown, if it cannot."""
     schema = params.requested_schema or {}
     try:
+        _check_message(params)
         check_elicitation(params)
         size = len(msgspec.json.encode(schema))
         if size > MAX_FORM_BYTES:
@@ -210,6 +234,14 @@ def _form_problem(params: ElicitParams) -> Problem | None:
     except (ValueError, Misconfigured) as fault:
         return Problem(code=Code.DEFINITION_UNFIT, text=f"the form cannot be used: {fault}")
     return None
+
+
+def _check_message(params: ElicitParams) -> None:
+    if len(params.message) > MAX_MESSAGE_CHARS:
+        raise ValueError(
+            f"a question has at most {MAX_MESSAGE_CHARS:,} characters, this has "
+            f"{len(params.message):,}"
+        )
 
 
 def _defaults(schema: dict[str, Any]) -> dict[str, Any]:

@@ -152,9 +152,12 @@ class RootsBook:
         Each is a question of its own, all asked at once, and what was refused is just not there.
         """
         states = [state for state in self.states(asker.server) if state.is_there]
-        turn = self._budgets(asker.server).take_turn(
-            "roots", (), per_minute=LISTS_PER_MINUTE, per_call=LISTS_PER_MINUTE
-        )
+        budget = self._budgets(asker.server)
+        turn = budget.take_turn("roots", (), per_minute=LISTS_PER_MINUTE, per_call=LISTS_PER_MINUTE)
+        if turn is not None and not budget.is_news("roots"):
+            none = ListRootsResult(roots=[])
+            decision = budget.records.get("roots", 0)
+            return Answered(result=none, payload=msgspec.json.encode(none), decision=decision)
         outcomes: list[Cleared | Denied] = []
         if states:
             async with asyncio.TaskGroup() as group:
@@ -170,10 +173,13 @@ class RootsBook:
         result = ListRootsResult(roots=exposed)
         # What is told was allowed; where nothing is, the record says why.
         allowed = [one.decision for one in outcomes if not isinstance(one, Denied)]
+        decision = max(allowed or [one.decision for one in outcomes], default=0)
+        if turn is not None:
+            budget.records["roots"] = decision
         return Answered(
             result=result,
             payload=msgspec.json.encode(result),
-            decision=max(allowed or [one.decision for one in outcomes], default=0),
+            decision=decision,
         )
 
     async def _expose(

@@ -226,6 +226,8 @@ class _Exchange:
             per_minute=policy.sampling.max_per_minute,
             per_call=policy.bounds.max_input_rounds,
         )
+        if problem is not None and not budget.is_news("sampling"):
+            raise Denied(problem.code, SUBJECT, problem.text, server=asker.server)
         model = self._sampling.choose(params)
         if problem is None and not model:
             problem = Problem(code=Code.NOT_OFFERED, text="there is no model that may be used")
