@@ -154,6 +154,7 @@ class Gate:
     `permit` is awaited before each start and returns the number of the decision that allows it; it
     raises Denied. `on_list` gets the method, the cursor and the JSON text of each result of a list
     and of the handshake. `on_violation` hears of what did not pass, `on_passage` of what did.
+    `redact` takes secrets out of what is told of a connection: a command line, a child's last words.
     """
 
     def __init__(
@@ -164,8 +165,10 @@ class Gate:
         on_list: Callable[[str, str | None, bytes], None] | None = None,
         on_violation: Callable[[str], None] | None = None,
         on_passage: Callable[[Passage], None] | None = None,
+        redact: Callable[[str], str] = str,
     ) -> None:
         self.server = server
+        self.redact = redact
         self.on_list = on_list
         self.on_violation = on_violation
         self.on_passage = on_passage
@@ -323,7 +326,7 @@ class _GuardedConnector:
 
     @property
     def description(self) -> str:
-        return self._connector.description
+        return self._gate.redact(self._connector.description)
 
     async def connect(self) -> Link:
         """Open a link.
@@ -333,7 +336,11 @@ class _GuardedConnector:
             LinkError: the server cannot be reached or started.
         """
         number = await self._gate.permit_start()
-        return _GateLink(self._gate, await self._connector.connect(), number)
+        try:
+            link = await self._connector.connect()
+        except LinkError as error:
+            raise _cleaned(error, self._gate.redact) from None
+        return _GateLink(self._gate, link, number)
 
 
 class _GateLink:
@@ -356,6 +363,17 @@ class _GateLink:
     def __getattr__(self, name: str) -> Any:
         # What else a link tells of its end, such as a child's stderr and exit code.
         return getattr(self._link, name)
+
+    @property
+    def stderr_tail(self) -> str:
+        """The end of what a child wrote to stderr."""
+        return self._gate.redact(getattr(self._link, "stderr_tail", ""))
+
+    @property
+    def failure(self) -> LinkError | None:
+        """Why a child is no server at all, where that is known."""
+        failure = getattr(self._link, "failure", None)
+        return failure if failure is None else _cleaned(failure, self._gate.redact)
 
     def start(self, receiver: Receiver) -> None:
         """Begin to deliver."""
@@ -478,7 +496,7 @@ class _GateLink:
     def link_closed(self, error: LinkError | None) -> None:
         """Pass it on."""
         assert self._receiver is not None
-        self._receiver.link_closed(error)
+        self._receiver.link_closed(error and _cleaned(error, self._gate.redact))
 
     def is_awaited(self, ident: int | str) -> bool:
         """Pass it on."""
@@ -490,7 +508,7 @@ class _GateLink:
         assert self._receiver is not None
         self._listing.pop(ident, None)
         self._not_sent(ident, error)
-        self._receiver.request_lost(ident, error)
+        self._receiver.request_lost(ident, _cleaned(error, self._gate.redact))
 
     def delivery_lost(self, delivery: Delivery, reason: str) -> None:
         """Pass it on."""
@@ -500,7 +518,7 @@ class _GateLink:
     def link_troubled(self, error: LinkError | None) -> None:
         """Pass it on."""
         assert self._receiver is not None
-        self._receiver.link_troubled(error)
+        self._receiver.link_troubled(error and _cleaned(error, self._gate.redact))
 
     # --- the rest is the link's own ---------------------------------------------------------------
 
@@ -525,6 +543,25 @@ class _GateLink:
 
     async def aclose(self) -> None:
         await self._link.aclose()
+
+
+def _cleaned(error: LinkError, redact: Callable[[str], str]) -> LinkError:
+    """The error without secrets; itself where there are none in it."""
+    kept = {
+        name: redact(value)
+        if isinstance(value, str)
+        else tuple(map(redact, value))
+        if name == "command"
+        else value
+        for name, value in vars(error).items()
+    }
+    words = tuple(redact(one) if isinstance(one, str) else one for one in error.args)
+    if words == error.args and kept == vars(error):
+        return error
+    twin = error.again(sent=error.sent)
+    twin.__dict__.update(kept)
+    twin.args = words
+    return twin
 
 
 def leaves_of(value: Any) -> frozenset[Any]:

@@ -776,13 +776,16 @@ class _Hooks:
 
         def heard(line: str) -> None:
             # A server may say its own secrets; what is shown of it does not.
-            connection.heard_stderr(host.audit.redactor.redact(line))
+            connection.heard_stderr(self.redact(line))
 
         connector = connection.entry.connector(
             host._secrets, roots=connection.entry.roots, stderr=heard
         )
         host.audit.redactor.add(*connection.entry.secrets, *host.known_secrets())
         return connector
+
+    def redact(self, text: str) -> str:
+        return self._host.audit.redactor.redact(text)
 
     def status_changed(self, connection: Connection) -> None:
         self._host._listeners.tell(ServerChanged(status=connection.status()))
