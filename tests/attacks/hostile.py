@@ -30,6 +30,7 @@ is an object of one verb; every step may also have "times":
     look: PATH             notes the text of a file, or why it cannot be read
     run: ARGV              starts a process that it leaves behind
     end: CODE              ends at once
+    kill: SIGNAL           sends a signal to its parent, the host
 
 A request whose steps hold no answer and no error gets the plain one, unless there is {"never": 1}.
 A connection to the control port takes one line, a JSON list of steps, and says "done".
@@ -225,6 +226,8 @@ class Hostile:
             self.note("ran", pid=child.pid)
         elif "end" in step:
             os._exit(step["end"])
+        elif "kill" in step:
+            os.kill(os.getppid(), step["kill"])
         else:
             raise SystemExit(f"no such step: {step}")
 

@@ -43,7 +43,10 @@ async def beacon() -> AsyncIterator[tuple[str, list[str]]]:
     visits: list[str] = []
 
     async def visited(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        visits.append((await reader.readline()).decode("latin-1"))
+        visits.append("")
+        with suppress(asyncio.IncompleteReadError):
+            # The whole head: a token stands in one of its lines.
+            visits.append((await reader.readuntil(b"\r\n\r\n")).decode("latin-1"))
         writer.close()
 
     server = await asyncio.start_server(visited, "127.0.0.1", 0)
