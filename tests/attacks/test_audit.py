@@ -395,7 +395,6 @@ def test_a_secret_is_written_nowhere(stage: Stage, args: str) -> None:
             "tools/call tell": [
                 {"stderr": f"the token is {secret}"},
                 {"notify": log},
-                {"notify": {"method": f"x/{secret}", "params": {}}},
                 {"raw": f"noise {secret}"},
                 {"answer": leak},
             ],
