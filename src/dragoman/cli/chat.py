@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dragoman.cli.suggestions import Suggestions
     from dragoman.cli.turns import TurnView
     from dragoman.host.chat import Conversation
+    from dragoman.host.connections import ServerStatus
     from dragoman.host.events import HostEvent
     from dragoman.host.host import Host
 
@@ -85,6 +86,8 @@ class _Chat:
         self._view: TurnView = TurnView(screen)
         # Set when the person wants to leave in the middle of a turn.
         self._is_leaving = False
+        # By server, what was said last of offers that are held back.
+        self._told: dict[str, str] = {}
 
     async def run(self, question: str | None) -> int:
         """Until the person leaves, or the question is answered."""
@@ -97,7 +100,7 @@ class _Chat:
             conversation = host.conversation()
             if question is not None:
                 servers = await host.ready(ONE_SHOT_WAIT_S)
-                refused = sum(one.state.value in _REFUSED for one in servers)
+                refused = sum(_is_refused(one) for one in servers)
                 return await self._one(conversation, question, refused)
             return await self._converse(host, conversation)
 
@@ -230,6 +233,12 @@ class _Chat:
                 if status.state.value in _TOLD:
                     detail = f": {one_line(status.detail, 300)}" if status.detail else ""
                     self._view.say(f"{status.server} is {status.state.value}{detail}", "yellow")
+                elif status.held_back and self._told.get(status.server) != status.detail:
+                    self._told[status.server] = status.detail
+                    hint = f"`dragoman host pin {status.server}` shows it, and lets it be used"
+                    self._view.say(
+                        f"{status.server}: {one_line(status.detail, 300)}; {hint}", "yellow"
+                    )
             case LogReceived():
                 if LEVELS[event.message.level] >= LEVELS["warning"]:
                     data = event.message.data
@@ -245,5 +254,13 @@ class _Chat:
 
 # States of a server that was not started because policy or the person said no.
 _REFUSED = frozenset({"refused", "changed"})
+
+
+def _is_refused(status: ServerStatus) -> bool:
+    """Whether nothing of a server can be used because nobody said that it may be."""
+    is_hidden = status.state.value == "connected" and not status.tools and status.held_back
+    return status.state.value in _REFUSED or bool(is_hidden)
+
+
 # States of a server that a person should hear of while they chat.
 _TOLD = frozenset({"reconnecting", "refused", "changed", "blocked", "failed"})

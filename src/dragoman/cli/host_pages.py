@@ -44,6 +44,8 @@ STATE_STYLES = {
     "blocked": "red",
     "failed": "red",
 }
+# Of one server: a thousand lines would push every other one off the screen.
+NOTES_SHOWN = 10
 EFFECT_STYLES = {"allow": "green", "ask": "yellow", "deny": "red", "cancel": "yellow"}
 
 
@@ -68,6 +70,9 @@ def servers_table(servers: Sequence[ServerStatus]) -> RenderableType:
         )
         notes = [f"{name}: held back, {why}" for name, why in one.held_back]
         notes += [f"{name}: {what}" for name, what in one.flags]
+        if len(notes) > NOTES_SHOWN:
+            more = len(notes) - NOTES_SHOWN
+            notes[NOTES_SHOWN:] = [f"and {more:,} more of the like; --json has them all"]
         parts += [
             Text(f"{one_line(one.server)}: {one_line(note, 300)}", style="yellow") for note in notes
         ]

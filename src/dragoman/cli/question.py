@@ -31,6 +31,7 @@ __all__ = [
     "GUTTER",
     "MARK",
     "MARK_CONTINUED",
+    "MIN_COLUMNS",
     "PLAIN_MARKS",
     "Line",
     "Question",
@@ -165,6 +166,9 @@ def question_of(
     edited = ", as you changed it" if payload is not None else ""
     lines.append(_ours(f"{about}{edited}, all of its {len(shown):,} bytes:", "label"))
     lines += payload_lines(shown)
+    if request.action is Action.TOOL_CALL and payload is None and len(request.scopes) > 1:
+        # A grant is for the tool as its definition is now, not for what is sent this time.
+        lines.append(_ours("A yes for longer than this once holds for any arguments.", "warning"))
     # What binds the answer to this view, and what the audit file names.
     lines.append(_ours(f"end of {_own(request.view_digest[:23])}", "label"))
     return Question(_own(title), tuple(lines))

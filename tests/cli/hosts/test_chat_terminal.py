@@ -76,6 +76,14 @@ def test_a_server_that_nobody_approved_is_not_started_and_that_is_told(tmp_path:
     assert not mark.exists()
 
 
+def test_tools_that_nobody_reviewed_are_told_of_and_missed(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    done = place.run("chat", "Rain?", "--model", place.script("I cannot look."), *START)
+    assert done.returncode == 6
+    assert "hidden until reviewed" in done.stderr
+    assert "dragoman host pin weather" in done.stderr
+
+
 @pytest.mark.long
 def test_a_question_may_come_on_stdin(place: Place) -> None:
     done = place.run("chat", "--model", place.script("You said it."), *START, stdin="Hello?\n")
