@@ -9,7 +9,6 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterable
-from itertools import islice
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -152,39 +151,45 @@ def shape_of(value: Any, redact: Callable[[str], str] = str) -> dict[str, str]:
     pointer holds in another form than they have: they could not be recognised afterwards.
     """
     shape: dict[str, str] = {}
-    # What is still to be described, the next one last.
-    waiting: list[tuple[str, Any, int]] = [("", value, 0)]
-    while waiting:
-        if len(shape) >= MAX_SHAPE_ENTRIES:
-            shape["..."] = "more"
-            break
-        pointer, item, depth = waiting.pop()
-        kind = type(item)
-        if kind is str:
-            shape[pointer] = f"string({len(item)})"
-            continue
-        if isinstance(item, msgspec.Struct):
-            item = msgspec.structs.asdict(item)
-        if isinstance(item, dict):
-            shape[pointer] = f"object({len(item)})"
-            pairs: Iterable[tuple[Any, Any]] = item.items()
-        elif isinstance(item, list | tuple):
-            shape[pointer] = f"array({len(item)})"
-            pairs = enumerate(item)
-        else:
-            shape[pointer] = _SCALARS.get(kind) or _other(item)
-            continue
-        if not item:
-            continue
-        if depth >= MAX_SHAPE_DEPTH:
-            shape["..."] = "more"
-            continue
-        if len(item) > MAX_SHAPE_ENTRIES:
-            pairs = islice(pairs, MAX_SHAPE_ENTRIES + 1)
-        parts = [(f"{pointer}/{_step(name, redact)}", part, depth + 1) for name, part in pairs]
-        parts.reverse()
-        waiting += parts
+    _describe("", value, 0, shape, redact)
     return shape
+
+
+def _describe(
+    pointer: str, item: Any, depth: int, shape: dict[str, str], redact: Callable[[str], str]
+) -> bool:
+    """Add a value and all in it; False when there is no room left. As deep as `MAX_SHAPE_DEPTH`."""
+    if len(shape) >= MAX_SHAPE_ENTRIES:
+        shape["..."] = "more"
+        return False
+    kind = type(item)
+    if kind is str:
+        shape[pointer] = f"string({len(item)})"
+        return True
+    scalar = _SCALARS.get(kind)
+    if scalar is not None:
+        shape[pointer] = scalar
+        return True
+    if isinstance(item, msgspec.Struct):
+        # As it stands on the wire: its names there, and what it lacks left out.
+        members = zip(item.__struct_encode_fields__, item.__struct_fields__, strict=True)
+        item = {name: part for name, own in members if (part := getattr(item, own)) is not None}
+    if isinstance(item, dict):
+        shape[pointer] = f"object({len(item)})"
+        pairs: Iterable[tuple[Any, Any]] = item.items()
+    elif isinstance(item, list | tuple):
+        shape[pointer] = f"array({len(item)})"
+        pairs = enumerate(item)
+    else:
+        shape[pointer] = _other(item)
+        return True
+    if item and depth >= MAX_SHAPE_DEPTH:
+        shape["..."] = "more"
+        return True
+    for name, part in pairs:
+        if not _describe(f"{pointer}/{_step(name, redact)}", part, depth + 1, shape, redact):
+            return False
+    return True
 
 
 def _step(name: object, redact: Callable[[str], str]) -> str:
