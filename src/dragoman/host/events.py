@@ -126,6 +126,11 @@ class Listeners:
 
         return remove
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._listeners)
+
     def tell(self, event: HostEvent) -> None:
         """Tell everybody."""
         for listener in tuple(self._listeners):

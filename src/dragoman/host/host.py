@@ -479,13 +479,15 @@ class Host:
             )
             return None if on_progress is None else on_progress(progress)
 
+        # A server that nobody listens to is not asked to tell how far it has come.
+        is_heard = on_progress is not None or self._listeners.is_heard
         try:
             result = await self._calls.call_tool(
                 server,
                 name,
                 arguments,
                 context=conversation,
-                on_progress=progressed,
+                on_progress=progressed if is_heard else None,
                 timeout_s=timeout_s,
                 trace=trace,
                 on_started=started,
