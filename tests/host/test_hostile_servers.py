@@ -247,3 +247,41 @@ def test_a_question_of_megabytes_is_refused_without_a_look_at_it(
         assert max(looked, default=0) < 100_000
 
     run(main())
+
+
+def test_nothing_is_sent_to_where_an_address_redirects(evil: Evil) -> None:
+    visits: list[bytes] = []
+
+    async def visited(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visits.append(await reader.read(1))
+        writer.close()
+
+    async def main() -> None:
+        other = await asyncio.start_server(visited, "127.0.0.1", 0)
+        away = f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}/mcp"
+        evil.plan(http={"POST": {"status": 307, "headers": {"Location": away}}})
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(HOSTILE),
+            str(evil.plan_file),
+            "--http",
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            assert child.stdout is not None
+            await child.stdout.readline()
+            (url,) = [one["url"] for one in evil.noted() if one["what"] == "start"]
+            evil.config.write_text(
+                json.dumps({"mcpServers": {"evil": {"type": "http", "url": url}}})
+            )
+            async with evil.host(Person()) as host:
+                await host.ready()
+                assert "than was agreed to" in host.server("evil").detail
+            assert evil.got("initialize")
+        finally:
+            child.kill()
+            await child.wait()
+            other.close()
+        assert visits == []
+
+    run(main())

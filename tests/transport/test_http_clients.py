@@ -843,6 +843,31 @@ async def test_a_redirect_that_may_change_the_method_is_followed_for_get_alone(
 
 @every_own
 @in_loop
+async def test_a_client_that_stays_where_it_was_sent_follows_no_redirect_elsewhere(
+    kind: str,
+) -> None:
+    async def elsewhere(call: Call) -> None:
+        await call.write(answer(200, b"elsewhere"))
+
+    async with serving(elsewhere) as other:
+
+        async def script(call: Call) -> None:
+            there = {"/near": "/here", "/far": f"{other.url}/"}.get(call.target)
+            if there is None:
+                await call.write(answer(200, b"here"))
+            else:
+                await call.write(answer(307, b"", {"Location": there}))
+
+        async with serving(script) as peer, opened(kind, stays_at_origin=True) as client:
+            response = await client.send("POST", f"{peer.url}/near", {}, b"{}")
+            assert await response.read(9) == b"here"
+            error = await fails(client, f"{peer.url}/far")
+            assert "another place than was agreed to" in str(error)
+        assert other.calls == []
+
+
+@every_own
+@in_loop
 async def test_five_redirects_are_followed_and_no_sixth(kind: str) -> None:
     async def script(call: Call) -> None:
         left = int(call.target[1:])

@@ -202,7 +202,11 @@ class HostEntry:
         """
         entry = self.filled(secrets)
         if isinstance(entry, RemoteEntry):
-            return entry.connector(stderr=stderr)
+            # Here: it brings ssl along.
+            from dragoman.transport.http.client import HttpOptions
+
+            # What a person agrees to is this address; nothing is sent to where it redirects.
+            return entry.connector(stderr=stderr, http=HttpOptions(stays_at_origin=True))
         if self.sandbox is None:
             return entry.connector(stderr=stderr)
         confined = confine(entry, self.sandbox, roots=roots, environ=environ)
@@ -329,7 +333,7 @@ class _Fill:
             near = _near(variable.name, self._declared)
             return f"uses {variable.text}, and 'inputs' declares no {variable.name!r}{near}"
         if self._ask is None:
-            return f"uses {variable.text}, and there is nobody to ask for it"
+            return f"uses {variable.text}, and nobody is here to be asked for it"
         if given.options:
             return f"uses {variable.text}, and none of its options was chosen"
         return f"uses {variable.text}, and no answer was given"

@@ -94,7 +94,8 @@ class HttpOptions:
     and no file (such as .netrc) is looked at. `uds` is the path of a Unix socket to connect to
     whatever the URL says. `backend` chooses the library; None takes aiohttp when it is installed
     and can do what is asked (HTTP/2 it cannot), else httpx2. `allow_plain_secrets` lets tokens and
-    cookies travel over http:// to another machine, where everybody on the way can read them.
+    cookies travel over http:// to another machine, where everybody on the way can read them. With
+    `stays_at_origin` no redirect is followed that leads to another scheme, host or port.
     """
 
     headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS, repr=False)
@@ -109,3 +110,4 @@ class HttpOptions:
     max_connections: int = MAX_CONNECTIONS
     idle_s: float = IDLE_S
     allow_plain_secrets: bool = False
+    stays_at_origin: bool = False

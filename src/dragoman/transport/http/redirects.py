@@ -74,11 +74,15 @@ class Exchanger(Protocol):
 class Following(HttpClient):
     """The `HttpClient` that the links use, over one library.
 
-    Redirects that are permanent at every step are remembered for the client's life.
+    Redirects that are permanent at every step are remembered for the client's life. With
+    `stays_at_origin` those that lead elsewhere are not followed.
     """
 
-    def __init__(self, inner: Exchanger, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, inner: Exchanger, headers: Mapping[str, str], *, stays_at_origin: bool = False
+    ) -> None:
         self._inner = inner
+        self._stays = stays_at_origin
         self._base = dict(headers)
         self._moved: dict[tuple[str, str], Address] = {}
         # Links send the same headers again and again: sealing costs 4 us, comparing 0.2.
@@ -130,7 +134,7 @@ class Following(HttpClient):
             if response.headers.get("content-length") == "0":
                 await response.read(0)
             await response.aclose()
-            there = _next(method, place, status, location)
+            there = _next(method, place, status, location, stays=self._stays)
             is_for_good = is_for_good and status in _FOR_GOOD
             if there.origin != place.origin:
                 sealed = _harmless(sealed)
@@ -171,7 +175,9 @@ def _harmless(sealed: Sealed) -> Sealed:
     return Sealed(tuple(pair for pair in sealed.pairs if pair[0].lower() in _HARMLESS))
 
 
-def _next(method: str, place: Address, status: int, location: str | None) -> Address:
+def _next(
+    method: str, place: Address, status: int, location: str | None, *, stays: bool = False
+) -> Address:
     """Where a redirect leads, if we may go there."""
     # 307 and 308 say that nothing was done; after the others one cannot know.
     sent = False if status in _ALWAYS or method == "GET" else None
@@ -186,7 +192,9 @@ def _next(method: str, place: Address, status: int, location: str | None) -> Add
         except (Misconfigured, ValueError):
             reason = "to what is no http or https URL"
         else:
-            if place.scheme == "https" and there.scheme == "http":
+            if stays and there.origin != place.origin:
+                reason = f"to another place than was agreed to, to {there.shown}"
+            elif place.scheme == "https" and there.scheme == "http":
                 reason = f"from https to http, to {there.shown}"
             elif is_loopback(there.host) and not is_loopback(place.host):
                 reason = f"to our own machine, to {there.shown}"

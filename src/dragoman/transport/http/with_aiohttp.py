@@ -41,7 +41,7 @@ _NO_HEADERS_OF_ITS_OWN = ("User-Agent", "Content-Type")
 
 def open_session(options: HttpOptions) -> HttpClient:
     """A client with connections of its own; they are made when they are needed."""
-    return Following(_Session(options), options.headers)
+    return Following(_Session(options), options.headers, stays_at_origin=options.stays_at_origin)
 
 
 def lend_session(session: aiohttp.ClientSession) -> HttpClient:

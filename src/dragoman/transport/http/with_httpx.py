@@ -52,7 +52,7 @@ _Pair = tuple[bytes, bytes]
 
 def open_pool(options: HttpOptions) -> HttpClient:
     """A client with connections of its own; they are made when they are needed."""
-    return Following(_Pools(options), options.headers)
+    return Following(_Pools(options), options.headers, stays_at_origin=options.stays_at_origin)
 
 
 def lend_client(client: Any, library: ModuleType) -> HttpClient:
