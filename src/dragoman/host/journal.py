@@ -108,6 +108,8 @@ class Journal:
         self._anchored = 0
         self._anchored_at = 0.0
         self._is_closed = False
+        # The second that was written last, as a number and as a text.
+        self._second = (-1, "")
         # A part that could not be put aside is written to further; said once.
         self._may_rotate = True
         self._lock: FileLock | None = None
@@ -397,14 +399,21 @@ class Journal:
         """Append one record; returns the id made of its number. The lock is held."""
         seq = self.seq + 1
         ident = f"{self._chain}-{seq}"
-        moment = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="microseconds")
-        head = f'{{"seq":{seq},"prev_hash":"{self.digest}","ts":"{moment[:-6]}Z",'
+        head = f'{{"seq":{seq},"prev_hash":"{self.digest}","ts":"{self._moment()}",'
         if not has_id:
             head += f'"id":"{ident}",'
         line, digest = seal(head.encode() + fields[1:])
         self._put(before + line)
         self._advance(seq, digest)
         return ident
+
+    def _moment(self) -> str:
+        """The time in UTC, with microseconds; a second is written out once."""
+        second, micros = divmod(round(self._clock() * 1e6), 1_000_000)
+        if second != self._second[0]:
+            moment = datetime.fromtimestamp(second, UTC)
+            self._second = second, moment.strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._second[1]}.{micros:06d}Z"
 
     def _put(self, data: bytes) -> None:
         """Append these bytes, or none of them."""
