@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dragoman.cli.question import payload_of, question_of
+from dragoman.cli.question import question_of
 from dragoman.errors import DragomanError
 from dragoman.host import Denied, Effect, Scope
 from dragoman.host.asks import REGENERATE, form_of
@@ -18,6 +18,7 @@ from dragoman.host.kinds import ApprovalRequest, Decision
 from dragoman.host.models.base import ModelRequest
 from dragoman.host.models.scripted import ScriptedModel
 from tests.attacks.harness import ALLOW, Hostile, Person, Stage, attack, tool
+from tests.attacks.test_calls import shown_payload
 from tests.attacks.test_data import TOKEN, beacon, given, text
 from tests.support import run
 
@@ -168,9 +169,7 @@ def test_the_whole_prompt_is_shown_and_that_is_what_is_sent(stage: Stage, way: s
     # As lines, too: nothing is cut, and nothing of it is invisible.
     question = question_of(asked)
     assert all(one.isprintable() or one == "\n" for one in str(question))
-    ours = [at for at, line in enumerate(question.lines) if line.is_ours]
-    lines = question.lines[ours[-2] + 1 : ours[-1]]
-    assert json.loads(payload_of(lines)) == shown
+    assert json.loads(shown_payload(asked)) == shown
 
 
 @attack(41, "", "")

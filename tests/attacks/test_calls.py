@@ -661,16 +661,19 @@ def test_no_argument_leaves_its_place(stage: Stage, forgery: str) -> None:
         assert len(ours) == sum(one.is_ours for one in question_of(request).lines) + 1
         assert ours[-1].startswith("▌ end of sha256:")
     (asked,) = person.questions("tool.call")
-    assert frozen(payload_of(_payload_lines(asked)).encode()) == asked.view.payload
+    assert frozen(shown_payload(asked).encode()) == asked.view.payload
     assert json.loads(asked.view.payload) == arguments
     assert evil.calls() == [arguments]
 
 
-def _payload_lines(request: ApprovalRequest) -> list[Any]:
-    """The lines of the payload: those between the last two that are ours."""
+def shown_payload(request: ApprovalRequest) -> str:
+    """The payload as it stands on the screen, behind the gutter."""
     lines = list(question_of(request).lines)
-    ours = [at for at, line in enumerate(lines) if line.is_ours]
-    return lines[ours[-2] + 1 : ours[-1]]
+    begins = max(
+        at for at, line in enumerate(lines) if line.is_ours and line.text.endswith(" bytes:")
+    )
+    ends = next(at for at in range(begins + 1, len(lines)) if lines[at].is_ours)
+    return payload_of(lines[begins + 1 : ends])
 
 
 # --- 30 -------------------------------------------------------------------------------------------
