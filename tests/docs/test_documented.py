@@ -6,7 +6,12 @@ import inspect
 import re
 from pathlib import Path
 
+import click
+
+from dragoman.cli import app
+from dragoman.cli.chat import chat as chat_command
 from dragoman.cli.exits import KINDS, Exit
+from dragoman.cli.host import host as host_group
 from dragoman.host.kinds import Code, Denied
 from dragoman.model.schema_check import DIALECTS
 from dragoman.transport.base import Connector, Link, Receiver
@@ -96,3 +101,18 @@ def test_the_page_on_the_command_line_has_every_exit_code() -> None:
     for cells in found:
         kind = KINDS.get(Exit(int(cells[0])), "")
         assert cells[1].strip("`") == kind
+
+
+def test_the_pages_name_every_command_and_every_command_of_a_host() -> None:
+    overview = page("command-line.md").partition("\n## ")[0]
+    for name in app.group.commands:
+        assert f"`dragoman {name}" in overview, name
+    table = sections(page("terminal.md"))["dragoman host"]
+    for name, command in host_group.commands.items():
+        inner = command.commands if isinstance(command, click.Group) else {}
+        for words in [f"{name} {one}" for one in inner] or [name]:
+            assert re.search(rf"`{words}[ `]", table), words
+    chat_page = sections(page("terminal.md"))["dragoman chat"]
+    options = [one for one in chat_command.params if isinstance(one, click.Option)]
+    shown = {option.opts[0] for option in options} - {"--help"}
+    assert [one for one in sorted(shown) if one not in chat_page] == []
