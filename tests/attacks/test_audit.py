@@ -194,7 +194,7 @@ def host_process(stage: Stage, *words: str) -> Iterator[subprocess.Popen[str]]:
             *words,
         ],
         cwd=ROOT,
-        env={**stage.environ, "PYTHONPATH": str(ROOT)},
+        env={**stage.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
