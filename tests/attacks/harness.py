@@ -99,13 +99,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def attack(number: int, title: str, refusal: str, *, quick: bool = False) -> Callable[[F], F]:
-    """Register a test under an attack's number; the first test gives the words of the table.
+    """Register a test under an attack's number; the first that says them gives the words of the table.
 
     `quick` ones also run by default, as a sample.
     """
 
     def register(test: F) -> F:
         line = ATTACKS.setdefault(number, Attack(number, title, refusal))
+        if not line.title:
+            line.title, line.refusal = title, refusal
         line.tests.append(f"{test.__module__}::{test.__qualname__}")
         return test if quick else pytest.mark.attack(test)
 
@@ -584,7 +586,8 @@ class Stage:
             for one in allowed
             if one["action"] == action
             and one.get("object", "") == name
-            and not used[one["in"], one["seq"]]
+            # What only reads may be repeated when a connection breaks; a call never is.
+            and (message.method != "tools/call" or not used[one["in"], one["seq"]])
         ]
         if not fitting:
             TOTALS.add(unauthorised=1)

@@ -10,18 +10,27 @@ from typing import Any
 
 from tests.attacks.harness import ATTACKS, TOTALS, Attack
 
-__all__ = ["NUMBERS", "Outcome", "as_json", "figures", "import_all", "missing", "print_table"]
+__all__ = [
+    "NUMBERS",
+    "Outcome",
+    "as_json",
+    "as_markdown",
+    "figures",
+    "import_all",
+    "missing",
+    "print_table",
+]
 
 # Those that have to do with a host.
 NUMBERS = (*range(1, 35), 36, *range(38, 50), *range(67, 72))
 
 # Numbers of the list that nothing here can be attacked by, and why.
 NOT_OURS = {
-    35: ("HTML in the console", "the console's: there is none yet"),
+    35: ("HTML in the console", "not the host's: there is no console yet"),
     37: ("(no attack has this number)", ""),
-    38: ("a private cached list under another token", "the host keeps no cache of lists by token"),
+    38: ("a private cached list under another token", "not the host's: it keeps no such cache"),
     50: ("(50 to 54: no attack has these numbers)", ""),
-    55: ("(55, 60 to 66, 72 to 75: console and gateway)", "there are none yet"),
+    55: ("(55, 60 to 66, 72 to 75: console and gateway)", "not the host's: there are none yet"),
 }
 
 
@@ -107,6 +116,15 @@ def as_json(outcomes: Sequence[Outcome], rounds: Sequence[Any]) -> dict[str, Any
         "rounds": [asdict(one) for one in rounds],
         "figures": {what: {"figure": text, "ok": is_ok} for what, text, is_ok in figures()},
     }
+
+
+def as_markdown() -> str:
+    """The rows of docs/attacks.md."""
+    import_all()
+    rows = {number: (what, why or "-") for number, (what, why) in NOT_OURS.items()}
+    rows |= {number: (one.title, one.refusal) for number, one in ATTACKS.items()}
+    lines = [f"| {number} | {what} | {said} |" for number, (what, said) in sorted(rows.items())]
+    return "\n".join(["| no | attack | what comes of it |", "| --- | --- | --- |", *lines]) + "\n"
 
 
 def print_table(outcomes: Sequence[Outcome]) -> None:

@@ -7,6 +7,7 @@ import copy
 import json
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from tests.attacks.harness import (
     tool,
     until,
 )
-from tests.attacks.table import NOT_OURS, NUMBERS, import_all, missing
+from tests.attacks.table import NOT_OURS, NUMBERS, as_markdown, import_all, missing
 from tests.support import run
 
 # --- the list -------------------------------------------------------------------------------------
@@ -40,6 +41,12 @@ def test_every_number_has_a_test_or_a_reason() -> None:
     assert set(ATTACKS) <= set(NUMBERS)
     assert all(line.title and line.refusal for line in ATTACKS.values())
     assert not set(NOT_OURS) & set(ATTACKS)
+
+
+@pytest.mark.attack
+def test_the_page_on_attacks_has_the_same_table() -> None:
+    page = Path(__file__).parents[2] / "docs" / "attacks.md"
+    assert as_markdown() in page.read_text(encoding="utf-8")
 
 
 # --- drift ----------------------------------------------------------------------------------------
@@ -154,7 +161,7 @@ ROUNDS = 5
 TOOLS = 60
 
 
-@attack(9, "changed between sessions", "blocked, with a diff")
+@attack(9, "", "")
 def test_every_mutation_of_a_definition_is_found_and_no_reordering_is_one(stage: Stage) -> None:
     rich = [{**RICH, "name": f"send{number}"} for number in range(TOOLS)]
     evil = stage.server(tools=[*rich, OTHERS[0]])
@@ -238,7 +245,7 @@ def rewritten(value: Any, chance: random.Random) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-@attack(24, "a person edits the arguments", "the server receives exactly the edit")
+@attack(24, "", "")
 @pytest.mark.parametrize("http", [False, True])
 def test_what_is_shown_is_what_is_approved_is_what_arrives(stage: Stage, http: bool) -> None:
     evil = stage.server(tools=[tool("send")], http=http)
@@ -320,7 +327,7 @@ HEADLESS: dict[str, tuple[dict[str, Any], list[str], Any, Callable[[Host], Any]]
 }
 
 
-@attack(7, "headless and unapproved", "exit code 6, nothing spawned")
+@attack(7, "", "")
 @pytest.mark.parametrize("situation", HEADLESS)
 def test_a_run_without_anybody_ends_by_its_deadline(stage: Stage, situation: str) -> None:
     plan, rules, person, act = HEADLESS[situation]
@@ -366,7 +373,7 @@ def _answers(person: Person) -> dict[str, Any]:
 # --- secrets --------------------------------------------------------------------------------------
 
 
-@attack(70, "a secret canary", "absent from logs, audit, views and other children")
+@attack(70, "", "")
 def test_a_secret_that_a_server_spills_is_not_written_down(stage: Stage) -> None:
     spilled = [
         {"stderr": stage.secret},
