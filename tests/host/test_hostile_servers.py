@@ -7,16 +7,16 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dragoman.errors import DeadlineExceeded
+from dragoman.errors import DeadlineExceeded, LimitExceeded, Misconfigured
 from dragoman.host import ApprovalRequest, Code, Denied, Host, Scope, ServerState
 from dragoman.host.connections import MAX_READS
-from dragoman.host.kinds import Risk
+from dragoman.host.kinds import Risk, Trust
 from tests.host.test_host import Person, Place
 from tests.support import run
 
@@ -285,3 +285,84 @@ def test_nothing_is_sent_to_where_an_address_redirects(evil: Evil) -> None:
         assert visits == []
 
     run(main())
+
+
+def test_a_server_that_is_blocked_is_ended_at_once(evil: Evil) -> None:
+    async def main() -> None:
+        async with evil.host(Person()) as host:
+            await host.ready()
+            host.trust("evil", Trust.BLOCKED)
+            await until(lambda: not is_alive(evil.pids()[0]))
+            assert host.server("evil").state is ServerState.BLOCKED
+            assert await host.list_tools() == []
+            with pytest.raises(Denied) as caught:
+                await host.call_tool("evil", "go", {})
+            assert caught.value.code is Code.SERVER_BLOCKED
+        assert evil.got("tools/call") == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("what", ["tools/call", "resources/read", "prompts/get"])
+def test_the_settings_timeout_bounds_every_request(evil: Evil, what: str) -> None:
+    evil.plan(
+        lists={
+            "tools/list": [tool("go")],
+            "prompts/list": [{"name": "say"}],
+            "resources/list": [],
+        },
+        on={what: [{"never": 1}]},
+    )
+    evil.set(timeout=0.1)
+
+    async def main() -> None:
+        async with evil.host(Person()) as host:
+            await host.ready()
+            request: Awaitable[Any] = {
+                "tools/call": lambda: host.call_tool("evil", "go", {}),
+                "resources/read": lambda: host.read_resource("evil", "a:b"),
+                "prompts/get": lambda: host.get_prompt("evil", "say"),
+            }[what]()
+            with pytest.raises(DeadlineExceeded):
+                await request
+
+    run(main())
+
+
+def test_a_list_of_resources_is_bounded_and_not_kept(evil: Evil) -> None:
+    many = [{"uri": f"a:{one}", "name": "n" * 1_000_000} for one in range(12)]
+    evil.plan(lists={"tools/list": [tool("go")], "resources/list": many}, page=1)
+
+    async def main() -> None:
+        async with evil.host(Person()) as host:
+            with pytest.raises(LimitExceeded):
+                await host.list_resources("evil")
+            assert len(evil.got("resources/list")) == 9
+            assert host._connection("evil")._pages == {}
+
+    run(main())
+
+
+def test_a_server_cannot_say_what_kind_of_thing_the_person_reviews(evil: Evil) -> None:
+    evil.plan(lists={"tools/list": [tool("go", kind="prompt")]})
+
+    async def main() -> None:
+        person = Person()
+        async with evil.host(person) as host:
+            await host.ready()
+        (asked,) = person.questions("tool.expose")
+        (shown,) = json.loads(asked.view.payload)
+        assert shown["kind"] == "tool"
+        assert shown["definition"] == tool("go", kind="prompt")
+
+    run(main())
+
+
+def test_a_host_that_cannot_be_loaded_leaves_nothing_open(evil: Evil) -> None:
+    def opened() -> list[str]:
+        fds = Path("/proc/self/fd")
+        return [os.readlink(one) for one in fds.iterdir() if one.is_symlink()]
+
+    with pytest.raises(Misconfigured):
+        evil.host(Person(), models=["nobody:x"])
+    assert not [one for one in opened() if one.startswith(str(evil.folder))]

@@ -167,7 +167,7 @@ class Calls:
                     name,
                     msgspec.json.decode(clearance.payload),
                     on_progress=on_progress,
-                    timeout_s=connection.entry.timeout_s if timeout_s is None else timeout_s,
+                    timeout_s=_patience(connection, timeout_s),
                     raise_on_error=False,
                 )
             outcome = self._result(clearance, offer, result)
@@ -274,7 +274,9 @@ class Calls:
         with self._recorded(clearance, context):
             ticket = Ticket(method="resources/read", name=uri, decision=clearance.decision)
             with connection.gate.admit(ticket):
-                result = await _client(connection).read_resource(uri, timeout_s=timeout_s)
+                result = await _client(connection).read_resource(
+                    uri, timeout_s=_patience(connection, timeout_s)
+                )
             await self._release(connection, clearance, result)
         self._mediator.settle(clearance, "ok", result=result)
         if context is not None:
@@ -331,7 +333,9 @@ class Calls:
             body = b"" if given is None else clearance.payload
             ticket = Ticket(method="prompts/get", name=name, body=body, decision=clearance.decision)
             with connection.gate.admit(ticket):
-                result = await _client(connection).get_prompt(name, given, timeout_s=timeout_s)
+                result = await _client(connection).get_prompt(
+                    name, given, timeout_s=_patience(connection, timeout_s)
+                )
             await self._release(connection, clearance, result)
         self._mediator.settle(clearance, "ok", result=result)
         if context is not None:
@@ -378,7 +382,11 @@ class Calls:
             )
             with connection.gate.admit(ticket):
                 result = await _client(connection).complete(
-                    ref, argument, value, context=settled, timeout_s=timeout_s
+                    ref,
+                    argument,
+                    value,
+                    context=settled,
+                    timeout_s=_patience(connection, timeout_s),
                 )
         self._mediator.settle(clearance, "ok")
         return result
@@ -484,6 +492,11 @@ def _client(connection: Connection) -> Client:
     if client is None:
         raise connection.unavailable()
     return client
+
+
+def _patience(connection: Connection, timeout_s: float | None) -> float | None:
+    """How long a request may take: what the caller says, else the server's settings."""
+    return connection.entry.timeout_s if timeout_s is None else timeout_s
 
 
 def _is_clean(intent: Intent) -> bool:

@@ -38,6 +38,7 @@ _MEMBERS = {
     "tools/list": ("tools", "tool"),
     "prompts/list": ("prompts", "prompt"),
     "resources/templates/list": ("resourceTemplates", "resource_template"),
+    "resources/list": ("resources", "resource"),
 }
 _RECORDS: Mapping[str, type[Record]] = {
     "tool": Tool,

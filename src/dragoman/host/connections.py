@@ -190,7 +190,10 @@ class Connection:
         self._hooks = hooks
         self._task: asyncio.Task[None] | None = None
         self._clearance: Clearance | None = None
+        # The lists that are being read, and the text of their pages.
+        self._reading: set[str] = set()
         self._pages: dict[tuple[str, str | None], bytes] = {}
+        self._one_at_a_time = asyncio.Lock()
         self._stderr: deque[str] = deque(maxlen=MAX_STDERR_LINES)
         self._waiters: set[asyncio.Future[None]] = set()
         self._diff = ""
@@ -212,6 +215,11 @@ class Connection:
             return
         self._move(ServerState.WAITING, "")
         self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def block(self) -> None:
+        """The user has blocked it: nothing reaches it from now on, and it is ended."""
+        self.gate.shut()
+        self._wake.set()
 
     async def aclose(self) -> None:
         """End the connection and everything behind it."""
@@ -273,6 +281,9 @@ class Connection:
 
     async def _follow(self) -> None:
         """Keep up with what changed."""
+        if self._shown_trust() is Trust.BLOCKED:
+            (problem,) = self._identity_problems()[-1:]
+            raise Denied(problem.code, f"going on with {self.server}", problem.text)
         if self._is_stale:
             await self._take_time()
         client = self.client
@@ -422,9 +433,9 @@ class Connection:
     # --- what it offers ---------------------------------------------------------------------------
 
     def _listed(self, method: str, cursor: str | None, raw: bytes) -> None:
-        if len(self._pages) > MAX_KEPT_PAGES:
-            self._pages.clear()
-        self._pages[method, cursor] = raw
+        # Only what is being waited for: a server may send megabytes with each page.
+        if method in self._reading:
+            self._pages[method, cursor] = raw
 
     def _changed(self) -> None:
         """The server says that its lists have changed: nothing of them is used until read anew."""
@@ -444,6 +455,7 @@ class Connection:
             self._move(ServerState.CONNECTED if not self._is_stale else self.state, "")
         elif event.kind in ("lost", "retrying"):
             # Whoever is there when it comes back may offer something else under the same names.
+            self._changes += 1
             self._is_stale = True
             is_first = self.state in (ServerState.CONNECTING, ServerState.WAITING)
             said = f"{event}"
@@ -526,18 +538,50 @@ class Connection:
         if has.resources is not None:
             wanted.append(("resources/templates/list", client.list_resource_templates_page))
         for method, ask in wanted:
-            listed, spent = await read_all(method, ask, self._pages, spent_bytes=spent)
+            listed, spent = await self._list(method, ask, spent)
             found += listed
         if client.instructions:
             found.append(Definition.of("instructions", {"text": client.instructions}))
-        self._pages.clear()
         return found
+
+    async def _list(
+        self, method: str, ask: Callable[[str | None], Awaitable[Any]], spent: int = 0
+    ) -> tuple[list[Definition], int]:
+        """All of one list, and how many bytes were read by now."""
+        self._reading.add(method)
+        try:
+            return await read_all(method, ask, self._pages, spent_bytes=spent)
+        finally:
+            self._reading.discard(method)
+            for page in [one for one in self._pages if one[0] == method]:
+                del self._pages[page]
+
+    async def resources(self) -> list[Definition]:
+        """What resources it lists now. They are not pinned: they come and go.
+
+        Raises:
+            LinkError, DeadlineExceeded, RemoteFailure, PeerError: as for any list.
+            LimitExceeded: there are more than anybody looks through.
+        """
+        await self.fresh()
+        client = self.client
+        if client is None:
+            raise self.unavailable()
+        if client.server_capabilities.resources is None:
+            return []
+        async with self._one_at_a_time:
+            try:
+                async with asyncio.timeout(LIST_TIMEOUT_S):
+                    return (await self._list("resources/list", client.list_resources_page))[0]
+            except TimeoutError:
+                raise DeadlineExceeded("listing its resources", LIST_TIMEOUT_S) from None
 
     async def _ask_to_expose(self, catalogue: Catalogue) -> PinReport:
         """Show what is new to the person; what they accept is pinned."""
         new = catalogue.report.to_review
         fit = [one for one in catalogue.definitions if one.key in new]
-        shown = msgspec.json.encode([{"kind": one.kind, **one.raw} for one in fit])
+        # Apart from ours: a server's own member "kind" must not take the place of it.
+        shown = msgspec.json.encode([{"kind": one.kind, "definition": one.raw} for one in fit])
         names = ", ".join(f"{one.kind} {one.name}".strip() for one in fit)
         # For these very definitions: a later one is another question.
         intent = self.intent(
@@ -664,9 +708,6 @@ class Connection:
 
 # 8 attempts are about a minute: then the person should look, and `reconnect` is a word away.
 MAX_TRIES = 8
-
-# The pages of five lists; more are of lists that were given up.
-MAX_KEPT_PAGES = 1_000
 
 _STATES = {
     Code.IDENTITY_CHANGED: ServerState.CHANGED,

@@ -45,7 +45,7 @@ from dragoman.host.catalogue import Offer
 from dragoman.host.chat import ChatEvent, Conversation
 from dragoman.host.config import AskInput, HostConfig, HostEntry, Secrets, load_servers
 from dragoman.host.connections import Connection, ServerState, ServerStatus
-from dragoman.host.definitions import Definition, cleaned
+from dragoman.host.definitions import cleaned
 from dragoman.host.events import (
     ApprovalPending,
     ApprovalResolved,
@@ -188,6 +188,10 @@ class Host:
                 line and a suggestion.
         """
         servers = load_servers(config, environ, inputs)
+        from dragoman.host.models.opening import open_model
+
+        # Before any file is: a name that is none leaves nothing open.
+        opened = [open_model(one) for one in models if isinstance(one, str)]
         folder = StateDir(state, environ=environ)
         grants = GrantStore(folder.grants)
         try:
@@ -219,15 +223,12 @@ class Host:
         except BaseException:
             grants.close()
             raise
-        from dragoman.host.models.opening import open_model
-
         if approver is None:
             approvers: list[AnyApprover] = []
         elif isinstance(approver, Sequence):
             approvers = list(approver)
         else:
             approvers = [approver]
-        opened = [open_model(one) for one in models if isinstance(one, str)]
         ready = iter(opened)
         host = cls(
             servers,
@@ -418,18 +419,12 @@ class Host:
         """The resources of one server, as it lists them now, without what nobody sees.
 
         Raises:
-            LinkError, DeadlineExceeded, RemoteFailure: as `Client.list_resources`.
+            LinkError, DeadlineExceeded, RemoteFailure, PeerError: as `Client.list_resources`.
+            LimitExceeded: there are more than anybody looks through.
         """
-        connection = self._connection(server)
-        await connection.fresh()
-        client = connection.client
-        if client is None:
-            raise connection.unavailable()
-        if client.server_capabilities.resources is None:
-            return []
         return [
-            msgspec.convert(cleaned(Definition.of("resource", msgspec.to_builtins(one))), Resource)
-            for one in await client.list_resources()
+            msgspec.convert(cleaned(one), Resource)
+            for one in await self._connection(server).resources()
         ]
 
     def _offers(self, kind: str) -> Iterable[tuple[str, Offer]]:
@@ -655,11 +650,14 @@ class Host:
         """Say what the user thinks of a server as it is configured now.
 
         A changed server is accepted by this, as it is now; its old grants stay with its old
-        identity. Reconnect afterwards.
+        identity. Reconnect afterwards. One that is blocked is ended at once.
         """
         identity = identity_of(self._entry(server))
         self.grants.set_identity(server, identity.digest, identity.lines)
         self.grants.set_trust(server, identity.digest, Trust(level))
+        connection = self._connections.get(server)
+        if Trust(level) is Trust.BLOCKED and connection is not None:
+            connection.block()
 
     def trust_project(self) -> None:
         """Trust the project's policy and lock file as they are now; it counts from the next load."""
