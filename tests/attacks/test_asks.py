@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -14,9 +15,17 @@ from dragoman.cli.question import question_of
 from dragoman.errors import DragomanError
 from dragoman.host import Denied, Effect, Scope
 from dragoman.host.asks import REGENERATE, form_of
+from dragoman.host.asks.common import Answered
+from dragoman.host.asks.elicitation import Elicitation
+from dragoman.host.asks.roots import RootsBook
+from dragoman.host.asks.sampling import Sampling
 from dragoman.host.kinds import ApprovalRequest, Decision
 from dragoman.host.models.base import ModelRequest
 from dragoman.host.models.scripted import ScriptedModel
+from dragoman.model.content import TextContent
+from dragoman.model.elicitation import ElicitResult
+from dragoman.model.roots import ListRootsResult, Root
+from dragoman.model.sampling import CreateMessageResult
 from tests.attacks.harness import ALLOW, Hostile, Person, Stage, attack, tool
 from tests.attacks.test_calls import shown_payload
 from tests.attacks.test_data import TOKEN, beacon, given, text
@@ -342,6 +351,44 @@ def test_what_was_not_sent_to_the_model_is_refused_and_nothing_more(stage: Stage
     # Neither which rule it was, nor who: only what the person said to it.
     assert answer["error"].keys() <= {"code", "message", "data"}
     assert "rule" not in json.dumps(answer)
+
+
+@attack(43, "", "")
+@pytest.mark.parametrize("http", [False, True], ids=["stdio", "http"])
+def test_a_host_that_answers_something_else_answers_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, http: bool
+) -> None:
+    """A fault behind both gates: the answer is not what was released."""
+    evil = asking(stage, sampling(), form(NAME), {"method": "roots/list"}, http=http)
+    whole, filled, listed = Sampling.answer, Elicitation.answer, RootsBook.answer
+
+    async def another_word(self: Sampling, *given: Any) -> Answered[CreateMessageResult]:
+        answered = await whole(self, *given)
+        result = msgspec.structs.replace(answered.result, content=TextContent(text=PRIVATE))
+        return replace(answered, result=result)
+
+    async def another_form(self: Elicitation, *given: Any) -> Answered[ElicitResult]:
+        answered = await filled(self, *given)
+        result = ElicitResult(action="accept", content={"name": PRIVATE})
+        return replace(answered, result=result)
+
+    async def another_root(self: RootsBook, *given: Any) -> Answered[ListRootsResult]:
+        answered = await listed(self, *given)
+        result = ListRootsResult(roots=[Root(uri="file:///4711")])
+        return replace(answered, result=result)
+
+    monkeypatch.setattr(Sampling, "answer", another_word)
+    monkeypatch.setattr(Elicitation, "answer", another_form)
+    monkeypatch.setattr(RootsBook, "answer", another_root)
+
+    async def main() -> None:
+        person = Person(elicit_form=lambda one: one.allow(payload=b'{"name":"Bo"}'))
+        await go(stage, person, models=[ScriptedModel(["blue"])])
+
+    run(main())
+    assert [isinstance(one, int) for one in told(evil)] == [True] * 3
+    assert "4711" not in reached(evil)
+    assert len(stage.records(kind="event", event="held_back")) == 3
 
 
 # --- 44 -------------------------------------------------------------------------------------------
