@@ -171,7 +171,10 @@ class GrantStore:
         Without those that were revoked or are used up; whether one has expired or belongs to
         another session is for policy to see.
         """
-        with self._reading() as content:
+        # Not `_reading`: this and `trust_of` are on the way of every call.
+        with self._lock:
+            self._refresh()
+            content = self._content
             found = self._found.get((principal, identity, server))
             if found is None:
                 found = tuple(
@@ -297,8 +300,9 @@ class GrantStore:
 
     def trust_of(self, identity: str) -> Trust:
         """What the user thinks of the server of this identity; UNKNOWN when nothing was said."""
-        with self._reading() as content:
-            return content.trust.get(identity, Trust.UNKNOWN)
+        with self._lock:
+            self._refresh()
+            return self._content.trust.get(identity, Trust.UNKNOWN)
 
     def set_trust(self, alias: str, identity: str, trust: Trust, lines: Lines = ()) -> None:
         """Remember it. `lines` describe the identity to people.

@@ -124,6 +124,8 @@ class RootsBook:
         """Look whether folders have gone or come back; the servers concerned, who are told."""
         changed = []
         for server, mine in self._roots.items():
+            if not mine and not self._seen.get(server, True):
+                continue
             now = {uri: _led_to(root) for uri, root in mine.items()}
             if now != self._seen.get(server):
                 self._seen[server] = now
