@@ -171,7 +171,7 @@ def test_what_models_may_see_is_shown_whole_before_and_can_be_looked_at_after(
 
     person, told = run(main(False))
     (asked,) = person.questions("tool.expose")
-    assert json.loads(asked.view.payload) == [{"kind": "tool", **wipe}]
+    assert json.loads(asked.view.payload) == [{"kind": "tool", "definition": wipe}]
     ((name, is_usable, why),) = told
     assert (name, is_usable) == ("wipe", False)
     assert "review" in why
