@@ -10,6 +10,7 @@ import pytest
 
 from dragoman import Client, LinkError, Server, ToolError
 from dragoman.client.targets import connector_for
+from dragoman.errors import ChildExited
 from dragoman.host.gate import (
     AnswerTicket,
     Gate,
@@ -26,7 +27,8 @@ from tests.support import run
 
 
 def _server() -> tuple[Server, list[Any]]:
-    server, calls = Server("s"), []
+    server = Server("s")
+    calls: list[Any] = []
 
     @server.tool
     def add(a: int, b: int) -> int:
@@ -291,5 +293,94 @@ def test_a_ticket_for_a_tool_holds_on_the_link_it_was_made_for() -> None:
                     with watched.gate.admit(ticket):
                         await client.call_tool("add", {"a": 1, "b": 2})
         assert calls == [(1, 2)]
+
+    run(main())
+
+
+def test_a_ticket_for_a_call_lets_it_through_once() -> None:
+    async def main() -> None:
+        server, calls = _server()
+        watched = _Watched()
+        async with watched.client(server) as client:
+            ticket = Ticket(method="tools/call", name="add", body=b'{"a":1,"b":2}', decision=9)
+            with watched.gate.admit(ticket):
+                await client.call_tool("add", {"a": 1, "b": 2})
+                with pytest.raises(LinkError):
+                    await client.call_tool("add", {"a": 1, "b": 2})
+        assert calls == [(1, 2)]
+
+    run(main())
+
+
+def test_each_of_two_identical_calls_takes_a_ticket_of_its_own() -> None:
+    async def main() -> None:
+        server, calls = _server()
+        watched = _Watched()
+        body = b'{"a":1,"b":2}'
+        tickets = [
+            Ticket(method="tools/call", name="add", body=body, decision=number)
+            for number in (9, 10)
+        ]
+        async with watched.client(server) as client:
+            with watched.gate.admit(tickets[0]), watched.gate.admit(tickets[1]):
+                await asyncio.gather(*(client.call_tool("add", {"a": 1, "b": 2}) for _ in "ab"))
+        assert calls == [(1, 2), (1, 2)]
+        passed = [one.decision for one in watched.passages if one.method == "tools/call"]
+        assert sorted(passed) == [9, 10]
+
+    run(main())
+
+
+CALL = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","arguments":{}}}'
+
+
+@pytest.mark.parametrize("sent", [False, None, True])
+def test_only_what_was_certainly_not_sent_gives_its_ticket_back(sent: bool | None) -> None:
+    async def main() -> None:
+        tries: list[bytes] = []
+
+        class Failing:
+            description = "a server"
+
+            async def connect(self) -> Any:
+                return self
+
+            def send(self, frame: bytes, about: Any = None, is_answer: bool = False) -> None:
+                tries.append(frame)
+                if len(tries) == 1:
+                    raise LinkError("it is gone", sent=sent)
+
+        watched = _Watched()
+        link = await watched.gate.guard(Failing()).connect()
+        with watched.gate.admit(Ticket(method="tools/call", name="add", body=b"{}", decision=9)):
+            with pytest.raises(LinkError):
+                link.send(CALL)
+            link.send(CALL)
+            link.send(CALL)
+        assert len(tries) == (2 if sent is False else 1)
+
+    run(main())
+
+
+def test_what_is_told_of_a_connection_holds_no_secret() -> None:
+    async def main() -> None:
+        class Failing:
+            description = "serve --token hunter22"
+
+            async def connect(self) -> Any:
+                raise ChildExited(
+                    command=["serve", "--token", "hunter22"],
+                    exit_code=1,
+                    stderr_tail="bad hunter22",
+                )
+
+        watched = _Watched(redact=lambda text: text.replace("hunter22", "[secret]"))
+        guarded = watched.gate.guard(Failing())
+        assert guarded.description == "serve --token [secret]"
+        with pytest.raises(ChildExited) as exited:
+            await guarded.connect()
+        assert "hunter22" not in f"{exited.value}{vars(exited.value)}{exited.value.__cause__}"
+        assert exited.value.command == ("serve", "--token", "[secret]")
+        assert (exited.value.exit_code, exited.value.stderr_tail) == (1, "bad [secret]")
 
     run(main())
