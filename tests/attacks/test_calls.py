@@ -792,6 +792,31 @@ def test_an_answer_that_comes_too_late_changes_nothing(stage: Stage) -> None:
 
 
 @attack(31, "", "")
+def test_an_answer_is_late_even_where_nobody_has_looked_at_the_clock(stage: Stage) -> None:
+    """The answer and the deadline come in the same turn of the loop, the answer first."""
+    evil = stage.server(tools=[tool("wipe")])
+    policy = stage.policy({"limits": {"approvalTimeout": 1}})
+
+    async def main() -> None:
+        hosts: list[Host] = []
+
+        def blocking(request: ApprovalRequest) -> bool:
+            while request.action is Action.TOOL_CALL and hosts[0].broker.remaining_s(request.id):
+                # Nothing else runs meanwhile.
+                pass
+            return True
+
+        async with stage.host(blocking, policy=policy) as host:
+            hosts.append(host)
+            await host.ready()
+            with refused(Code.DEADLINE):
+                await host.call_tool("evil", "wipe", WIPE)
+
+    run(main())
+    assert evil.calls() == []
+
+
+@attack(31, "", "")
 @pytest.mark.parametrize(
     "said",
     [None, 1, "yes", "allow", "always", {"effect": "allow"}, object(), RuntimeError("gone")],
