@@ -318,13 +318,13 @@ def test_the_settings_timeout_bounds_every_request(evil: Evil, what: str) -> Non
     async def main() -> None:
         async with evil.host(Person()) as host:
             await host.ready()
-            request: Awaitable[Any] = {
+            asks: dict[str, Callable[[], Awaitable[Any]]] = {
                 "tools/call": lambda: host.call_tool("evil", "go", {}),
                 "resources/read": lambda: host.read_resource("evil", "a:b"),
                 "prompts/get": lambda: host.get_prompt("evil", "say"),
-            }[what]()
+            }
             with pytest.raises(DeadlineExceeded):
-                await request
+                await asks[what]()
 
     run(main())
 
