@@ -126,8 +126,10 @@ class Journal:
 
         It is given an id, made of its number, unless it has one.
         """
+        # As `_turn` does, written out: this is on the way of every call.
         try:
-            with self._turn():
+            with self._begin_turn():
+                self._catch_up()
                 if self._size + len(fields) + OVERHEAD_BYTES > self._limits.max_bytes:
                     self._begin_part()
                 ident = self._write(fields, has_id=has_id)
@@ -136,6 +138,10 @@ class Journal:
         except Misconfigured as error:
             # Somebody changed the files' modes meanwhile.
             raise self._failed(str(error)) from None
+        except LockTimeout as error:
+            raise self._failed(str(error)) from None
+        except OSError as error:
+            raise self._failed(error.strerror or str(error)) from None
 
     def keyed(self, data: bytes) -> str:
         """HMAC-SHA256 with the key of the installation."""
@@ -170,18 +176,22 @@ class Journal:
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """With the lock, and knowing the end of the log; trouble becomes AuditFailed."""
-        if self._is_closed:
-            raise self._failed("it was closed")
         try:
-            if self._lock is None:
-                self._lock = FileLock(self.paths.lock, wait_s=self._limits.lock_wait_s)
-            with self._lock:
+            with self._begin_turn():
                 self._catch_up()
                 yield
         except LockTimeout as error:
             raise self._failed(str(error)) from None
         except OSError as error:
             raise self._failed(error.strerror or str(error)) from None
+
+    def _begin_turn(self) -> FileLock:
+        """The lock, to be held while anything is read or written."""
+        if self._is_closed:
+            raise self._failed("it was closed")
+        if self._lock is None:
+            self._lock = FileLock(self.paths.lock, wait_s=self._limits.lock_wait_s)
+        return self._lock
 
     def _failed(self, reason: str) -> AuditFailed:
         return AuditFailed(self.paths.current, reason)
