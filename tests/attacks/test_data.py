@@ -189,6 +189,26 @@ def test_whatever_came_from_a_server_taints(stage: Stage, way: str) -> None:
 
 
 @attack(32, "", "")
+@pytest.mark.parametrize("server", ["evil", "mail"])
+def test_an_allowed_flow_and_an_allowed_tool_are_no_yes_for_both(stage: Stage, server: str) -> None:
+    """The words may go there, and the tool may be called; but not called because of the words."""
+    stage.server(tools=[tool("read"), tool("send")], on={"tools/call read": INJECTED["a result"]})
+    stage.server("mail", tools=[tool("send")])
+    rules = [*OPEN, "allow tool(evil/send)", "allow flow(evil -> server:mail)"]
+    person = Person(tool_call=False)
+    talk = Talk()
+
+    async def main() -> None:
+        async with stage.host(person, rules=rules) as host:
+            await host.call_tool("evil", "read", conversation=talk)
+            with refused(Code.PERSON_DENIED):
+                await host.call_tool(server, "send", LOOT, conversation=talk)
+
+    run(main())
+    assert stage.servers[server].calls("send") == []
+
+
+@attack(32, "", "")
 def test_what_a_person_allowed_untainted_is_asked_again_tainted(stage: Stage) -> None:
     """Always is for what it was given for: without the words of others."""
     stage.server(tools=[tool("read")])
