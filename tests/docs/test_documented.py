@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from pathlib import Path
@@ -12,9 +13,10 @@ from dragoman.cli import app
 from dragoman.cli.chat import chat as chat_command
 from dragoman.cli.exits import KINDS, Exit
 from dragoman.cli.host import host as host_group
-from dragoman.host.kinds import Code, Denied
+from dragoman.host.kinds import Action, Code, Denied
 from dragoman.model.schema_check import DIALECTS
 from dragoman.transport.base import Connector, Link, Receiver
+from tests.layout.source import modules
 from tests.requirements.duties import duty
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -116,3 +118,30 @@ def test_the_pages_name_every_command_and_every_command_of_a_host() -> None:
     options = [one for one in chat_command.params if isinstance(one, click.Option)]
     shown = {option.opts[0] for option in options} - {"--help"}
     assert [one for one in sorted(shown) if one not in chat_page] == []
+
+
+def test_the_page_on_approvals_has_every_question_that_a_host_asks() -> None:
+    found = sections(page("approvals.md"))
+    shown = {
+        name
+        for part in ("What is asked", "What servers ask")
+        for cells in rows(found[part].partition("\n\n- ")[0].partition("\n\nOnly")[0])
+        for name in re.findall(r"`([\w.]+)`", cells[0])
+    }
+    asked = {
+        Action[node.attr].value
+        for module in modules().values()
+        if module.name.startswith(ASKING)
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "Action"
+    }
+    assert shown == asked
+    # The others are words that rules may use already, and the page on policy says so.
+    (line,) = [
+        one for one in page("policy.md").splitlines() if one.startswith("Nothing asks about")
+    ]
+    assert set(re.findall(r"`([\w.]+)`", line)) == {one.value for one in Action} - asked
+
+
+# The modules of a host that make questions.
+ASKING = tuple(f"dragoman.host.{name}" for name in ("asks", "calls", "connections"))
