@@ -467,6 +467,25 @@ def test_a_call_has_ten_forms_at_most(stage: Stage) -> None:
 
 
 @attack(45, "", "")
+def test_a_call_has_ten_answers_of_the_model_at_most(stage: Stage) -> None:
+    """However many there may be in a minute."""
+    evil = asking(stage, *(sampling(f"Say {number}.") for number in range(15)))
+    model = ScriptedModel(["blue"] * 30)
+    policy = stage.policy({"sampling": {"maxPerMinute": 100}})
+
+    async def main() -> None:
+        async with stage.host(Person(), models=[model], policy=policy) as host:
+            await host.call_tool("evil", "go", {})
+            assert len(model.requests) == 10
+            # Another call is another call.
+            await host.call_tool("evil", "go", {})
+
+    run(main())
+    assert len(model.requests) == 20
+    assert [isinstance(one, dict) for one in told(evil)][:15] == [True] * 10 + [False] * 5
+
+
+@attack(45, "", "")
 def test_a_form_that_is_never_right_is_not_asked_for_ever(stage: Stage) -> None:
     """Nothing fits what it wants; the person answers again and again."""
     impossible = {"n": {"type": "integer", "minimum": 5, "maximum": 4}}
