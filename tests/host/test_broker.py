@@ -565,6 +565,29 @@ def test_more_questions_than_can_wait_are_refused_and_the_others_stand() -> None
     assert third.code is Code.TOO_MANY_WAITING
 
 
+def test_what_one_server_asks_by_itself_leaves_room_for_the_others() -> None:
+    async def scenario() -> list[Any]:
+        broker = Broker([Slow(1.0, True)], max_waiting=8)
+        asks = [
+            question(
+                b'{"n":%d}' % n,
+                id=f"{server}{n}",
+                intent=Intent(action=action, server=server, identity="sha256:1", object="x"),
+            )
+            for server, action in (
+                ("evil", Action.ELICIT_FORM),
+                ("worse", Action.SAMPLING_REQUEST),
+                ("files", Action.TOOL_CALL),
+            )
+            for n in range(4)
+        ]
+        return await asyncio.gather(*map(broker.ask, asks), return_exceptions=True)
+
+    codes = [getattr(one, "code", None) for one in run_instantly(scenario())]
+    few = [None, None, Code.TOO_MANY_WAITING, Code.TOO_MANY_WAITING]
+    assert codes == [*few, *few, None, None, None, None]
+
+
 def test_closing_refuses_what_is_open_and_whatever_comes_later() -> None:
     async def scenario() -> list[Any]:
         surface = Never()

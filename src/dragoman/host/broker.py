@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 from dragoman.errors import LocalError, Misconfigured
 from dragoman.host.canonical import read_json
 from dragoman.host.kinds import (
+    Action,
     ApprovalRequest,
     Approver,
     Code,
@@ -45,6 +46,19 @@ log = logging.getLogger("dragoman.host")
 
 # 64 open questions: more than anybody answers; a server that asks without end meets this.
 MAX_WAITING = 64
+
+# A quarter of them for what one server asks by itself: several that ask all the time must not keep
+# the person's own questions from being asked.
+SHARE = 4
+_ASKED_BY_SERVER = frozenset(
+    {
+        Action.ELICIT_FORM,
+        Action.ELICIT_URL,
+        Action.SAMPLING_REQUEST,
+        Action.SAMPLING_RELEASE,
+        Action.TASK_INPUT,
+    }
+)
 
 # 1,024 callers behind one question: a loop that asks the same thing again without waiting.
 MAX_ASKERS = 1_024
@@ -256,6 +270,14 @@ class Broker:
         if len(self._questions) >= self.max_waiting:
             rule = f"{self.max_waiting} questions wait for an answer already"
             raise self._refusal(request, Code.TOO_MANY_WAITING, rule)
+        if request.action in _ASKED_BY_SERVER:
+            its = sum(
+                one.request.server == request.server and one.request.action in _ASKED_BY_SERVER
+                for one in self._questions.values()
+            )
+            if its >= max(self.max_waiting // SHARE, 1):
+                rule = f"{its} questions of {request.server!r} wait for an answer already"
+                raise self._refusal(request, Code.TOO_MANY_WAITING, rule)
         if request.id in self._questions:
             raise Misconfigured(f"a question with the id {request.id!r} is open already")
         clock = self._clock or LoopClock()
