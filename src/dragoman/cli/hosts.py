@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from dragoman.cli.keyboard import Keyboard
+from dragoman.cli.printable import one_line
 from dragoman.cli.screen import Screen
 from dragoman.client.config import config_paths
 from dragoman.errors import Misconfigured
 
 if TYPE_CHECKING:
     from dragoman.cli.approvals import TerminalApprover
+    from dragoman.host.config import Input
     from dragoman.host.host import Host
 
 __all__ = ["HostSettings", "asker", "config_file", "host_options", "stores_told"]
@@ -56,6 +59,7 @@ class HostSettings:
             policy=self.policy,
             state=self.state,
             models=models,
+            inputs=_ask_input if Screen().is_interactive else None,
             environ=environ,
         )
 
@@ -92,6 +96,34 @@ def asker(
     from dragoman.cli.approvals import TerminalApprover, surface_for
 
     return TerminalApprover(surface_for(screen, keyboard), on_asking=on_asking, actor=_actor())
+
+
+def _ask_input(wanted: Input) -> str | None:
+    """What the person says to an input of the file; nothing of a password is shown.
+
+    Raises KeyboardInterrupt.
+    """
+    about = wanted.description or wanted.id
+    question = one_line(f"{about} (for ${{input:{wanted.id}}} in the mcp.json)", 300)
+    choice = click.Choice(wanted.options) if wanted.options else None
+    if wanted.is_password and wanted.default is None:
+        question += ", not shown"
+    # Nothing else runs yet: Ctrl-C ends the program at once, and does not wait for the loop.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        said: str = click.prompt(
+            question,
+            default=wanted.default,
+            show_default=not wanted.is_password,
+            hide_input=wanted.is_password,
+            type=choice,
+            err=True,
+        )
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return said
 
 
 def _actor() -> str:

@@ -304,3 +304,33 @@ def test_a_hostile_name_or_command_writes_nothing_that_a_terminal_obeys(tmp_path
     for words in (("status",), ("status", "--json"), ("export", "cursor"), ("audit", "show")):
         done = place.run("host", *words)
         assert_harmless(done.stdout, done.stderr)
+
+
+# --- what the file wants to know ------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
+def test_an_input_of_the_file_is_asked_for_and_a_password_not_shown(tmp_path: Path) -> None:
+    server = {"command": "git-server", "args": ["${input:where}"], "env": {"T": "${input:token}"}}
+    place = Place(tmp_path)
+    inputs = [
+        {"type": "promptString", "id": "token", "description": "Your\x1b[2J token", "password": True},
+        {"type": "pickString", "id": "where", "options": ["here", "there"]},
+    ]  # fmt: skip
+    place.config.write_text(json.dumps({"mcpServers": {"git": server}, "inputs": inputs}))
+    with place.screen("host", "status") as screen:
+        for words, said in (("${input:where}", "there"), ("${input:token}", SECRET)):
+            screen.until(words)
+            screen.type(f"{said}\r")
+        screen.until("not running")
+        assert screen.finish() == 0
+    assert SECRET not in screen.seen
+    assert "\x1b[2J" not in screen.seen
+    with place.screen("host", "status") as screen:
+        screen.until("there):")
+        screen.until_quiet()
+        screen.type("\x03")
+        assert screen.finish() == 130
+    alone = place.run("host", "status")
+    assert alone.returncode == 2
+    assert "there is nobody to ask" in alone.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -643,6 +644,17 @@ def test_a_second_secret_of_a_name_does_not_replace_the_first(tmp_path: Path) ->
     assert len(store.names()) == 2
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
+def test_a_read_only_file_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "mcp.json"
+    path.write_text("{}")
+    path.chmod(0o444)
+    with pytest.raises(Misconfigured, match="read-only"):
+        save(path, "[]", before="{}")
+    assert path.read_text() == "{}"
+    assert [one.name for one in tmp_path.iterdir()] == ["mcp.json"]
+
+
 def test_saving_keeps_the_mode_and_refuses_when_the_file_has_changed(tmp_path: Path) -> None:
     path = tmp_path / "new" / "mcp.json"
     save(path, "{}", before="")
@@ -670,3 +682,4 @@ def test_line_ends_stay_as_they_were(tmp_path: Path) -> None:
     )
     save(path, done.text, before=before)
     assert path.read_bytes().startswith(b'{\r\n  "mcpServers": {\r\n    "a": {"command": "x"}')
+    assert path.read_bytes().count(b"\n") == path.read_bytes().count(b"\r\n")

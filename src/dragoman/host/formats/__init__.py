@@ -110,6 +110,9 @@ def save(path: Path, text: str, *, before: str) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
+        if not mode & 0o222:
+            # Its owner said that it stays as it is; a new file in its place would not ask.
+            raise Misconfigured(f"{path} is read-only")
         fd, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
         try:
             with open(fd, "wb") as file:

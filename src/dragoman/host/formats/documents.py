@@ -101,6 +101,9 @@ class JsonDocument(_Checked):
         return locate(text, self._path).value if text.strip("\ufeff \t\r\n") else {}
 
     def _with(self, way: Sequence[str], value: Any) -> str:
+        if "\r\n" in self.text and self.text.count("\r\n") == self.text.count("\n"):
+            # Every line ends so, and new ones shall, too; a text in JSON holds no line end.
+            return set_member(self.text.replace("\r\n", "\n"), way, value).replace("\n", "\r\n")
         return set_member(self.text, way, value)
 
     def _without(self, way: Sequence[str]) -> str:
