@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -366,3 +368,52 @@ def test_a_host_that_cannot_be_loaded_leaves_nothing_open(evil: Evil) -> None:
     with pytest.raises(Misconfigured):
         evil.host(Person(), models=["nobody:x"])
     assert not [one for one in opened() if one.startswith(str(evil.folder))]
+
+
+def test_an_answer_that_cannot_be_kept_is_a_recorded_refusal(evil: Evil) -> None:
+    async def main() -> None:
+        async with evil.host(Person(tool_call=Scope.ALWAYS)) as host:
+            await host.ready()
+            other = sqlite3.connect(evil.state / "grants.sqlite", isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(Denied) as caught:
+                await host.call_tool("evil", "go", {})
+            other.close()
+        (record,) = evil.records(action="tool.call")
+        assert (record["effect"], record["code"]) == ("deny", Code.STORE_FAILED)
+        assert caught.value.decision == record["seq"]
+        assert evil.got("tools/call") == []
+
+    run(main())
+
+
+def test_a_keyring_that_waits_for_the_person_holds_up_nobody_else(
+    evil: Evil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_unlocked = threading.Event()
+
+    class Locked:
+        known = ("topsecret",)
+
+        def get(self, name: str, *, only_keyring: bool = False) -> str:
+            is_unlocked.wait()
+            return "topsecret"
+
+    monkeypatch.setattr("dragoman.host.host.SecretStore.open", lambda folder: Locked())
+    entry = {"command": sys.executable, "args": [str(HOSTILE), str(evil.plan_file)]}
+    needy = entry | {"env": {"TOKEN": "${keyring:token}"}}
+    evil.config.write_text(json.dumps({"mcpServers": {"evil": entry, "needy": needy}}))
+
+    async def main() -> None:
+        async with evil.host(Person()) as host:
+            await until(lambda: "looked up" in host.server("needy").detail)
+            await until(lambda: host.server("evil").state is ServerState.CONNECTED)
+            await host.call_tool("evil", "go", {})
+            assert len(evil.pids()) == 1
+            is_unlocked.set()
+            await until(lambda: host.server("needy").state is ServerState.CONNECTED)
+            assert evil.noted()[-1]
+        environments = [one["env"] for one in evil.noted() if one["what"] == "start"]
+        assert [one.get("TOKEN") for one in environments] == [None, "topsecret"]
+
+    run(main())

@@ -170,6 +170,11 @@ class HostEntry:
         """The file it stands in."""
         return self.entry.source
 
+    @property
+    def needs_secrets(self) -> bool:
+        """Whether `filled` has to look something up, which may take as long as a person does."""
+        return _has_secret(self.raw)
+
     def offers(self, tool: str) -> bool:
         """Whether the file leaves that tool to be used."""
         return tool not in self.hidden_tools and (

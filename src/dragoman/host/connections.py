@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -49,6 +50,8 @@ from dragoman.transport.base import Connector
 __all__ = ["Connection", "ConnectionHooks", "ServerState", "ServerStatus"]
 
 log = logging.getLogger("dragoman.host")
+
+T = TypeVar("T")
 
 # 30 s to start and say hello; ten more to list what it has, page by page.
 LIST_TIMEOUT_S = 30.0
@@ -183,6 +186,8 @@ class Connection:
             redact=hooks.redact,
         )
         self.state = ServerState.DISABLED if entry.disabled else ServerState.WAITING
+        #: When it was begun with, by the loop's clock.
+        self.began_at = 0.0
         self.detail = ""
         self.error: DragomanError | None = None
         #: The calls under way: a sentence about each, by its trace.
@@ -217,7 +222,9 @@ class Connection:
         if self.entry.disabled or (self._task is not None and not self._task.done()):
             return
         self._move(ServerState.WAITING, "")
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        loop = asyncio.get_running_loop()
+        self.began_at = loop.time()
+        self._task = loop.create_task(self._run())
 
     def block(self) -> None:
         """The user has blocked it: nothing reaches it from now on, and it is ended."""
@@ -266,7 +273,7 @@ class Connection:
         self._clearance = await self._may_start()
         self._mediator.settle(self._clearance, "ok")
         self._move(ServerState.CONNECTING, "")
-        connector = self.gate.guard(self._hooks.connector(self))
+        connector = self.gate.guard(await self._connector())
         self.client = Client(
             connector,
             reconnect=Reconnect(first_connect=True, max_tries=MAX_TRIES),
@@ -281,6 +288,15 @@ class Connection:
         )
         await self.client.connect()
         await self._review()
+
+    async def _connector(self) -> Connector:
+        if not self.entry.needs_secrets:
+            return self._hooks.connector(self)
+        # A keyring may wait for the person to unlock it, for as long as they like.
+        self._move(ServerState.CONNECTING, "its secrets are looked up")
+        connector = await _beside(lambda: self._hooks.connector(self))
+        self._move(ServerState.CONNECTING, "")
+        return connector
 
     async def _follow(self) -> None:
         """Keep up with what changed."""
@@ -682,13 +698,18 @@ class Connection:
             # How it stands is to be seen all the same.
             return Trust.UNKNOWN
 
-    async def settled(self) -> None:
-        """Wait until it is connected, or will not be, or an attempt to reach it has failed."""
-        while not (
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is connected, or will not be, or an attempt to reach it has failed."""
+        return (
             self.state in SETTLED
             or self._has_failed
             or (self.state is ServerState.CONNECTED and not self._is_stale)
-        ):
+        )
+
+    async def settled(self) -> None:
+        """Wait until it is."""
+        while not self.is_settled:
             await self._news()
 
     async def _news(self) -> None:
@@ -721,6 +742,34 @@ _STATES = {
     Code.STORE_FAILED: ServerState.FAILED,
     Code.AUDIT_FAILED: ServerState.FAILED,
 }
+
+
+async def _beside(work: Callable[[], T]) -> T:
+    """Do something in a thread of its own, which holds up neither the loop nor the end of all."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def finish(result: T | None, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(cast("T", result))
+
+    def run() -> None:
+        result: T | None = None
+        error: BaseException | None = None
+        try:
+            result = work()
+        except Exception as raised:  # noqa: BLE001 - handed on to whoever waits
+            error = raised
+        # The loop may be closed by now.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(finish, result, error)
+
+    threading.Thread(target=run, name="dragoman-secrets", daemon=True).start()
+    return await done
 
 
 def _look_at(definitions: Sequence[Definition]) -> None:

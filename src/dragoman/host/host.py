@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import os
+import threading
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -304,17 +305,24 @@ class Host:
     async def ready(self, wait_s: float = READY_WAIT_S) -> list[ServerStatus]:
         """Wait until every server is connected, or will not be, or has failed to be once.
 
-        Returns after `wait_s` seconds at the latest, with how each stands then.
+        Each has `wait_s` seconds from when it was begun with: one that never answers holds up
+        nobody twice. Returns how each stands then.
         """
+        now = asyncio.get_running_loop().time()
+        left_s = max((one.began_at + wait_s - now for one in self._on_their_way()), default=0.0)
         waiting = [asyncio.ensure_future(one.settled()) for one in self._connections.values()]
         try:
             if waiting:
-                await asyncio.wait(waiting, timeout=wait_s)
+                # Also without time: one that is there is seen to be there.
+                await asyncio.wait(waiting, timeout=max(left_s, 0.0))
         finally:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
         return self.servers
+
+    def _on_their_way(self) -> Iterator[Connection]:
+        return (one for one in self._connections.values() if not one.is_settled)
 
     def on_event(self, listener: Callable[[HostEvent], Any]) -> Callable[[], None]:
         """Hear of everything that happens, as `dragoman.host.events`; returns what ends it."""
@@ -751,11 +759,14 @@ class _LazySecrets:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._store: SecretStore | None = None
+        # Each server's are looked up in a thread of its own; a person is asked one thing at a time.
+        self._turn = threading.Lock()
 
     def get(self, name: str, *, only_keyring: bool = False) -> str:
-        if self._store is None:
-            self._store = SecretStore.open(self._folder)
-        return self._store.get(name, only_keyring=only_keyring)
+        with self._turn:
+            if self._store is None:
+                self._store = SecretStore.open(self._folder)
+            return self._store.get(name, only_keyring=only_keyring)
 
     @property
     def known(self) -> tuple[str, ...]:

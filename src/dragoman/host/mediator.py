@@ -168,6 +168,32 @@ class Mediator:
         if self._is_closed:
             raise Denied(Code.HOST_CLOSED, intent.subject, "the host is closing")
         trace = trace or token_hex(8)
+        try:
+            return await self._clear(
+                intent, view, editable, risks, scopes, trace, again, must_ask, is_own_act, also
+            )
+        except Denied as denied:
+            if denied.code is not Code.STORE_FAILED or denied.decision:
+                raise
+            # A refusal like any other: it is recorded, whatever had been answered by then.
+            verdict = Verdict(
+                effect=Effect.DENY, step=Step.INTEGRITY, rule=denied.rule, code=denied.code
+            )
+            raise self._denied(intent, verdict, view, trace) from None
+
+    async def _clear(
+        self,
+        intent: Intent,
+        view: View,
+        editable: Sequence[str],
+        risks: Sequence[Risk],
+        scopes: Sequence[Scope],
+        trace: str,
+        again: Remake | None,
+        must_ask: str,
+        is_own_act: bool,
+        also: Sequence[Intent],
+    ) -> Clearance:
         verdict = self.judge(intent)
         if must_ask and verdict.effect is Effect.ALLOW and not is_own_act:
             verdict = self._ask_instead(verdict, must_ask)
