@@ -79,6 +79,23 @@ def test_text_arrives_however_the_stream_is_split(split: int | None) -> None:
     assert events[-2:] == [Usage(3, 4), Stopped(Stop.END, "stop")]
 
 
+def test_half_a_character_is_put_together_or_left_out() -> None:
+    body = sse(
+        [
+            {"choices": [{"index": 0, "delta": {"content": half}, "finish_reason": None}]}
+            for half in ("a\ud83d", "\ude00b\ude00", "c\ud83d")
+        ]
+        + [{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]
+    )
+    events, _ = run(ask(Reply(body=body)))
+    assert texts(events) == "a\U0001f600b\ufffdc\ufffd"
+
+
+def test_an_address_without_a_stream_is_asked_about() -> None:
+    with pytest.raises(ModelError, match="is base_url right"):
+        run(ask(Reply(body=b"<html>hello</html>", content_type="text/html")))
+
+
 def test_parallel_calls_are_put_together_by_their_index() -> None:
     body = chunks(
         tool_delta(0, "a", "first", ""),

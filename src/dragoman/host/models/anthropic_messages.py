@@ -24,6 +24,7 @@ from dragoman.host.models.base import (
 from dragoman.host.models.exchange import Patience, events_of
 from dragoman.host.models.words import (
     IMAGE_TYPES,
+    Halves,
     arguments_text,
     as_text,
     merged,
@@ -120,13 +121,16 @@ class AnthropicMessages:
                 raise ModelError(Trouble.AUTH, str(error)[:300], provider="anthropic") from None
 
         reading = _Reading()
+        halves = Halves()
         async with aclosing(
             events_of(self._library, self.provider, start, self._patience)
         ) as events:
             async for event in events:
-                text = reading.take(event)
+                text = halves.take(reading.take(event))
                 if text:
                     yield TextDelta(text)
+        if rest := halves.rest():
+            yield TextDelta(rest)
         if not reading.is_whole:
             raise ModelError(
                 Trouble.CUT, "the answer stopped in the middle", provider=self.provider

@@ -24,6 +24,7 @@ from dragoman.host.models.base import (
 from dragoman.host.models.exchange import Patience, events_of
 from dragoman.host.models.words import (
     IMAGE_TYPES,
+    Halves,
     arguments_text,
     as_text,
     merged,
@@ -130,12 +131,25 @@ class OpenAIChat:
             return await self._connected().chat.completions.create(**wire)
 
         reading = _Reading()
+        halves = Halves()
+        has_begun = False
         async with aclosing(
             events_of(self._library, self.provider, start, self._patience)
         ) as chunks:
             async for chunk in chunks:
-                for text in reading.take(chunk):
-                    yield TextDelta(text)
+                has_begun = True
+                for text in map(halves.take, reading.take(chunk)):
+                    if text:
+                        yield TextDelta(text)
+        if rest := halves.rest():
+            yield TextDelta(rest)
+        if not has_begun:
+            # A page, or JSON in one piece: most often the address lacks a part, such as /v1.
+            raise ModelError(
+                Trouble.CUT,
+                "there was not a single event; is base_url right?",
+                provider=self.provider,
+            )
         if reading.finish is None:
             raise ModelError(
                 Trouble.CUT, "the answer stopped in the middle", provider=self.provider

@@ -22,6 +22,7 @@ from dragoman.model.sampling import SamplingMessage
 
 __all__ = [
     "IMAGE_TYPES",
+    "Halves",
     "arguments_text",
     "as_text",
     "blocks_of",
@@ -69,6 +70,35 @@ def texts(blocks: Iterable[Any]) -> str:
 
 def _bytes_in(base64: str) -> int:
     return len(base64) * 3 // 4 - base64[-2:].count("=")
+
+
+class Halves:
+    """A text in pieces, whole characters only.
+
+    Some servers cut a character into two halves, each in a piece of its own: they are put together.
+    A half that stays alone becomes U+FFFD; no provider takes it back with the next request.
+    """
+
+    def __init__(self) -> None:
+        self._half = ""
+
+    def take(self, piece: str) -> str:
+        """What there is of the text with this piece."""
+        if piece.isascii() and not self._half:
+            return piece
+        piece, self._half = self._half + piece, ""
+        if "\ud800" <= piece[-1:] <= "\udbff":
+            piece, self._half = piece[:-1], piece[-1]
+        return _whole(piece)
+
+    def rest(self) -> str:
+        """What is left at the end."""
+        half, self._half = self._half, ""
+        return _whole(half)
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def safe_id(id: str) -> str:
