@@ -498,7 +498,11 @@ def test_what_comes_back_under_the_old_name_is_not_the_old_tool(stage: Stage) ->
 
 
 @attack(14, "", "")
-def test_two_tools_of_one_name_cannot_be_told_apart_and_are_refused(stage: Stage) -> None:
+@pytest.mark.parametrize("is_last", [False, True])
+def test_two_tools_of_one_name_cannot_be_told_apart_and_are_refused(
+    stage: Stage, is_last: bool
+) -> None:
+    both = [BEFORE, {**BEFORE, "description": "Another one."}]
     evil = stage.server(tools=[BEFORE])
 
     async def main() -> None:
@@ -507,7 +511,7 @@ def test_two_tools_of_one_name_cannot_be_told_apart_and_are_refused(stage: Stage
             await told(
                 host,
                 evil,
-                offering(BEFORE, {**BEFORE, "description": "Another one."}),
+                offering(*(both if is_last else reversed(both))),
                 CHANGED,
                 holds=lambda: bool(host.server("evil").held_back),
             )
