@@ -338,7 +338,7 @@ class _Fill:
             near = _near(variable.name, self._declared)
             return f"uses {variable.text}, and 'inputs' declares no {variable.name!r}{near}"
         if self._ask is None:
-            return f"uses {variable.text}, and nobody is here to be asked for it"
+            return f"uses {variable.text}, and there is nobody to ask for it"
         if given.options:
             return f"uses {variable.text}, and none of its options was chosen"
         return f"uses {variable.text}, and no answer was given"
