@@ -65,9 +65,16 @@ class Surface(Protocol):
 
 
 def editor_of(environ: Mapping[str, str]) -> list[str] | None:
-    """The person's editor, as a command line; None when they have named none."""
-    named = environ.get("VISUAL") or environ.get("EDITOR")
-    return shlex.split(named) if named and named.strip() else None
+    """The person's editor, as a command line; None when they have named none.
+
+    Raises Misconfigured: what they have named is no command line.
+    """
+    name = "VISUAL" if environ.get("VISUAL") else "EDITOR"
+    named = environ.get(name, "")
+    try:
+        return shlex.split(named) or None
+    except ValueError as error:
+        raise Misconfigured(f"the variable {name} is no command line: {error}") from None
 
 
 async def edit_in_program(command: Sequence[str], text: str) -> str | None:

@@ -272,11 +272,15 @@ def test_the_editor_of_the_person_is_used(mode: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_an_editor_that_cannot_be_started_changes_nothing() -> None:
-    with Screen(asked("short", "full"), EDITOR="/nonexistent/editor") as screen:
+@pytest.mark.parametrize(
+    ("editor", "words"),
+    [("/nonexistent/editor", "set EDITOR"), ('vi "a', "EDITOR is no command line")],
+)
+def test_an_editor_that_cannot_be_started_changes_nothing(editor: str, words: str) -> None:
+    with Screen(asked("short", "full"), EDITOR=editor) as screen:
         screen.until("[e] edit")
         screen.type("e")
-        screen.until("set EDITOR")
+        screen.until(words)
         screen.until("[e] edit again")
         screen.type("c")
         screen.until("[v] never")
