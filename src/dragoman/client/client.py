@@ -475,6 +475,13 @@ class Client:
             self._repeatable = {tool.name for tool in tools if _may_repeat(tool)}
         return tools
 
+    def know_tools(self, tools: Iterable[Tool]) -> None:
+        """Take these as listed: their results are then understood without a list of their own.
+
+        For whoever reads the pages themselves. It holds until the server says that they changed.
+        """
+        self._outputs.replace(tools)
+
     async def list_tools_page(self, cursor: str | None = None) -> ListToolsResult:
         """One page of tools; the next begins at its `next_cursor`."""
         return await self._ask("tools/list", PageParams(cursor=cursor), ListToolsResult)

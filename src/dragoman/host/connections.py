@@ -45,6 +45,7 @@ from dragoman.host.kinds import (
 from dragoman.host.mediator import Clearance, Mediator
 from dragoman.host.pins import PinReport, Pins, manifest_of
 from dragoman.model.logging import LogMessageParams
+from dragoman.model.tools import Tool
 from dragoman.transport.base import Connector
 
 __all__ = ["Connection", "ConnectionHooks", "ServerState", "ServerStatus"]
@@ -543,6 +544,9 @@ class Connection:
     def _take(self, catalogue: Catalogue, changes: int) -> None:
         """Use what was read when it had been said so often that something changed."""
         self.catalogue = catalogue
+        if self.client is not None:
+            tools = (offer.record for offer in catalogue.offers("tool"))
+            self.client.know_tools(tool for tool in tools if isinstance(tool, Tool))
         self._is_stale = self._changes != changes
 
     async def _read(self, client: Client) -> list[Definition]:
