@@ -25,7 +25,7 @@ from dragoman.errors import Misconfigured
 if TYPE_CHECKING:
     from dragoman.host.formats import Imported, Portable
     from dragoman.host.host import Host
-    from dragoman.host.secrets import SecretStore
+    from dragoman.host.secrets import LiteralSecret, SecretStore
 
 __all__ = ["host"]
 
@@ -738,16 +738,32 @@ def _without_secrets(
         store = _secrets(settings)
         server, names = move_secrets(server, store)
         if not settings.is_json:
-            screen.note(f"{server.name}: {', '.join(names)} kept in {store.where}", "green")
+            if names:
+                screen.note(f"{server.name}: {', '.join(names)} kept in {store.where}", "green")
+            if left := secrets_in(server):
+                which = ", ".join(sorted({_place_of(one) for one in left}))
+                screen.note(
+                    f"{server.name}: {which} looks like a secret and stays in the file, since it "
+                    "is in an argument or the URL; use a variable or a header",
+                    "yellow",
+                )
         return server, names
     if not settings.is_json:
-        which = ", ".join(sorted({one.name for one in found}))
+        which = ", ".join(sorted({_place_of(one) for one in found}))
+        can_move = any(one.member in ("env", "headers") for one in found)
+        hint = "--move-secrets keeps it elsewhere" if can_move else "use a variable or a header"
         screen.note(
-            f"{server.name}: {which} looks like a secret and stands in the file; "
-            "--move-secrets keeps it elsewhere",
+            f"{server.name}: {which} looks like a secret and stands in the file; {hint}",
             "yellow",
         )
     return server, []
+
+
+def _place_of(one: LiteralSecret) -> str:
+    """Where a secret stands, for people, who count from 1."""
+    if one.member == "args" and one.name.isdigit():
+        return f"argument {int(one.name) + 1}"
+    return one_line(one.name or one.member)
 
 
 def _secrets(settings: HostSettings) -> SecretStore:

@@ -163,6 +163,10 @@ def test_a_secret_is_told_and_moved_on_request(place: Place) -> None:
     assert SECRET not in place.config.read_text()
     assert SECRET not in done.stdout + done.stderr
     assert servers(place.config)["git"]["env"]["GITHUB_TOKEN"].startswith("${secret:")
+    stays = place.run("host", "add", "arg", "--move-secrets", "--", "git-server", SECRET)
+    assert "argument 1 looks like a secret and stays in the file" in stays.stderr
+    assert "kept in" not in stays.stderr
+    assert SECRET not in stays.stdout + stays.stderr
 
 
 @pytest.mark.long
