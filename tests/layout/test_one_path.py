@@ -96,8 +96,8 @@ def test_a_ticket_names_the_decision_that_was_recorded_for_it() -> None:
         for name, call in calls_in(module)
         if name in decided
     ]
-    # Tools, resources, prompts, completions; and one place for all answers.
-    assert sorted(found) == sorted([("AnswerTicket", decided["AnswerTicket"])] + [("Ticket", decided["Ticket"])] * 4)  # fmt: skip
+    # Tools; resources and prompts; completions; and one place for all answers.
+    assert sorted(found) == sorted([("AnswerTicket", decided["AnswerTicket"])] + [("Ticket", decided["Ticket"])] * 3)  # fmt: skip
 
 
 def test_every_connector_of_a_host_is_behind_its_gate() -> None:

@@ -7,8 +7,9 @@ bytes that were decided about, the request, the release of the answer, the recor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -39,11 +40,11 @@ from dragoman.model.completion import (
 from dragoman.model.prompts import GetPromptResult
 from dragoman.model.resources import ReadResourceResult
 from dragoman.model.schema_check import SchemaCheck
-from dragoman.model.tools import CallToolResult, Tool
+from dragoman.model.tools import CallToolParams, CallToolResult, Tool
 
 __all__ = ["Calls", "Context", "HostResult"]
 
-R = TypeVar("R")
+F = TypeVar("F", bound=Record)
 
 
 class Context(Protocol):
@@ -88,6 +89,17 @@ class HostResult(ToolResult):
         self.was_edited = was_edited
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Reading:
+    """A request for something to read: what a person sees of it, and what the gate holds it to."""
+
+    headline: str
+    payload: bytes
+    method: str
+    name: str
+    body: bytes = b""
+
+
 class Calls:
     """Asks servers, through the mediator."""
 
@@ -115,8 +127,10 @@ class Calls:
         Raises as `Host.call_tool`, but ToolError.
         """
         connection = self._connection_of(server)
-        given = frozen(msgspec.json.encode(dict(arguments or {})))
-        taint = frozenset(context.taint) if context is not None else frozenset()
+        # It refuses what JSON cannot hold, which an encoder by itself would change.
+        wanted = CallToolParams.of(name, dict(arguments or {}))
+        given = frozen(bytes(wanted.raw_arguments))
+        taint = _taint_of(context)
 
         async def intent_of(payload: bytes) -> Intent:
             catalogue = await connection.fresh()
@@ -242,46 +256,35 @@ class Calls:
     ) -> ReadResourceResult:
         """Read a resource. Raises as `Host.read_resource`."""
         connection = self._connection_of(server)
-        await connection.fresh()
-        payload = frozen(msgspec.json.encode({"uri": uri}))
 
         async def intent_of(payload: bytes) -> Intent:
             await connection.fresh()
             return connection.intent(
                 Action.RESOURCE_READ,
                 uri,
-                taint=frozenset(context.taint) if context is not None else frozenset(),
+                taint=_taint_of(context),
                 is_destructive=False,
                 is_read_only=True,
             )
 
-        intent = await intent_of(payload)
-        flows, must_ask = self._flows(connection, context)
-        clearance = await self._mediator.clear(
-            intent,
-            View(
+        async def read(client: Client, timeout_s: float | None) -> ReadResourceResult:
+            return await client.read_resource(uri, timeout_s=timeout_s)
+
+        return await self._fetch(
+            connection,
+            _Reading(
                 headline=f"Read this resource of the server {server!r}?",
-                payload=payload,
-                facts=(*_flow_facts(context), *connection.identity.lines),
+                payload=frozen(msgspec.json.encode({"uri": uri})),
+                method="resources/read",
+                name=uri,
             ),
-            risks=_taint_risks(intent),
+            intent_of,
+            read,
+            context=context,
+            timeout_s=timeout_s,
             trace=trace,
-            again=intent_of,
-            must_ask=must_ask,
             is_own_act=is_own_act,
-            also=flows,
         )
-        with self._recorded(clearance, context):
-            ticket = Ticket(method="resources/read", name=uri, decision=clearance.decision)
-            with connection.gate.admit(ticket):
-                result = await _client(connection).read_resource(
-                    uri, timeout_s=_patience(connection, timeout_s)
-                )
-            await self._release(connection, clearance, result)
-        self._mediator.settle(clearance, "ok", result=result)
-        if context is not None:
-            context.taint.add(server)
-        return result
 
     async def get_prompt(
         self,
@@ -307,19 +310,52 @@ class Calls:
                 name,
                 arguments=msgspec.json.decode(payload, type=dict[str, Any]),
                 fingerprint=offer.definition.full,
-                taint=frozenset(context.taint) if context is not None else frozenset(),
+                taint=_taint_of(context),
                 is_destructive=False,
                 is_read_only=True,
                 problems=offer.problems,
             )
 
-        intent = await intent_of(payload)
+        async def get(client: Client, timeout_s: float | None) -> GetPromptResult:
+            return await client.get_prompt(name, given, timeout_s=timeout_s)
+
+        return await self._fetch(
+            connection,
+            _Reading(
+                headline=f"Get the prompt {name!r} from the server {server!r}?",
+                payload=payload,
+                method="prompts/get",
+                name=name,
+                body=b"" if given is None else payload,
+            ),
+            intent_of,
+            get,
+            context=context,
+            timeout_s=timeout_s,
+            trace=trace,
+            is_own_act=is_own_act,
+        )
+
+    async def _fetch(
+        self,
+        connection: Connection,
+        reading: _Reading,
+        intent_of: Callable[[bytes], Awaitable[Intent]],
+        ask: Callable[[Client, float | None], Awaitable[F]],
+        *,
+        context: Context | None,
+        timeout_s: float | None,
+        trace: str,
+        is_own_act: bool,
+    ) -> F:
+        """Ask for something to read: decide, ask the server, release, record."""
+        intent = await intent_of(reading.payload)
         flows, must_ask = self._flows(connection, context)
         clearance = await self._mediator.clear(
             intent,
             View(
-                headline=f"Get the prompt {name!r} from the server {server!r}?",
-                payload=payload,
+                headline=reading.headline,
+                payload=reading.payload,
                 facts=(*_flow_facts(context), *connection.identity.lines),
             ),
             risks=_taint_risks(intent),
@@ -330,16 +366,18 @@ class Calls:
             also=flows,
         )
         with self._recorded(clearance, context):
-            body = b"" if given is None else clearance.payload
-            ticket = Ticket(method="prompts/get", name=name, body=body, decision=clearance.decision)
+            ticket = Ticket(
+                method=reading.method,
+                name=reading.name,
+                body=reading.body,
+                decision=clearance.decision,
+            )
             with connection.gate.admit(ticket):
-                result = await _client(connection).get_prompt(
-                    name, given, timeout_s=_patience(connection, timeout_s)
-                )
+                result = await ask(_client(connection), _patience(connection, timeout_s))
             await self._release(connection, clearance, result)
         self._mediator.settle(clearance, "ok", result=result)
         if context is not None:
-            context.taint.add(server)
+            context.taint.add(connection.server)
         return result
 
     async def complete(
@@ -475,6 +513,10 @@ class Calls:
 
 # 4,096 output schemas that were read: the definitions of one server at their bound.
 MAX_CHECKS = 4_096
+
+
+def _taint_of(context: Context | None) -> frozenset[str]:
+    return frozenset() if context is None else frozenset(context.taint)
 
 
 @contextmanager
