@@ -130,6 +130,7 @@ def as_markdown() -> str:
 def print_table(outcomes: Sequence[Outcome]) -> None:
     """For people."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
@@ -166,4 +167,4 @@ def print_table(outcomes: Sequence[Outcome]) -> None:
     console.print(proof)
     for one in outcomes:
         for failure in one.failures:
-            console.print(f"[red]{one.attack.number}[/] {failure}", highlight=False)
+            console.print(f"[red]{one.attack.number}[/] {escape(failure)}", highlight=False)
