@@ -510,3 +510,11 @@ def test_on_a_full_disk_what_was_kept_stays_and_the_rest_is_refused(path: Path) 
     assert len(kept) > 2
     with GrantStore(path) as store:
         assert sorted(grant.id for grant in store.list()) == kept
+
+
+def test_two_projects_may_each_have_a_server_of_one_name(store: GrantStore, tmp_path: Path) -> None:
+    store.set_identity("fs", "sha256:1", project=tmp_path / "one")
+    store.set_identity("fs", "sha256:2", project=tmp_path / "two")
+    assert store.last_identity("fs", tmp_path / "one") == ("sha256:1", ())
+    assert store.last_identity("fs", tmp_path / "two") == ("sha256:2", ())
+    assert store.last_identity("fs") is None

@@ -117,7 +117,7 @@ def _at_rest(used: Host) -> list[Any]:
     for name, entry in used.config.servers.items():
         identity = identity_of(entry)
         trust = used.grants.trust_of(identity.digest)
-        last = used.grants.last_identity(name)
+        last = used.grants.last_identity(name, used.config.project)
         state, detail, diff = ServerState.CLOSED, "not running", ""
         if entry.disabled:
             state, detail = ServerState.DISABLED, ""

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
@@ -171,8 +172,10 @@ class Connection:
         hooks: ConnectionHooks,
         *,
         principal: str = "user",
+        project: Path | str = "",
     ) -> None:
         self.entry = entry
+        self.project = project
         self.server = entry.name
         self.principal = principal
         self.identity: ServerIdentity = identity_of(entry)
@@ -370,7 +373,7 @@ class Connection:
         """What stands against the server as it is configured now."""
         now = identity_of(self.entry)
         with self._stored():
-            known = self._grants.last_identity(self.server)
+            known = self._grants.last_identity(self.server, self.project)
         problems = []
         before = None
         if now.digest != self.identity.digest:
@@ -416,9 +419,12 @@ class Connection:
         )
         try:
             with self._stored():
-                if self._grants.last_identity(self.server) is None:
+                if self._grants.last_identity(self.server, self.project) is None:
                     self._grants.set_identity(
-                        self.server, self.identity.digest, self.identity.lines
+                        self.server,
+                        self.identity.digest,
+                        self.identity.lines,
+                        project=self.project,
                     )
                 if self.trust is Trust.UNKNOWN:
                     self._grants.set_trust(self.server, self.identity.digest, Trust.REVIEWED)

@@ -319,24 +319,36 @@ class GrantStore:
                 (identity, alias, str(trust), json.dumps(lines), self._clock()),
             )
 
-    def last_identity(self, alias: str) -> tuple[str, Lines] | None:
-        """The identity last accepted under this alias, and its description; or None."""
-        with self._reading() as content:
-            return content.identities.get(alias)
+    def last_identity(
+        self, alias: str, project: str | os.PathLike[str] = ""
+    ) -> tuple[str, Lines] | None:
+        """The identity last accepted under this alias in a project, and its description; or None.
 
-    def set_identity(self, alias: str, identity: str, lines: Lines = ()) -> None:
+        Two projects may each have a server of that name.
+        """
+        with self._reading() as content:
+            return content.identities.get(_place(alias, project))
+
+    def set_identity(
+        self,
+        alias: str,
+        identity: str,
+        lines: Lines = (),
+        *,
+        project: str | os.PathLike[str] = "",
+    ) -> None:
         """Accept an identity under this alias, in place of the last one."""
         with self._writing() as db:
             db.execute(
                 "INSERT OR REPLACE INTO identities (alias, identity, lines, at)"
                 " VALUES (?, ?, ?, ?)",
-                (alias, identity, json.dumps(lines), self._clock()),
+                (_place(alias, project), identity, json.dumps(lines), self._clock()),
             )
 
-    def forget_identity(self, alias: str) -> None:
+    def forget_identity(self, alias: str, *, project: str | os.PathLike[str] = "") -> None:
         """Forget what was accepted under this alias; grants and trust are the identity's own."""
         with self._writing() as db:
-            db.execute("DELETE FROM identities WHERE alias = ?", (alias,))
+            db.execute("DELETE FROM identities WHERE alias = ?", (_place(alias, project),))
 
     def pins_of(self, identity: str) -> dict[str, str]:
         """The definitions that were reviewed: key ("tool/x") to full digest; a copy."""
@@ -587,6 +599,11 @@ def _reason(error: sqlite3.Error) -> str:
             return f"it is damaged ({error}); {_ASIDE}"
         case _:
             return str(error)
+
+
+def _place(alias: str, project: str | os.PathLike[str]) -> str:
+    """An alias in a project; no alias holds a blank."""
+    return f"{alias} {_folder(project)}" if os.fspath(project) else alias
 
 
 def _folder(folder: str | os.PathLike[str]) -> str:

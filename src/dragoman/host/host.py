@@ -272,6 +272,7 @@ class Host:
             self.pins,
             _Hooks(self),
             principal=self.principal,
+            project=self.config.project,
         )
 
     async def aclose(self) -> None:
@@ -661,7 +662,9 @@ class Host:
         identity. Reconnect afterwards. One that is blocked is ended at once.
         """
         identity = identity_of(self._entry(server))
-        self.grants.set_identity(server, identity.digest, identity.lines)
+        self.grants.set_identity(
+            server, identity.digest, identity.lines, project=self.config.project
+        )
         self.grants.set_trust(server, identity.digest, Trust(level))
         connection = self._connections.get(server)
         if Trust(level) is Trust.BLOCKED and connection is not None:
