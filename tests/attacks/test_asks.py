@@ -85,7 +85,7 @@ async def go(stage: Stage, person: Any, **options: Any) -> None:
 # --- 40 -------------------------------------------------------------------------------------------
 
 
-@attack(40, "it asks for what was not offered", "not answered", quick=True)
+@attack(40, "it asks for what was not offered", "not answered")
 @pytest.mark.parametrize("ask", ["sampling/createMessage", "elicitation/create", "roots/list"])
 def test_who_asks_for_what_was_not_offered_gets_nothing(stage: Stage, ask: str) -> None:
     """With nobody to ask, none of it is offered at all."""
@@ -558,7 +558,7 @@ SECRETS: dict[str, Mapping[str, Any]] = {
 }
 
 
-@attack(47, "a form that asks for a password", "blocked, or warned of", quick=True)
+@attack(47, "a form that asks for a password", "blocked, or warned of")
 @pytest.mark.parametrize("way", SECRETS)
 def test_a_form_for_a_secret_is_not_even_shown(stage: Stage, way: str) -> None:
     evil = asking(stage, form(SECRETS[way]))

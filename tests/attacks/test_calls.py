@@ -248,7 +248,7 @@ EDITS = [
 ]
 
 
-@attack(24, "a person edits the arguments", "the server receives exactly the edit", quick=True)
+@attack(24, "a person edits the arguments", "the server receives exactly the edit")
 def test_what_the_person_wrote_is_what_arrives(stage: Stage) -> None:
     evil = stage.server(tools=[tool("wipe")])
     edits = iter(EDITS)

@@ -124,7 +124,7 @@ def test_a_model_that_obeys_a_result_reaches_nobody_unasked(stage: Stage, way: s
     assert record["taint"] == ["evil"]
 
 
-@attack(32, "", "", quick=True)
+@attack(32, "", "")
 def test_with_nobody_to_ask_it_is_refused(stage: Stage) -> None:
     stage.server(tools=[tool("read")], on={"tools/call read": INJECTED["a result"]})
     mail = stage.server("mail", tools=[tool("send")])
@@ -453,7 +453,7 @@ def test_a_folder_is_not_told_without_a_yes(stage: Stage) -> None:
     assert [one.intent.object for one in person.questions("roots.expose")] == [uri, uri]
 
 
-@attack(36, "", "", quick=True)
+@attack(36, "", "")
 def test_with_nobody_to_ask_it_is_not_even_told_that_there_are_roots(stage: Stage) -> None:
     evil = _asking_for_roots(stage, roots=[str(stage.project)])
     rules = ["allow server.start(evil)", "allow tool.expose(evil/*)", "allow tool(evil/look)"]
@@ -573,7 +573,7 @@ UNFIT: dict[str, Mapping[str, Any]] = {
 }
 
 
-@attack(39, "a result that is not what was promised", "flagged", quick=True)
+@attack(39, "a result that is not what was promised", "flagged")
 @pytest.mark.parametrize("way", UNFIT)
 def test_a_result_that_does_not_fit_is_flagged(stage: Stage, way: str) -> None:
     answer = {"content": [text("ok")], **UNFIT[way]}
