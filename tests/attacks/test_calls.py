@@ -238,7 +238,7 @@ def test_a_no_outlives_another_command_under_the_same_name(stage: Stage) -> None
 # --- 24 -------------------------------------------------------------------------------------------
 
 EDITS = [
-    b'{"path":"/tmp/x"}',
+    b'{"path":"/srv/x"}',
     b'{ "path" : "\\u002ftmp\\/x" ,\n "n": 1.0, "big": 12345678901234567890 }',
     '{"path":"\u202etxt.exe","zero":"a\u200bb","tag":"\U000e0041","nul":"\\u0000"}'.encode(),
     b'{"path":"line\\nbreak","html":"<script>&amp;</script>","esc":"\\u001b[2J"}',
@@ -288,7 +288,7 @@ def test_what_is_lost_between_reading_and_writing_is_not_an_edit(stage: Stage) -
 @attack(24, "", "")
 def test_an_edit_is_never_remembered(stage: Stage) -> None:
     evil = stage.server(tools=[tool("wipe")])
-    person = Person(tool_call=lambda one: one.allow(Scope.ALWAYS, payload=b'{"path":"/tmp"}'))
+    person = Person(tool_call=lambda one: one.allow(Scope.ALWAYS, payload=b'{"path":"/srv"}'))
 
     async def main() -> None:
         async with stage.host(person) as host:
@@ -306,7 +306,7 @@ def test_an_edit_is_never_remembered(stage: Stage) -> None:
 @attack(25, "arguments change after the yes", "what was approved is sent, or nothing")
 def test_whoever_keeps_the_arguments_cannot_change_them_any_more(stage: Stage) -> None:
     evil = stage.server(tools=[tool("wipe")])
-    arguments: dict[str, Any] = {"path": "/tmp/x", "deep": {"list": [1]}}
+    arguments: dict[str, Any] = {"path": "/srv/x", "deep": {"list": [1]}}
 
     def changing(request: ApprovalRequest) -> bool:
         arguments["path"] = "/"
@@ -318,7 +318,7 @@ def test_whoever_keeps_the_arguments_cannot_change_them_any_more(stage: Stage) -
             await host.call_tool("evil", "wipe", arguments)
 
     run(main())
-    assert evil.calls() == [{"path": "/tmp/x", "deep": {"list": [1]}}]
+    assert evil.calls() == [{"path": "/srv/x", "deep": {"list": [1]}}]
 
 
 @attack(25, "", "")
@@ -384,12 +384,12 @@ def test_a_yes_to_one_call_is_none_to_another(stage: Stage) -> None:
 
     async def main() -> None:
         async with stage.host(Person(tool_call=answer)) as host:
-            await host.call_tool("evil", "wipe", {"path": "/tmp/x"})
+            await host.call_tool("evil", "wipe", {"path": "/srv/x"})
             with refused(Code.VIEW_CHANGED):
                 await host.call_tool("evil", "wipe", {"path": "/"})
 
     run(main())
-    assert evil.calls() == [{"path": "/tmp/x"}]
+    assert evil.calls() == [{"path": "/srv/x"}]
 
 
 # --- 26 -------------------------------------------------------------------------------------------
