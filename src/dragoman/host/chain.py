@@ -117,7 +117,8 @@ class VerifyReport:
 
     def __str__(self) -> str:
         head = (
-            f"{self.records} records in {len(self.files)} files, {self.anchors} anchors up to"
+            f"{self.records} records in {len(self.files)} file{'s' * (len(self.files) != 1)},"
+            f" {self.anchors} anchors up to"
             f" record {self.anchored_seq}"
         )
         state = "intact" if self.fault is None else f"broken: {self.fault}"

@@ -432,7 +432,7 @@ def _default(policy: Policy, intent: Intent) -> Verdict:
     return Verdict(
         effect=effect,
         step=Step.DEFAULT,
-        rule=f'nothing else speaks of it, and {name} is "{value}"',
+        rule=f'no rule and no earlier answer decides it; {name} is "{value}"',
         layer=origin.layer,
         source=origin.source,
         code=_refusal_code(intent.action) if effect is Effect.DENY else None,
