@@ -5,9 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
-from tests.layout.source import Module, modules
+from tests.layout.source import Module, every_module, modules
 
 # From layer to the layers below it that it may import; each may import itself.
 ALLOWED: dict[str, set[str]] = {
@@ -88,9 +86,6 @@ def optional_for(module: Module) -> set[str]:
     if module.layer == "transport" and not module.name.startswith("dragoman.transport.http."):
         return set()
     return OPTIONAL.get(module.layer, set())
-
-
-every_module = pytest.mark.parametrize("module", modules().values(), ids=list(modules()))
 
 
 @every_module

@@ -6,11 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-import pytest
-
-from tests.layout.source import Module, modules
-
-every_module = pytest.mark.parametrize("module", modules().values(), ids=list(modules()))
+from tests.layout.source import Module, every_module, modules
 
 # A day of the years in which revisions appear; an example of a date can be of another year.
 _DATE = re.compile(r"\b202[4-9][-_]\d\d[-_]\d\d\b")
