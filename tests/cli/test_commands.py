@@ -68,12 +68,14 @@ def test_help_names_every_command_and_every_exit_code() -> None:
     assert "Exit codes: 0 done, 1 the tool failed" in done.stdout
 
 
+@pytest.mark.long
 def test_without_words_help_is_shown_once_and_is_no_success() -> None:
     done = dragoman()
     assert (done.returncode, done.stderr) == (2, "")
     assert done.stdout == dragoman("--help").stdout
 
 
+@pytest.mark.long
 def test_a_shell_is_told_what_could_be_typed() -> None:
     shell = {"_DRAGOMAN_COMPLETE": "bash_complete", "COMP_WORDS": "dragoman in", "COMP_CWORD": "1"}
     assert dragoman(env=shell).stdout == "plain,inspect\n"
@@ -92,6 +94,7 @@ def test_list_shows_all_four_kinds_without_trailing_blanks() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.long
 def test_list_as_json_is_one_document_in_the_protocols_words() -> None:
     found = document("list", WEATHER, "--only", "tools", "--only", "templates")
     assert set(found) == {"tools", "resourceTemplates"}
@@ -99,6 +102,7 @@ def test_list_as_json_is_one_document_in_the_protocols_words() -> None:
     assert found["resourceTemplates"][0]["uriTemplate"] == "weather://{city}/now"
 
 
+@pytest.mark.long
 def test_inspect_shows_the_whole_server() -> None:
     done = dragoman("inspect", WEATHER)
     assert done.returncode == 0
@@ -142,6 +146,7 @@ def test_call_reads_values_by_the_tools_schema() -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.long
 def test_call_takes_all_arguments_as_json_and_from_stdin() -> None:
     arguments = '{"text": "x", "count": 2}'
     given = dragoman("call", ODD, "echo", "--args", arguments)
@@ -149,6 +154,7 @@ def test_call_takes_all_arguments_as_json_and_from_stdin() -> None:
     assert given.stdout == piped.stdout == "'x' 2 None None False\n"
 
 
+@pytest.mark.long
 def test_call_lays_out_structured_results() -> None:
     done = dragoman("call", WEATHER, "forecast", "city=paris", "days=1")
     assert json.loads(done.stdout)["days"][0]["date"] == "2026-05-01"
@@ -166,12 +172,14 @@ def test_call_names_every_fault_before_anything_is_called() -> None:
         assert text in done.stderr
 
 
+@pytest.mark.long
 def test_call_of_an_unknown_tool_names_the_closest() -> None:
     done = dragoman("call", WEATHER, "forcast")
     assert done.returncode == 2
     assert "did you mean 'forecast'" in done.stderr
 
 
+@pytest.mark.long
 def test_a_failed_tool_has_its_own_exit_code() -> None:
     done = dragoman("call", ODD, "fail")
     assert done.returncode == 1
@@ -181,6 +189,7 @@ def test_a_failed_tool_has_its_own_exit_code() -> None:
     assert document("call", ODD, "fail", code=1)["isError"] is True
 
 
+@pytest.mark.long
 def test_binary_content_is_a_line_or_a_new_file(tmp_path: Path) -> None:
     plain = dragoman("call", ODD, "picture")
     assert plain.stdout == ("look:\n[image image/png, 100 bytes]\n[link to odd://text (text)]\n")
@@ -191,6 +200,7 @@ def test_binary_content_is_a_line_or_a_new_file(tmp_path: Path) -> None:
         assert (tmp_path / f"picture-{number}.png").stat().st_size == 100
 
 
+@pytest.mark.long
 def test_read_prints_text_and_summarises_bytes(tmp_path: Path) -> None:
     done = dragoman("read", ODD, "odd://text")
     assert done.stdout.startswith("first\nsecond \\x1b[2J")
@@ -207,12 +217,14 @@ def test_read_of_an_unknown_resource_is_the_servers_refusal() -> None:
     assert found["error"]["data"] == {"uri": "odd://nowhere"}
 
 
+@pytest.mark.long
 def test_prompt_prints_its_messages() -> None:
     done = dragoman("prompt", ODD, "greet", "name=Ada", "tone=cold")
     assert done.stdout == "user: Greet Ada in a cold way.\n"
     assert dragoman("prompt", ODD, "greet").returncode == 4
 
 
+@pytest.mark.long
 def test_complete_takes_prompts_and_templates() -> None:
     assert dragoman("complete", ODD, "greet", "tone", "w").stdout == "warm\n"
     found = dragoman("complete", ODD, "odd://{name}/part", "name", "x")
@@ -222,6 +234,7 @@ def test_complete_takes_prompts_and_templates() -> None:
     assert "150" in many.stderr
 
 
+@pytest.mark.long
 def test_prompt_complete_and_ping_print_the_result_as_json() -> None:
     filled = document("prompt", ODD, "greet", "name=Ada")
     assert filled["messages"][0]["role"] == "user"
@@ -240,11 +253,13 @@ def test_a_sampling_request_is_refused_where_nobody_is() -> None:
     assert_harmless(done.stdout, done.stderr)
 
 
+@pytest.mark.long
 def test_a_sampling_request_is_answered_with_what_was_given() -> None:
     assert dragoman("call", ODD, "ask_model", "--answer", "It is me").stdout == "It is me\n"
     assert dragoman("call", ODD, "ask_model", "--yes").stdout == "yes\n"
 
 
+@pytest.mark.long
 def test_a_form_is_filled_with_what_was_given() -> None:
     whole = '{"name": "Ada", "size": "large"}'
     accepted = "accept Answer(name='Ada', size='{}', age=None)\n"
@@ -254,6 +269,7 @@ def test_a_form_is_filled_with_what_was_given() -> None:
     assert single.stdout == accepted.format("small")
 
 
+@pytest.mark.long
 def test_a_form_that_needs_more_than_a_yes_is_declined() -> None:
     assert dragoman("call", ODD, "ask_person").stdout == "decline None\n"
     done = dragoman("call", ODD, "ask_person", "--yes")
@@ -275,6 +291,7 @@ def test_roots_are_told_to_the_server(tmp_path: Path) -> None:
 # --- beside the result ------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_log_messages_go_to_stderr_from_their_level_on() -> None:
     plain = dragoman("call", ODD, "chatter")
     assert plain.stdout == "said\n"
@@ -302,6 +319,7 @@ def test_nothing_a_server_says_of_itself_is_obeyed() -> None:
         assert_harmless(done.stdout, done.stderr)
 
 
+@pytest.mark.long
 def test_a_flood_of_such_lines_is_said_once() -> None:
     done = run_bare("flood")
     assert done.returncode == 0
@@ -309,6 +327,7 @@ def test_a_flood_of_such_lines_is_said_once() -> None:
     assert done.stderr.count("not shown") == 1
 
 
+@pytest.mark.long
 def test_a_broken_rule_is_told_and_does_no_harm() -> None:
     done = run_bare("stray")
     assert done.returncode == 0
@@ -316,6 +335,7 @@ def test_a_broken_rule_is_told_and_does_no_harm() -> None:
     assert_harmless(done.stderr)
 
 
+@pytest.mark.long
 def test_a_line_that_is_no_message_is_shown_and_does_no_harm() -> None:
     done = dragoman("call", BARE, "variables", "names=HOME")
     assert done.returncode == 0
@@ -323,12 +343,14 @@ def test_a_line_that_is_no_message_is_shown_and_does_no_harm() -> None:
     assert_harmless(done.stderr)
 
 
+@pytest.mark.long
 def test_the_servers_stderr_is_shown_when_asked_for() -> None:
     done = dragoman("ping", ODD, "--stderr")
     assert "[stderr] a banner that must not reach the client" in done.stderr
     assert "banner" not in dragoman("ping", ODD).stderr
 
 
+@pytest.mark.long
 def test_a_stream_that_holds_only_ascii_gets_escapes() -> None:
     env = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     plain = dragoman("inspect", WEATHER, env=env)
@@ -341,6 +363,7 @@ def test_a_stream_that_holds_only_ascii_gets_escapes() -> None:
     assert (wire.returncode, wire.stderr[:6]) == (0, "\\u2192")
 
 
+@pytest.mark.long
 def test_a_result_of_megabytes_is_printed_whole() -> None:
     done = dragoman("call", ODD, "echo", "--args", "-", stdin=json.dumps({"text": "x" * 3_000_000}))
     assert len(done.stdout) == 3_000_000 + len("'' 1 None None False\n")
@@ -354,12 +377,14 @@ def test_a_command_line_stands_after_two_dashes() -> None:
     assert done.stdout == "'hi' 1 None None False\n"
 
 
+@pytest.mark.long
 def test_an_object_in_a_file_is_a_target(tmp_path: Path) -> None:
     file = tmp_path / "two.py"
     file.write_text("from dragoman import Server\na = Server('first')\nb = Server('second')\n")
     assert dragoman("ping", f"{file}:b").stdout.startswith("second 0 answered")
 
 
+@pytest.mark.long
 def test_a_name_is_found_in_the_projects_file(tmp_path: Path) -> None:
     settings = {
         "command": sys.executable,
@@ -447,6 +472,7 @@ server.run()
 """
 
 
+@pytest.mark.long
 def test_a_crash_says_where_its_traceback_can_be_read(tmp_path: Path) -> None:
     file = tmp_path / "crashes.py"
     file.write_text(CRASHES)
@@ -475,6 +501,7 @@ def run_bare(*words: str) -> subprocess.CompletedProcess[str]:
     return dragoman("ping", *options, "--", sys.executable, BARE, how)
 
 
+@pytest.mark.long
 def test_a_server_that_cannot_start_is_told_with_its_last_words() -> None:
     done = run_bare("exit")
     assert done.returncode == 3
@@ -486,6 +513,7 @@ def test_a_server_that_cannot_start_is_told_with_its_last_words() -> None:
     assert dragoman("ping", "--", "no-such-program-anywhere").returncode == 3
 
 
+@pytest.mark.long
 def test_a_script_that_does_not_serve_gets_a_hint() -> None:
     done = run_bare("leave")
     assert done.returncode == 3
@@ -499,6 +527,7 @@ def test_a_server_that_dies_during_a_call_is_a_lost_connection() -> None:
     assert_harmless(done.stderr)
 
 
+@pytest.mark.long
 def test_a_server_that_does_not_answer_is_a_timeout() -> None:
     done = run_bare("--timeout", "0.4", "silent")
     assert done.returncode == 5
@@ -508,6 +537,7 @@ def test_a_server_that_does_not_answer_is_a_timeout() -> None:
     assert "pass --timeout SECONDS to wait longer" in found["error"]["message"]
 
 
+@pytest.mark.long
 def test_a_server_of_another_revision_is_a_remote_fault() -> None:
     assert run_bare("answer").returncode == 4
 
@@ -536,6 +566,7 @@ def test_ctrl_c_ends_the_command_and_its_server_without_a_traceback() -> None:
     assert "Traceback" not in rest
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [["list", ODD], ["inspect", ODD, "--json"], ["version"]])
 def test_a_reader_that_leaves_ends_the_command_quietly(words: list[str]) -> None:
     reader, writer = os.pipe()
@@ -555,6 +586,7 @@ def test_a_reader_that_leaves_ends_the_command_quietly(words: list[str]) -> None
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.long
 def test_an_error_in_json_is_one_document_too() -> None:
     for words, kind in (
         (["list", "nowhere"], "usage"),

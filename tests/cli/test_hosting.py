@@ -25,6 +25,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
 HTTP = ("--transport", "http", "--port", "0")
 
 
+@pytest.mark.long
 def test_a_file_is_served_over_http_and_every_command_reaches_it(tmp_path: Path) -> None:
     with Running(str(counter(tmp_path)), *HTTP) as server:
         url = server.url()
@@ -93,6 +94,7 @@ def test_path_and_names_are_those_that_were_asked_for(tmp_path: Path) -> None:
         assert status(Host="evil.example.com") == 403
 
 
+@pytest.mark.long
 @posix
 def test_a_unix_socket_is_its_owner_s_alone_and_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "my socket"
@@ -152,6 +154,7 @@ def test_a_session_survives_a_restart_when_it_is_kept(tmp_path: Path) -> None:
         (("--transport", "http", "--keep-sessions", "/no/such/folder/x.db"), "/no/such/folder"),
     ],
 )
+@pytest.mark.long
 def test_what_cannot_work_is_one_line(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
     file = str(counter(tmp_path))
     done = dragoman("run", file, *words)
@@ -192,6 +195,7 @@ server = Server("s", lifespan=life)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -210,6 +214,7 @@ def test_a_file_that_cannot_be_served_over_http_is_explained(
     assert said in done.stderr
 
 
+@pytest.mark.long
 def test_the_first_line_of_stdout_is_ours_whatever_the_file_prints(tmp_path: Path) -> None:
     file = counter(tmp_path)
     file.write_text(file.read_text() + "\nprint('loaded')\n")
@@ -289,6 +294,7 @@ def test_a_token_comes_from_a_variable_and_headers_from_words(guarded: str, tmp_
     assert named.stdout == "hello\n"
 
 
+@pytest.mark.long
 def test_a_server_that_wants_to_know_who_asks_is_a_refusal_with_a_remedy(guarded: str) -> None:
     refused = document("list", guarded, "--token-env", "TOKEN", code=2)
     assert "TOKEN is not set" in refused["error"]["message"]
@@ -310,6 +316,7 @@ def test_a_server_that_wants_to_know_who_asks_is_a_refusal_with_a_remedy(guarded
         (("server.py", "--token-env", "PATH"), "--token-env"),
     ],
 )
+@pytest.mark.long
 def test_options_that_do_not_fit_the_target_are_told(words: tuple[str, ...], said: str) -> None:
     done = dragoman("list", *words)
     assert done.returncode == 2

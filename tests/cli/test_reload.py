@@ -41,6 +41,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.long
 def test_no_call_fails_while_the_code_changes_and_the_session_stays(tmp_path: Path) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
@@ -206,6 +207,7 @@ def test_ctrl_c_ends_parent_and_child_in_order(tmp_path: Path) -> None:
         assert "Traceback" not in server.stderr
 
 
+@pytest.mark.long
 def test_a_child_whose_parent_was_killed_ends_by_itself(tmp_path: Path) -> None:
     with Running(str(counter(tmp_path)), *RELOAD) as server:
         url = server.url()

@@ -135,6 +135,7 @@ def test_a_server_that_goes_silent_is_noticed_by_pings_and_found_again() -> None
     run(main())
 
 
+@pytest.mark.long
 def test_a_session_whose_opening_was_lost_is_replaced() -> None:
     async def main() -> None:
         server, _ = recording()

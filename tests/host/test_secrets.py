@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,21 +133,23 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         SecretStore(FileVault(tmp_path / "file" / "secrets.json")).set("a", "x")
 
 
-def _keep(path: Path, first: int) -> None:
-    vault = FileVault(path)
-    for number in range(first, first + 20):
-        vault.set(f"n{number}", str(number))
+KEEP = """
+import sys
+from pathlib import Path
+from dragoman.host.secrets import FileVault
+
+vault, first = FileVault(Path(sys.argv[1])), int(sys.argv[2])
+for number in range(first, first + 20):
+    vault.set(f"n{number}", str(number))
+"""
 
 
 def test_two_processes_lose_nothing_of_each_other(tmp_path: Path) -> None:
     path = tmp_path / "secrets.json"
-    context = multiprocessing.get_context("spawn")
-    children = [context.Process(target=_keep, args=(path, first)) for first in (0, 20)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(30)
-        assert child.exitcode == 0
+    children = [
+        subprocess.Popen([sys.executable, "-c", KEEP, str(path), str(first)]) for first in (0, 20)
+    ]
+    assert [child.wait(30) for child in children] == [0, 0]
     assert len(FileVault(path).names()) == 40
 
 

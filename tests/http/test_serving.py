@@ -213,6 +213,7 @@ async def test_a_server_that_is_told_to_stop_answers_what_it_took(
         assert await child.process.wait() == 0
 
 
+@pytest.mark.long
 @looped
 async def test_a_call_that_never_ends_does_not_keep_a_server_from_stopping(tmp_path: Path) -> None:
     (tmp_path / "short").touch()

@@ -271,6 +271,7 @@ def wait_until(condition: Callable[[], Any]) -> None:
         pass
 
 
+@pytest.mark.long
 @posix
 def test_a_request_that_was_sent_before_the_end_is_answered_and_its_connection_closed() -> None:
     with Child() as child:
@@ -308,6 +309,7 @@ def test_a_call_under_way_is_answered_before_the_server_ends(tmp_path: Path) -> 
         assert child.finish() == (0, "lifespan left\n", "")
 
 
+@pytest.mark.long
 @posix
 def test_streams_that_only_listen_do_not_hold_up_the_end() -> None:
     with Child() as child:
