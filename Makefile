@@ -25,13 +25,14 @@ setup: $(READY) ## the environment, and nothing else
 run: $(READY) ## see it work: a server, a client, and what goes over the wire
 	@$(BIN)/python examples/tour.py
 
+# Hundreds of tests start a process: without compiled files each would compile the library anew.
 .PHONY: test
 test: $(READY) ## the tests
-	@$(BIN)/python -m pytest -n 2
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2
 
 .PHONY: soak
 soak: $(READY) ## what takes too long for make test: servers killed at random, over every transport
-	@$(BIN)/python -m pytest -n 2 -m long
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 -m long
 
 .PHONY: attacks
 attacks: $(READY) ## hostile servers against the host, each attack by its number

@@ -105,6 +105,7 @@ def test_the_files_server_gives_what_is_inside_and_nothing_else(tmp_path: Path) 
 TOUR = [sys.executable, str(EXAMPLES / "tour.py")]
 
 
+@pytest.mark.long
 def test_the_tour_says_a_plain_yes_where_nobody_is() -> None:
     done = subprocess.run(
         TOUR,

@@ -59,6 +59,7 @@ def test_what_a_file_prints_never_reaches_the_client(tmp_path: Path) -> None:
 TWO = "from dragoman import Server\none = Server('one')\ntwo = Server('two')\nx = 3\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("content", "name", "said"),
     [

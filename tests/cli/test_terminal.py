@@ -64,6 +64,7 @@ def test_a_sampling_request_is_answered_by_the_person() -> None:
     assert "1/2" in terminal.seen
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("keys", ["n\n", "\n", "maybe\n", "\x04"])
 def test_anything_but_a_yes_refuses(keys: str) -> None:
     with Terminal(command("call", ODD, "ask_model")) as terminal:

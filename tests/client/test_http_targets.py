@@ -380,6 +380,7 @@ def test_progress_and_a_large_answer_come_on_one_stream() -> None:
     run(main())
 
 
+@pytest.mark.long
 def test_many_calls_at_once_each_get_their_own_answer() -> None:
     async def work(asked: Asked, reply: Reply) -> None:
         said = asked.message["params"]["name"]

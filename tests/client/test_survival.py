@@ -207,6 +207,7 @@ def test_a_break_never_reaches_a_task_group_as_anything_but_the_error(script: Pa
     run(main())
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_cancelling_whoever_holds_a_child_leaves_no_process_and_no_file_behind(
     script: Path,

@@ -370,6 +370,7 @@ def test_a_host_that_cannot_be_loaded_leaves_nothing_open(evil: Evil) -> None:
     assert not [one for one in opened() if one.startswith(str(evil.folder))]
 
 
+@pytest.mark.long
 def test_an_answer_that_cannot_be_kept_is_a_recorded_refusal(evil: Evil) -> None:
     async def main() -> None:
         async with evil.host(Person(tool_call=Scope.ALWAYS)) as host:

@@ -276,6 +276,7 @@ def test_a_ping_is_answered_while_every_handler_is_busy() -> None:
     run(main())
 
 
+@pytest.mark.long
 def test_ten_thousand_requests_can_be_under_way_and_all_are_answered() -> None:
     async def main() -> None:
         gate = asyncio.Event()

@@ -717,6 +717,7 @@ def test_a_handler_that_never_returns_meets_the_servers_own_deadline() -> None:
     run(main())
 
 
+@pytest.mark.long
 def test_ten_thousand_calls_under_way_at_once_are_all_answered() -> None:
     async def main() -> None:
         server = Server("s")

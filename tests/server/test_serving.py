@@ -289,6 +289,7 @@ def test_a_request_that_was_sent_before_the_end_is_answered_and_its_connection_c
         assert child.finish() == (0, "lifespan left\n", "")
 
 
+@pytest.mark.long
 @posix
 def test_a_call_under_way_is_answered_before_the_server_ends(tmp_path: Path) -> None:
     flag = tmp_path / "flag"

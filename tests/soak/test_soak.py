@@ -265,6 +265,7 @@ def test_calls_have_one_outcome_while_their_server_is_killed(
     soak(kind(tmp_path / "log"), seed=1, kills=2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", LONG_HTTP)
 def test_cancelling_whoever_holds_an_http_client_leaves_no_socket_and_no_task(
     kind: type[HttpVictim], tmp_path: Path

@@ -313,6 +313,7 @@ def test_a_hostile_name_or_command_writes_nothing_that_a_terminal_obeys(tmp_path
 # --- what the file wants to know ------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
 def test_an_input_of_the_file_is_asked_for_and_a_password_not_shown(tmp_path: Path) -> None:
     server = {"command": "git-server", "args": ["${input:where}"], "env": {"T": "${input:token}"}}
