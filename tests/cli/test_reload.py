@@ -41,6 +41,12 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
+@pytest.fixture(autouse=True)
+def _no_compiled_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is changed twice in a second would be run as it was compiled before."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+
+
 @pytest.mark.long
 def test_no_call_fails_while_the_code_changes_and_the_session_stays(tmp_path: Path) -> None:
     temporary = tmp_path / "tmp"

@@ -344,6 +344,8 @@ def test_what_fits_the_original_fits_the_compiled(schema: Any, found: list[Any])
         _check_looser(schema, value)
 
 
+# Six thousand examples take a minute, two where the machine is busy.
+@pytest.mark.timeout(300)
 @pytest.mark.long
 @settings(max_examples=6000, deadline=None)
 @given(schema=tops, found=st.lists(st.dictionaries(st.sampled_from("abc@"), values), max_size=8))

@@ -103,6 +103,7 @@ def test_a_question_may_come_on_stdin(place: Place) -> None:
 def test_what_cannot_work_is_told_before_anything_starts(
     place: Place, words: tuple[str, ...], told: str
 ) -> None:
+    (place.folder / "x").write_text('{"turns": ["Hello."]}')
     done = place.run(*words)
     assert done.returncode == 2
     assert told in done.stderr
