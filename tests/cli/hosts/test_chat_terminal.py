@@ -34,6 +34,15 @@ def talk(place: Place, *words: str, rows: int = 30, **env: str) -> Screen:
     return place.screen("chat", *words, *START, rows=rows, **env)
 
 
+def leave(screen: Screen) -> None:
+    """Drop what was begun, then end; a key typed between two prompts belongs to neither."""
+    screen.type("\x03")
+    screen.until("to leave")
+    screen.until(at_prompt)
+    screen.type("\x04")
+    assert screen.finish() == 0
+
+
 def connected(screen: Screen) -> None:
     """Wait until the server is there."""
     screen.until(at_prompt)
@@ -343,9 +352,7 @@ def test_suggestions_appear_while_typing_and_a_prompt_is_used(place: Place) -> N
         screen.until(at_prompt)
         screen.type("see @weather:")
         screen.until("weather://cities")
-        screen.type("\x03")
-        screen.type("\x04")
-        assert screen.finish() == 0
+        leave(screen)
 
 
 @pytest.mark.long
@@ -383,8 +390,7 @@ def test_the_history_is_its_owners_alone(place: Place) -> None:
         screen.until(at_prompt)
         screen.type("\x1b[A")
         screen.until("> a private question")
-        screen.type("\x03\x04")
-        assert screen.finish() == 0
+        leave(screen)
     (history,) = place.state.rglob("chat_history")
     assert history.stat().st_mode & 0o777 == 0o600
     assert "a private question" in history.read_text()
