@@ -7,7 +7,8 @@ import difflib
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +25,7 @@ from dragoman.errors import Misconfigured
 
 if TYPE_CHECKING:
     from dragoman.host.formats import Imported, Portable
+    from dragoman.host.grants import GrantStore
     from dragoman.host.host import Host
     from dragoman.host.secrets import LiteralSecret, SecretStore
 
@@ -36,6 +38,8 @@ CONNECT_WAIT_S = 60.0
 # One screen or two.
 RECORDS_SHOWN = 50
 OWN_FORMAT = "dragoman"
+# Whose answers they are, as `Host.load` has it.
+PRINCIPAL = "user"
 
 
 @click.group(
@@ -60,7 +64,7 @@ def _using(
 
     async def use() -> T:
         # Nobody is asked while nothing runs, but what is decided depends on whether one could be.
-        used = settings.load(approver=asker(screen, Keyboard()))
+        used = settings.load(approver=asker(screen, Keyboard()), may_be_unset=True)
         try:
             if is_connected:
                 await used.open(only=None if server is None else [server])
@@ -116,13 +120,19 @@ def _at_rest(used: Host) -> list[Any]:
     found = []
     for name, entry in used.config.servers.items():
         identity = identity_of(entry)
-        trust = used.grants.trust_of(identity.digest)
-        last = used.grants.last_identity(name, used.config.project)
+        trust, last = Trust.UNKNOWN, None
+        if entry.is_identified:
+            trust = used.grants.trust_of(identity.digest)
+            last = used.grants.last_identity(name, used.config.project)
         state, detail, diff = ServerState.CLOSED, "not running", ""
+        if entry.asks:
+            detail += f"; it asks for {', '.join(entry.asks)} when it is started"
         if entry.disabled:
             state, detail = ServerState.DISABLED, ""
         elif trust is Trust.BLOCKED:
             state, detail = ServerState.BLOCKED, "you blocked it"
+        elif entry.faults:
+            state, detail = ServerState.FAILED, "; ".join(entry.faults)
         elif last is not None and last[0] != identity.digest:
             state, trust = ServerState.CHANGED, Trust.CHANGED
             detail = f"it is not what you accepted; `dragoman host trust {name}` accepts it"
@@ -132,7 +142,7 @@ def _at_rest(used: Host) -> list[Any]:
                 server=name,
                 state=state,
                 detail=detail,
-                identity=identity.digest,
+                identity=identity.digest if entry.is_identified else "",
                 facts=identity.lines,
                 trust=trust,
                 diff=diff,
@@ -391,12 +401,9 @@ async def _trust_server(
 ) -> dict[str, Any]:
     from dragoman.cli.host_pages import lines_of
 
-    shown = {one.server: one for one in _at_rest(used)}
-    if server not in shown:
-        near = difflib.get_close_matches(server, list(shown), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise Misconfigured(f"{used.config.path} has no server {server!r}{hint}")
-    status = shown[server]
+    # There is such a server, and what it depends on was said.
+    used.identity(server)
+    (status,) = (one for one in _at_rest(used) if one.server == server)
     if not is_sure:
         for label, text in status.facts:
             screen.note(f"{label}: {text}", "")
@@ -556,11 +563,8 @@ def grants(settings: HostSettings, all_: bool) -> int:
     from dragoman.cli.host_pages import grant_document, grants_table
 
     screen = Screen()
-
-    async def work(used: Host) -> Any:
-        return used.remembered(all=all_)
-
-    found = _using(settings, work, screen=screen)
+    with _remembered(settings) as store:
+        found = store.list(principal=PRINCIPAL, with_revoked=all_)
     if settings.is_json:
         screen.json({"grants": [grant_document(one) for one in found]})
     else:
@@ -574,16 +578,26 @@ def grants(settings: HostSettings, all_: bool) -> int:
 def revoke(settings: HostSettings, ids: tuple[str, ...]) -> int:
     """Take remembered answers back, in every process: the next time you are asked again."""
     screen = Screen()
-
-    async def work(used: Host) -> list[str]:
-        return [one for one in ids if used.revoke(one)]
-
-    revoked = _using(settings, work, screen=screen)
+    with _remembered(settings) as store:
+        revoked = [one for one in ids if store.revoke(one)]
     unknown = [one for one in ids if one not in revoked]
     if unknown:
         raise Misconfigured(f"there is no grant {unknown[0]!r}; `dragoman host grants` lists them")
     _told(screen, settings, {"revoked": revoked}, [f"{one}: revoked" for one in revoked])
     return Exit.OK
+
+
+@contextmanager
+def _remembered(settings: HostSettings) -> Iterator[GrantStore]:
+    """The store of answers alone: a broken mcp.json must not keep anybody from taking one back."""
+    from dragoman.host.grants import GrantStore
+    from dragoman.host.state import StateDir
+
+    store = GrantStore(StateDir(settings.state).grants)
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 # --- the audit log --------------------------------------------------------------------------------

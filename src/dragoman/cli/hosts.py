@@ -47,6 +47,7 @@ class HostSettings:
         *,
         approver: TerminalApprover | None = None,
         models: Sequence[str] = (),
+        may_be_unset: bool = False,
         environ: Mapping[str, str] = os.environ,
     ) -> Host:
         """The host of these settings; nothing is started. Raises as `Host.load`."""
@@ -60,6 +61,7 @@ class HostSettings:
             state=self.state,
             models=models,
             inputs=_ask_input if Screen().is_interactive else None,
+            may_be_unset=may_be_unset,
             environ=environ,
         )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,33 +67,65 @@ class HostConfig:
     notes: tuple[Note, ...] = ()
     digest: str = ""
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    _loader: _Loader | None = field(default=None, repr=False, compare=False)
+
+    def asked(
+        self, names: Collection[str] | None = None, *, with_passwords: bool = True
+    ) -> HostConfig:
+        """The same when the person was asked for the inputs that these servers (None: all) need.
+
+        What they said before they are not asked again. Without passwords it is known who a server
+        is, but it cannot be started.
+        """
+        ids = [
+            wanted
+            for name, entry in self.servers.items()
+            if names is None or name in names
+            for wanted in entry.asks
+        ]
+        if self._loader is None or not ids:
+            return self
+        return self._loader.asked(ids, with_passwords=with_passwords)
 
 
 def load_servers(
     path: str | Path,
     environ: Mapping[str, str] = os.environ,
     inputs: AskInput | None = None,
+    *,
+    may_be_unset: bool = False,
 ) -> HostConfig:
     """Read one mcp.json whole. Nothing is started, and nothing is looked up in a keyring.
 
-    `inputs` asks the person for an `${input:id}`, at most once for each id.
+    `inputs` asks the person for an `${input:id}`, at most once for each id, and when nothing else
+    is wrong. With `may_be_unset` nobody is asked yet (`HostConfig.asked` does it), and a variable,
+    input or `envFile` that is not there is a fault of its server alone: `HostEntry.faults`.
 
     Raises:
         Misconfigured: something is wrong; the text has a line "FILE:LINE: ..." for each fault.
     """
-    path = Path(path)
-    located = read_located(path)
-    return _Loader(located, environ, inputs).load()
+    loader = _Loader(read_located(Path(path)), environ, inputs, may_be_unset=may_be_unset)
+    config = loader.load()
+    return config if may_be_unset else config.asked()
 
 
 class _Loader:
     """Reads one file, and collects everything that is wrong with it."""
 
-    def __init__(self, located: Located, environ: Mapping[str, str], ask: AskInput | None) -> None:
+    def __init__(
+        self,
+        located: Located,
+        environ: Mapping[str, str],
+        person: AskInput | None,
+        *,
+        may_be_unset: bool,
+    ) -> None:
         self._located = located
         self._environ = environ
-        self._ask = ask
+        self._person = person
+        self._may_be_unset = may_be_unset
         self._folder = project_of(located.path)
+        self._values: Values | None = None
         self._faults: list[tuple[int, str]] = []
         self.path = located.path
         self._notes: list[Note] = []
@@ -101,14 +133,17 @@ class _Loader:
 
     def load(self) -> HostConfig:
         """The whole file. Raises Misconfigured, with every fault."""
+        self._notes.clear()
         whole = self._located.value
         if not isinstance(whole, dict):
             raise self._located.fault((), "must be an object with 'mcpServers'")
         shape = self._shape(whole)
-        fill = Values(self._folder, self._environ, self._inputs(whole), self._ask)
+        inputs = self._inputs(whole)
+        if self._values is None:
+            self._values = Values(self._folder, self._environ, inputs, self._person)
         servers = {}
         for name, settings in whole[shape].items():
-            entry = ServerReader(self, fill, (shape, name), name).read(settings)
+            entry = ServerReader(self, self._values, (shape, name), name).read(settings)
             if entry is not None:
                 servers[name] = entry
                 self._secrets |= dict.fromkeys(entry.secrets)
@@ -123,11 +158,24 @@ class _Loader:
             notes=tuple(self._notes),
             digest=self._located.digest,
             secrets=tuple(self._secrets),
+            _loader=self,
         )
+
+    def asked(self, ids: Sequence[str], *, with_passwords: bool) -> HostConfig:
+        """The same file with what the person says now. Raises as `load`."""
+        assert self._values is not None
+        self._values.ask(ids, with_passwords=with_passwords)
+        return self.load()
 
     def add(self, at: Pointer, text: str) -> None:
         """Remember a fault."""
         self._faults.append((self._located.line(at), str(self._located.fault(at, text))))
+
+    def add_unset(self, at: Pointer, text: str) -> str:
+        """Remember what one server misses to be started; returns it with its FILE:LINE."""
+        if not self._may_be_unset:
+            self.add(at, text)
+        return str(self._located.fault(at, text))
 
     @property
     def count(self) -> int:

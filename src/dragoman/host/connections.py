@@ -24,7 +24,7 @@ import msgspec
 from dragoman.client.client import CONNECT_TIMEOUT_S, Client
 from dragoman.client.config import ServerEntry
 from dragoman.client.supervisor import ConnectionEvent, Reconnect
-from dragoman.errors import DeadlineExceeded, DragomanError, LinkError
+from dragoman.errors import DeadlineExceeded, DragomanError, LinkError, Misconfigured
 from dragoman.host.catalogue import Catalogue, read_all
 from dragoman.host.config import HostEntry
 from dragoman.host.definitions import Definition
@@ -107,7 +107,7 @@ class ServerStatus:
     `detail` is a sentence about the state: the error, the attempt, the question that is open.
     `calls_itself` is the server's own name and version, for display only. `tools` counts what may
     be used, `held_back` names what may not, with the reason. `diff` is what changed, in state
-    "changed".
+    "changed". `identity` is empty where a variable is missing without which it is not known.
     """
 
     server: str
@@ -274,6 +274,9 @@ class Connection:
             )
 
     async def _begin(self) -> None:
+        if self.entry.faults:
+            # Before anybody is asked about it: it could not be started.
+            raise Misconfigured("; ".join(self.entry.faults))
         self._clearance = await self._may_start()
         self._mediator.settle(self._clearance, "ok")
         self._move(ServerState.CONNECTING, "")
@@ -678,7 +681,7 @@ class Connection:
             server=self.server,
             state=self.state,
             detail=self.detail,
-            identity=self.identity.digest,
+            identity=self.identity.digest if self.entry.is_identified else "",
             facts=self.identity.lines,
             trust=self._shown_trust(),
             revision=revision,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.client.config import RemoteEntry, ServerEntry
+from dragoman.errors import Misconfigured
 from dragoman.host.sandbox import Root, Sandbox, confine
 from dragoman.host.variables import Secrets, Values, has_secret
 from dragoman.transport.base import Connector
@@ -31,11 +32,19 @@ class HostEntry:
     `always_allow` are tools that the file would have called without asking: a proposal to the
     user, nothing more. `secrets` are the values that are known to be secret by now. `raw` is the
     object as it stands in the file, `place` its FILE:LINE.
+
+    `faults` say what is missing to start it, each as "FILE:LINE: ...", and `asks` are the inputs
+    that the person has still to say; with either it is not started, and the variables that are
+    missing stand in its texts. `is_identified` says whether none of them would be shown, so that
+    it is known all the same who it is.
     """
 
     entry: ServerEntry | RemoteEntry = field(repr=False)
     shown: ServerEntry | RemoteEntry
     place: str
+    faults: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
+    is_identified: bool = True
     disabled: bool = False
     timeout_s: float | None = None
     sandbox: Sandbox | None = None
@@ -74,8 +83,13 @@ class HostEntry:
         """The entry with its secrets looked up: what is started.
 
         Raises:
-            Misconfigured: a secret is not there, or there is no `secrets` to look in.
+            Misconfigured: a variable, an input or a secret is not there, or there is no `secrets`
+                to look in.
         """
+        if self.faults:
+            raise Misconfigured("\n".join(self.faults))
+        if self.asks:
+            raise Misconfigured(f"{self.place}: nobody was asked for {', '.join(self.asks)}")
         return self._fill.complete(self.entry, self.raw, secrets)
 
     def connector(

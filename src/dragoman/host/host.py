@@ -61,7 +61,7 @@ from dragoman.host.events import (
 )
 from dragoman.host.gate import Passage
 from dragoman.host.grants import GrantStore
-from dragoman.host.identity import identity_of
+from dragoman.host.identity import ServerIdentity, identity_of
 from dragoman.host.inbound import Inbound
 from dragoman.host.kinds import Action, Grant, Intent, Problem, Risk, Trust, Verdict
 from dragoman.host.mediator import Clearance, Mediator
@@ -173,6 +173,7 @@ class Host:
         models: Sequence[ChatModel | str] = (),
         principal: str = "user",
         inputs: AskInput | None = None,
+        may_be_unset: bool = False,
         environ: Mapping[str, str] = os.environ,
     ) -> Host:
         """Read the servers of an mcp.json and the policy; nothing is started.
@@ -184,11 +185,15 @@ class Host:
         `state` for the folder of grants and audit. `models` are ChatModels, or names such as
         "anthropic:claude-…", for chats and for what servers ask of a model.
 
+        `inputs` asks the person for an `${input:id}` of the file. With `may_be_unset` they are
+        asked for what a server needs when it is opened, and one whose variables are not all there
+        has failed, while the others go on.
+
         Raises:
             Misconfigured: a file, a rule, a variable or a setting that cannot work, with its file,
                 line and a suggestion.
         """
-        servers = load_servers(config, environ, inputs)
+        servers = load_servers(config, environ, inputs, may_be_unset=may_be_unset)
         from dragoman.host.models.opening import open_model
 
         # Before any file is: a name that is none leaves nothing open.
@@ -255,7 +260,10 @@ class Host:
         """
         if self._is_open:
             raise WrongState("open", "a host is opened once")
-        names = self.config.servers if only is None else only
+        names = list(self.config.servers) if only is None else only
+        for name in names:
+            self._entry(name)
+        self._ask_for(names)
         entries = {name: self._entry(name) for name in names}
         self._is_open = True
         for name, entry in entries.items():
@@ -263,6 +271,11 @@ class Host:
         for connection in self._connections.values():
             connection.start()
         return self
+
+    def _ask_for(self, names: Collection[str], *, with_passwords: bool = True) -> None:
+        """Ask for the inputs of these servers that were not asked for when the file was read."""
+        self.config = self.config.asked(names, with_passwords=with_passwords)
+        self.audit.redactor.add(*self.config.secrets)
 
     def _connect(self, entry: HostEntry) -> Connection:
         return Connection(
@@ -633,7 +646,12 @@ class Host:
     def _intent(
         self, action: Action, server: str, object: str, arguments: Mapping[str, Any] | None
     ) -> Intent:
-        connection = self._connections.get(server) or self._connect(self._entry(server))
+        connection = self._connections.get(server)
+        if connection is None:
+            self._entry(server)
+            # What was granted was granted to who it is.
+            self._ask_for([server], with_passwords=False)
+            connection = self._connect(self._entry(server))
         more: dict[str, Any] = {}
         catalogue = connection.catalogue
         offer = None
@@ -655,13 +673,29 @@ class Host:
             raise Misconfigured(f"{self.config.path} has no server {server!r}{hint}")
         return entry
 
+    def identity(self, server: str) -> ServerIdentity:
+        """Who a server is as it is configured now; nothing is started.
+
+        Raises:
+            Misconfigured: there is no such server, or a variable is missing without which nobody
+                knows what it is.
+        """
+        self._entry(server)
+        self._ask_for([server], with_passwords=False)
+        entry = self._entry(server)
+        if not entry.is_identified:
+            raise Misconfigured("\n".join(entry.faults) or f"{entry.place}: a variable is not set")
+        return identity_of(entry)
+
     def trust(self, server: str, level: Trust | str = Trust.TRUSTED) -> None:
         """Say what the user thinks of a server as it is configured now.
 
         A changed server is accepted by this, as it is now; its old grants stay with its old
         identity. Reconnect afterwards. One that is blocked is ended at once.
+
+        Raises Misconfigured as `identity`.
         """
-        identity = identity_of(self._entry(server))
+        identity = self.identity(server)
         self.grants.set_identity(
             server, identity.digest, identity.lines, project=self.config.project
         )

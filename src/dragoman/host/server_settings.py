@@ -79,6 +79,9 @@ class Report(Protocol):
     def add(self, at: Pointer, text: str) -> None:
         """Remember a fault."""
 
+    def add_unset(self, at: Pointer, text: str) -> str:
+        """Remember what one server misses to be started; returns it with its FILE:LINE."""
+
     def note(self, at: Pointer, server: str, text: str) -> None:
         """Remember something worth saying."""
 
@@ -96,7 +99,11 @@ class ServerReader:
         self._name = name
         self._references: dict[str, str] = {}
         self._secrets: dict[str, None] = {}
-        self._unset: set[str] = set()
+        # Where a text is not complete, and the variables that are missing there.
+        self._unset: set[tuple[Pointer, str]] = set()
+        self._faults: list[str] = []
+        self._asks: dict[str, None] = {}
+        self._is_identified = True
         self._is_disabled = False
         self._settings: Mapping[str, Any] = {}
 
@@ -152,6 +159,9 @@ class ServerReader:
         return HostEntry(
             entry=entry,
             shown=shown,
+            faults=tuple(self._faults),
+            asks=tuple(self._asks),
+            is_identified=self._is_identified,
             place=self._loader.place(self._at),
             disabled=self._is_disabled,
             timeout_s=self._timeout("timeout"),
@@ -190,6 +200,8 @@ class ServerReader:
     def _value(self, text: str, at: Pointer) -> str:
         """Filled in, but for what a store of secrets holds."""
         parts = []
+        if at[0] in ("env", "headers") and len(at) == 2:
+            self._refer(str(at[1]), text)
         for part in split_variables(text):
             if isinstance(part, str):
                 if "${" in part:
@@ -204,22 +216,51 @@ class ServerReader:
                 parts.append(part.text)
             else:
                 parts.append(self._looked_up(part, at))
-        if at[0] in ("env", "headers") and len(at) == 2:
-            self._refer(str(at[1]), text)
         return "".join(parts)
 
     def _looked_up(self, variable: Variable, at: Pointer) -> str:
         if not variable.kind:
             raise self._fault(at, f"uses {variable.text}, which is no variable")
         value = self._fill.value(variable)
-        if value is None and not self._is_disabled:
-            key = f"{at}{variable.text}"
-            if key not in self._unset:
-                self._unset.add(key)
-                self._add(at, f"the server {self._name!r} {self._why_unset(variable)}")
-        elif value and len(value) >= MIN_SECRET and self._is_secret(variable, at):
+        if value is None:
+            self._miss(variable, at)
+            # Nothing is started with it; people see which variable stands there.
+            return variable.text
+        if len(value) >= MIN_SECRET and self._is_secret(variable, at):
             self._secrets[value] = None
-        return value or ""
+        return value
+
+    def _miss(self, variable: Variable, at: Pointer) -> None:
+        """A variable has no value: then the server cannot be started, or not yet."""
+        if (at, variable.text) in self._unset:
+            return
+        self._unset.add((at, variable.text))
+        if not self._is_by_reference(variable, at):
+            self._is_identified = False
+        if self._is_disabled:
+            return
+        if self._fill.is_to_be_asked(variable):
+            self._asks[variable.name] = None
+        else:
+            self._cannot_start(at, self._why_unset(variable))
+
+    def _cannot_start(self, at: Pointer, text: str) -> None:
+        fault = self._loader.add_unset((*self._at, *at), f"the server {self._name!r} {text}")
+        self._faults.append(fault)
+
+    def _is_by_reference(self, variable: Variable, at: Pointer) -> bool:
+        """Whether who the server is does not depend on the value; see `dragoman.host.identity`."""
+        if at[0] == "roots":
+            # They are how a server is used, unless its sandbox opens them.
+            return self._settings.get("sandbox") in (None, False)
+        if at[0] in ("command", "cwd") or at == ("env", "PATH"):
+            # Where a program is depends on it, whether it is shown or not.
+            return False
+        is_named = at[0] in ("env", "headers") and at[-1] in self._references
+        return is_named or self._is_secret(variable, at)
+
+    def _is_complete(self, member: str) -> bool:
+        return not any(at[0] == member for at, _ in self._unset)
 
     def _why_unset(self, variable: Variable) -> str:
         if variable.kind == "input":
@@ -243,7 +284,9 @@ class ServerReader:
             if isinstance(part, str)
             else reference(part)
             if self._is_secret(part, at)
-            else self._fill.value(part) or ""
+            else part.text
+            if (value := self._fill.value(part)) is None
+            else value
             for part in parts
         )
         return shown
@@ -291,14 +334,15 @@ class ServerReader:
         if not isinstance(named, str) or not named:
             raise self._fault(("envFile",), "'envFile' must be a path")
         path = self._fill.folder / Path(self._value(named, ("envFile",))).expanduser()
-        if self._is_disabled and not path.exists():
+        if not self._is_complete("envFile") or (self._is_disabled and not path.exists()):
             return entry, shown
         try:
             found = read_env_file(path)
         except Misconfigured as error:
-            raise self._fault(
-                ("envFile",), f"has an 'envFile' that cannot be used: {error}"
-            ) from None
+            # Which variables it brings is a part of who the server is.
+            self._is_identified = False
+            self._cannot_start(("envFile",), f"has an 'envFile' that cannot be used: {error}")
+            return entry, shown
         for name, value in found.items():
             if name in entry.env:
                 continue
@@ -392,6 +436,8 @@ class ServerReader:
                 raise self._fault(
                     ("env", name), f"has {name!r} in 'env', which cannot be a variable"
                 )
+        if not self._is_complete("command"):
+            return
         if any(char.isspace() for char in entry.command) and not os.path.exists(entry.command):
             words = _words(entry.command)
             if len(words) > 1:
@@ -403,9 +449,7 @@ class ServerReader:
 
     def _check_remote(self, entry: RemoteEntry) -> None:
         member = next(one for one in URL_MEMBERS if one in self._settings)
-        if self._unset:
-            return
-        if not has_secret(entry.url):
+        if self._is_complete(member) and not has_secret(entry.url):
             try:
                 parts = urlsplit(entry.url)
                 is_fit = parts.scheme in ("http", "https", "http+unix", "https+unix")

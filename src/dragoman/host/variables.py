@@ -63,26 +63,53 @@ AskInput = Callable[[Input], str | None]
 
 
 class Values:
-    """The values of variables, each looked up once: what was checked is what is started."""
+    """The values of variables, each looked up once: what was checked is what is started.
+
+    `declared` are the file's inputs by id. `person` is who says them, None: nobody, so that their
+    defaults stand. Nothing is asked before `ask`.
+    """
 
     def __init__(
         self,
         folder: Path,
         environ: Mapping[str, str],
         declared: Mapping[str, Input],
-        ask: AskInput | None,
+        person: AskInput | None,
     ) -> None:
         self.folder = folder
         self._environ = environ
         self._declared = declared
-        self._ask = ask
+        self._person = person
         self._values: dict[str, str | None] = {}
+        self._said: dict[str, str | None] = {}
 
     def value(self, variable: Variable) -> str | None:
-        """None: it is unset, or nobody says it. Secrets of a store are not looked up here."""
+        """None: it is unset, or not said (yet). Secrets of a store are not looked up here."""
+        if variable.kind == "input":
+            return self._input(variable.name)
         if variable.text not in self._values:
             self._values[variable.text] = self._find(variable)
         return self._values[variable.text]
+
+    def is_to_be_asked(self, variable: Variable) -> bool:
+        """Whether the person has still to be asked for it."""
+        return (
+            variable.kind == "input"
+            and variable.name in self._declared
+            and variable.name not in self._said
+            and self._person is not None
+        )
+
+    def ask(self, ids: Iterable[str], *, with_passwords: bool = True) -> None:
+        """Ask the person for these inputs, each once."""
+        for wanted in ids:
+            given = self._declared.get(wanted)
+            if given is None or self._person is None or wanted in self._said:
+                continue
+            if with_passwords or not given.is_password:
+                said = self._person(given)
+                is_one = said is not None and (not given.options or said in given.options)
+                self._said[wanted] = said if is_one else None
 
     def is_secret(self, variable: Variable) -> bool:
         """Whether its value must not be shown."""
@@ -140,7 +167,7 @@ class Values:
         if given is None:
             hint = suggested(variable.name, self._declared)
             return f"uses {variable.text}, and 'inputs' declares no {variable.name!r}{hint}"
-        if self._ask is None:
+        if self._person is None:
             return f"uses {variable.text}, and there is nobody to ask for it"
         if given.options:
             return f"uses {variable.text}, and none of its options was chosen"
@@ -153,24 +180,18 @@ class Values:
     def _find(self, variable: Variable) -> str | None:
         if variable.kind == "place":
             return variable.place(self.folder)
-        if variable.kind == "input":
-            return self._asked(variable.name)
         value = self._environ.get(variable.name)
         # As in a shell: the default also stands for an empty value.
         if variable.default is not None and not value:
             return variable.default
         return value
 
-    def _asked(self, id: str) -> str | None:
-        given = self._declared.get(id)
-        if given is None:
-            return None
-        said = None if self._ask is None else self._ask(given)
-        if said is None:
-            said = given.default if self._ask is None else None
-        if said is not None and given.options and said not in given.options:
-            return None
-        return said
+    def _input(self, name: str) -> str | None:
+        given = self._declared.get(name)
+        if given is None or self._person is not None:
+            return self._said.get(name)
+        is_one = not given.options or given.default in given.options
+        return given.default if is_one else None
 
 
 def reference(variable: Variable) -> str:
