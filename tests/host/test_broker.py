@@ -21,6 +21,7 @@ from dragoman.host.broker import (
     BrokerEvent,
     Closed,
     Joined,
+    Left,
     NoAnswer,
     changed_pointers,
 )
@@ -475,6 +476,218 @@ def test_twenty_that_ask_the_same_at_once_are_one_question() -> None:
     assert [event.askers for event in heard if isinstance(event, Joined)] == list(range(2, 21))
 
 
+class Watching:
+    """An approver that is told how many wait, and answers when it is told to."""
+
+    name = "watching"
+
+    def __init__(self, say: Callable[[ApprovalRequest], Any]) -> None:
+        self.say = say
+        self.asked: list[ApprovalRequest] = []
+        self.told: list[tuple[str, int, int]] = []
+        self.go_on = asyncio.Event()
+
+    async def decide(self, request: ApprovalRequest) -> Decision:
+        self.asked.append(request)
+        await self.go_on.wait()
+        self.go_on.clear()
+        return self.say(request)  # type: ignore[no-any-return]
+
+    def askers_changed(self, request: ApprovalRequest) -> None:
+        self.told.append((request.id, request.askers, request.up_to))
+
+
+async def turns(count: int = 5) -> None:
+    """Let everybody else run."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_a_request_says_how_many_wait_when_it_is_asked() -> None:
+    surface = Watching(lambda request: request.allow())
+
+    async def scenario() -> list[Decision]:
+        broker = Broker([surface])
+        asking = [asyncio.ensure_future(broker.ask(question(id=f"q{n}"))) for n in range(20)]
+        await turns()
+        assert [one.askers for one in broker.pending()] == [20]
+        surface.go_on.set()
+        return list(await asyncio.gather(*asking))
+
+    decisions = run_instantly(scenario())
+    assert [(one.askers, one.up_to) for one in surface.asked] == [(20, 20)]
+    assert {decision.approval for decision in decisions} == {"q0"}
+
+
+@pytest.mark.parametrize("late", [1, 5])
+def test_a_yes_for_once_is_not_for_those_who_came_after_what_was_shown(late: int) -> None:
+    surface = Watching(lambda request: request.allow())
+    ended: list[str] = []
+
+    async def scenario() -> list[Decision]:
+        broker = Broker([surface])
+
+        async def ask(name: str) -> Decision:
+            decision = await broker.ask(question(id=name))
+            ended.append(name)
+            return decision
+
+        asking = [asyncio.ensure_future(ask(f"q{n}")) for n in range(3)]
+        await turns()
+        asking += [asyncio.ensure_future(ask(f"late{n}")) for n in range(late)]
+        await turns()
+        surface.go_on.set()
+        await turns(10)
+        assert ended == ["q0", "q1", "q2"]
+        (again,) = broker.pending()
+        assert again.askers == late
+        assert again.id not in {"q0", *(f"late{n}" for n in range(late))}
+        surface.go_on.set()
+        return list(await asyncio.gather(*asking))
+
+    decisions = run_instantly(scenario())
+    first, second = surface.asked
+    assert [one.approval for one in decisions] == [first.id] * 3 + [second.id] * late
+    assert [one.up_to for one in (first, second)] == [3, late]
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda request: request.deny(),
+        lambda request: request.cancel(),
+        lambda request: request.allow("session"),
+        lambda request: request.allow("always"),
+    ],
+    ids=["no", "cancel", "session", "always"],
+)
+def test_a_no_and_a_yes_that_is_remembered_are_for_all_that_wait(
+    say: Callable[[ApprovalRequest], Decision],
+) -> None:
+    surface = Watching(say)
+
+    async def scenario() -> list[Decision]:
+        broker = Broker([surface])
+        asking = [asyncio.ensure_future(broker.ask(question(id="q0")))]
+        await turns()
+        asking += [asyncio.ensure_future(broker.ask(question(id=f"q{n}"))) for n in range(1, 5)]
+        await turns()
+        surface.go_on.set()
+        return list(await asyncio.gather(*asking))
+
+    assert len({id(decision) for decision in run_instantly(scenario())}) == 1
+    assert len(surface.asked) == 1
+
+
+def test_a_surface_that_hears_of_more_may_say_yes_to_them_too() -> None:
+    newest: list[ApprovalRequest] = []
+    surface = Watching(lambda request: newest[0].allow())
+
+    async def scenario() -> list[Decision]:
+        broker = Broker([surface])
+        asking = [asyncio.ensure_future(broker.ask(question(id="q0")))]
+        await turns()
+        asking += [asyncio.ensure_future(broker.ask(question(id=f"q{n}"))) for n in range(1, 5)]
+        await turns()
+        newest.extend(broker.pending())
+        surface.go_on.set()
+        return list(await asyncio.gather(*asking))
+
+    run_instantly(scenario())
+    assert len(surface.asked) == 1
+    assert surface.told == [("q0", n, n) for n in (2, 3, 4, 5)]
+
+
+def test_who_leaves_keeps_its_number_so_that_nobody_slips_into_it() -> None:
+    surface = Watching(lambda request: request.allow())
+    heard: list[BrokerEvent] = []
+
+    async def scenario() -> list[Any]:
+        broker = Broker([surface])
+        broker.on_event(heard.append)
+        asking = [asyncio.ensure_future(broker.ask(question(id=f"q{n}"))) for n in range(3)]
+        await turns()
+        asking[0].cancel()
+        await turns()
+        # Three wait again, as when it was asked; but one of them was not there then.
+        asking.append(asyncio.ensure_future(broker.ask(question(id="q3"))))
+        await turns()
+        assert broker.askers("q0") == 3
+        surface.go_on.set()
+        await turns(10)
+        assert [one.done() for one in asking] == [True, True, True, False]
+        surface.go_on.set()
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+    run_instantly(scenario())
+    assert [event.askers for event in heard if isinstance(event, Left)] == [2]
+    assert surface.told == [("q0", 2, 3), ("q0", 3, 4)]
+    assert len(surface.asked) == 2
+
+
+def test_a_decision_without_a_number_is_for_one() -> None:
+    surface = Watching(
+        lambda request: Decision(effect=Effect.ALLOW, view_digest=request.view_digest)
+    )
+
+    async def scenario() -> None:
+        broker = Broker([surface])
+        asking = [asyncio.ensure_future(broker.ask(question(id=f"q{n}"))) for n in range(3)]
+        for left in (2, 1, 0):
+            await turns(10)
+            surface.go_on.set()
+            await turns(10)
+            assert sum(not one.done() for one in asking) == left
+
+    run_instantly(scenario())
+    assert len(surface.asked) == 3
+
+
+@pytest.mark.parametrize("up_to", [0, -1, 21, True, 1.0, None])
+def test_a_yes_for_askers_that_there_have_not_been_does_not_count(up_to: Any) -> None:
+    broker = Broker([lambda request: replace(request.allow(), up_to=up_to)])
+
+    async def scenario() -> None:
+        asking = [broker.ask(question(id=f"q{n}")) for n in range(20)]
+        for outcome in await asyncio.gather(*asking, return_exceptions=True):
+            assert isinstance(outcome, Denied)
+            assert outcome.code is Code.NOT_OFFERED
+            assert outcome.approval == "q0"
+
+    run_instantly(scenario())
+
+
+def test_who_is_asked_about_again_is_refused_when_nobody_is_left() -> None:
+    surface = Watching(lambda request: request.allow())
+
+    async def scenario() -> None:
+        broker = Broker([surface])
+        first = asyncio.ensure_future(broker.ask(question(id="q0")))
+        await turns()
+        late = asyncio.ensure_future(broker.ask(question(id="q1")))
+        await turns()
+        surface.go_on.set()
+        await first
+        broker.detach(surface)
+        with pytest.raises(Denied) as caught:
+            await late
+        assert caught.value.code is Code.NOBODY_TO_ASK
+
+    run_instantly(scenario())
+
+
+def test_a_surface_that_fails_when_it_is_told_of_more_is_asked_all_the_same() -> None:
+    class Fails(Slow):
+        def askers_changed(self, request: ApprovalRequest) -> None:
+            raise RuntimeError
+
+    async def scenario() -> list[Decision]:
+        broker = Broker([Fails(1.0, True)])
+        return await asyncio.gather(*(broker.ask(question(id=f"q{n}")) for n in range(2)))
+
+    assert len(run_instantly(scenario())) == 2
+
+
 DIFFERENT: dict[str, Callable[[], ApprovalRequest]] = {
     "another payload": lambda: question(b'{"path":"/b"}', id="q2"),
     "another server": lambda: question(id="q2", intent=replace(INTENT, server="other")),
@@ -751,25 +964,34 @@ def _surface(says: str, after_s: float) -> Approver:
 def test_whatever_surfaces_and_callers_do_each_question_has_one_end(
     surfaces: list[tuple[str, float]], callers: list[tuple[float, float | None]], timeout_s: float
 ) -> None:
-    """The first valid answer to each question wins; all who asked get the same; nothing is left."""
+    """The first valid answer to each question wins; a yes is for nobody who came after it was asked."""
     heard: list[BrokerEvent] = []
-    outcomes: dict[str, list[Any]] = {}
+    opened_at: dict[str, float] = {}
+    # When each caller came, and what it was told in the end.
+    outcomes: list[tuple[float, Any]] = []
 
     async def scenario() -> None:
+        loop = asyncio.get_running_loop()
         broker = Broker([_surface(*one) for one in surfaces])
-        broker.on_event(heard.append)
+
+        def hear(event: BrokerEvent) -> None:
+            heard.append(event)
+            if isinstance(event, Asked):
+                opened_at[event.request.id] = loop.time()
+
+        broker.on_event(hear)
 
         async def caller(number: int, begins_s: float, lasts_s: float | None) -> None:
             # At times of their own: nobody comes in the very moment of an answer.
             await asyncio.sleep(begins_s + 0.1 * (number + 1))
+            came_at = loop.time()
             request = question(id=f"q{number}", timeout_s=timeout_s)
-            key = (broker.pending() or [request])[0].id
             asking = asyncio.ensure_future(broker.ask(request))
             if lasts_s is not None:
                 await asyncio.wait([asking], timeout=lasts_s + 0.25)
                 asking.cancel()
             (outcome,) = await asyncio.gather(asking, return_exceptions=True)
-            outcomes.setdefault(key, []).append(outcome)
+            outcomes.append((came_at, outcome))
 
         await asyncio.gather(*(caller(n, *one) for n, one in enumerate(callers)))
         assert broker.pending() == []
@@ -778,18 +1000,26 @@ def test_whatever_surfaces_and_callers_do_each_question_has_one_end(
     run_instantly(scenario())
     asked = [event.request.id for event in heard if isinstance(event, Asked)]
     closed = {event.request.id: event for event in heard if isinstance(event, Closed)}
+    assert len(set(asked)) == len(asked)
     assert len([event for event in heard if isinstance(event, Closed)]) == len(asked)
     valid = sorted((after, says) for says, after in surfaces if says in ("yes", "no", "cancel"))
-    for ident in asked:
-        end = closed[ident]
-        stayed = [one for one in outcomes[ident] if not isinstance(one, asyncio.CancelledError)]
+    for came_at, outcome in outcomes:
+        if isinstance(outcome, asyncio.CancelledError):
+            continue
+        assert isinstance(outcome, Decision | Denied)
+        end = closed[outcome.approval]
+        if isinstance(outcome, Denied):
+            assert outcome.code is end.code
+            continue
+        assert outcome is end.decision
+        if outcome.effect is Effect.ALLOW:
+            assert came_at <= opened_at[outcome.approval]
+    for end in closed.values():
         if end.decision is None:
-            assert all(isinstance(one, Denied) and one.code is end.code for one in stayed)
             # Nobody was refused although somebody had answered in time.
             if end.code is not Code.CANCELLED:
                 assert not valid or valid[0][0] > timeout_s
             continue
-        assert all(one is end.decision for one in stayed)
         first = {says for after, says in valid if after == valid[0][0]}
         words = {Effect.ALLOW: "yes", Effect.DENY: "no", Effect.CANCEL: "cancel"}
         assert words[end.decision.effect] in first
@@ -848,7 +1078,7 @@ def test_a_request_survives_as_json_but_for_its_id(
         editable=("", other),
         timeout_s=12.5,
     )
-    again = from_json(to_json(request))
+    again = from_json(to_json(replace(request, askers=20, up_to=25)))
     assert again.id != "q1"
     assert replace(again, id="q1") == request
 

@@ -2,7 +2,9 @@
 
 A surface is whoever can be asked: a terminal, a page, a callback. All are asked at once. The first
 valid answer wins and the others are cancelled; no answer in time is a no. What asks the same thing
-at the same time gets the same answer. A question that nobody waits for any more is withdrawn.
+at the same time gets the same answer, as far as whoever answered knew of it: a yes for once is not
+for those who came later, who are asked about anew. A question that nobody waits for any more is
+withdrawn.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from secrets import token_hex
 from typing import Any, TypeAlias
 
 from dragoman.errors import LocalError, Misconfigured
@@ -37,6 +40,7 @@ __all__ = [
     "BrokerEvent",
     "Closed",
     "Joined",
+    "Left",
     "NoAnswer",
     "AnyApprover",
     "changed_pointers",
@@ -110,6 +114,14 @@ class Joined:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """One went away before the answer; `askers` is how many wait now, one at least."""
+
+    request: ApprovalRequest
+    askers: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NoAnswer:
     """A surface failed, or said what does not count; `surface` is its name, `reason` ours."""
 
@@ -128,7 +140,7 @@ class Closed:
     code: Code | None = None
 
 
-BrokerEvent: TypeAlias = Asked | Joined | NoAnswer | Closed
+BrokerEvent: TypeAlias = Asked | Joined | Left | NoAnswer | Closed
 
 
 class Broker:
@@ -228,30 +240,45 @@ class Broker:
     async def ask(self, request: ApprovalRequest) -> Decision:
         """Ask everybody, and return what the first one said: allow, deny or cancel.
 
-        Cancelling it takes this caller away from the question, and the question from the surfaces
-        when it was the last.
+        A yes for once that was said without knowledge of this caller is not returned: it is asked
+        about again, together with whoever else came too late. Cancelling it takes this caller away
+        from the question, and the question from the surfaces when it was the last.
 
         Raises:
             Denied: HOST_CLOSED; NOBODY_TO_ASK; TOO_MANY_WAITING; DEADLINE; or, when every surface
                 is out, VIEW_CHANGED or PAYLOAD_CHANGED where one said what does not count.
         """
-        question = self._join(request) or self._open(request)
-        question.askers += 1
-        if question.askers > 1:
-            self._tell(Joined(request=question.request, askers=question.askers))
-        try:
-            # Shielded: another caller may wait for the same.
-            outcome = await asyncio.shield(question.outcome)
-        finally:
-            question.askers -= 1
-            if not question.askers and not question.outcome.done():
-                self._close(question, None, Code.CANCELLED, "nobody waits for it any more")
-            # A screen is put away before anything else is shown on it.
-            await self._part_from(question)
-        if isinstance(outcome, Decision):
-            return outcome
-        code, rule = outcome
-        raise Denied(code, request.intent.subject, rule, server=request.server)
+        while True:
+            question = self._join(request) or self._open(request)
+            number = question.enter()
+            if number > 1:
+                self._tell_askers(question, Joined)
+            try:
+                # Shielded: another caller may wait for the same.
+                outcome = await asyncio.shield(question.outcome)
+            finally:
+                question.leave()
+                if not question.outcome.done():
+                    if question.askers:
+                        self._tell_askers(question, Left)
+                    else:
+                        said = "nobody waits for it any more"
+                        self._close(question, None, Code.CANCELLED, said)
+                # A screen is put away before anything else is shown on it.
+                await self._part_from(question)
+            if not isinstance(outcome, Decision):
+                code, rule = outcome
+                raise Denied(
+                    code,
+                    request.intent.subject,
+                    rule,
+                    server=request.server,
+                    approval=question.request.id,
+                )
+            if _settles(outcome, number):
+                return outcome
+            # Its own id was perhaps that of the question that is over: no answer fits both.
+            request = replace(request, id=token_hex(8))
 
     def _join(self, request: ApprovalRequest) -> _Question | None:
         """An open question that is the same in all that a person sees of it."""
@@ -283,6 +310,8 @@ class Broker:
         clock = self._clock or LoopClock()
         # A number that compares with nothing (NaN) gives no time at all.
         timeout_s = request.timeout_s if request.timeout_s > 0 else 0.0
+        if (request.askers, request.up_to) != (1, 1):
+            request = replace(request, askers=1, up_to=1)
         question = _Question(
             request,
             asyncio.get_running_loop().create_future(),
@@ -311,7 +340,7 @@ class Broker:
     # --- answers ----------------------------------------------------------------------------------
 
     def pending(self) -> list[ApprovalRequest]:
-        """The open questions, oldest first."""
+        """The open questions, oldest first; each says how many wait for its answer."""
         return [question.request for question in self._questions.values()]
 
     def askers(self, id: str) -> int:
@@ -350,6 +379,7 @@ class Broker:
         decision = _checked(question.request, decision)
         if not decision.channel:
             decision = replace(decision, channel=channel)
+        decision = replace(decision, approval=question.request.id)
         self._close(question, decision, None, "")
 
     def _consult(self, question: _Question, seat: _Seat) -> None:
@@ -368,6 +398,7 @@ class Broker:
         this = asyncio.current_task()
         assert this is not None
         request = question.request
+        question.hearing.add(seat)
         try:
             said = seat.ask(request)
             if inspect.isawaitable(said):
@@ -450,6 +481,16 @@ class Broker:
             if stuck:
                 log.warning("%d approvers go on although they were cancelled", len(stuck))
 
+    def _tell_askers(self, question: _Question, event: type[Joined | Left]) -> None:
+        """Say how many wait now: to the listeners, and to the surfaces that ask about it."""
+        request = question.request
+        self._tell(event(request=request, askers=question.askers))
+        for seat in question.hearing.intersection(question.tasks):
+            try:
+                seat.tell_askers(request)
+            except Exception:
+                log.exception("the approver %s failed", seat.name)
+
     def _tell(self, event: BrokerEvent) -> None:
         for listener in tuple(self._listeners):
             try:
@@ -475,6 +516,12 @@ class _Seat:
         assert callable(self.surface)
         return self.surface(request)
 
+    def tell_askers(self, request: ApprovalRequest) -> None:
+        """Say how many wait, to a surface that wants to know."""
+        changed = getattr(self.surface, "askers_changed", None)
+        if callable(changed):
+            changed(request)
+
 
 class _Question:
     """One open question: who is being asked, and how many wait."""
@@ -484,6 +531,8 @@ class _Question:
         "clock",
         "codes",
         "deadline",
+        "hearing",
+        "last",
         "leaving",
         "outcome",
         "request",
@@ -505,10 +554,31 @@ class _Question:
         self.deadline = deadline
         self.timer: Timer | None = None
         self.askers = 0
+        # The number of the one that came last.
+        self.last = 0
         # Who is still being asked; None until the task is there.
         self.tasks: dict[_Seat, asyncio.Task[None] | None] = {}
+        # Whose task has begun: the others are given the numbers when theirs does.
+        self.hearing: set[_Seat] = set()
         self.leaving: set[asyncio.Task[None]] = set()
         self.codes: list[Code] = []
+
+    def enter(self) -> int:
+        """One more waits; returns its number."""
+        self.askers += 1
+        self.last += 1
+        self._renumber()
+        return self.last
+
+    def leave(self) -> None:
+        """One waits no longer."""
+        self.askers -= 1
+        if not self.outcome.done():
+            self._renumber()
+
+    def _renumber(self) -> None:
+        if (self.askers, self.last) != (self.request.askers, self.request.up_to):
+            self.request = replace(self.request, askers=self.askers, up_to=self.last)
 
 
 def _name_of(surface: AnyApprover) -> str:
@@ -536,6 +606,17 @@ def _key_of(request: ApprovalRequest) -> object:
         intent.trust,
         intent.taint,
     )
+
+
+def _settles(decision: Decision, number: int) -> bool:
+    """Whether an answer is for the asker of this number.
+
+    A no is for all that wait. So is a yes that is remembered: it is for those that come after it,
+    too. A yes for once is for those that whoever said it knew of.
+    """
+    if decision.effect is not Effect.ALLOW or decision.scope is not Scope.ONCE:
+        return True
+    return number <= decision.up_to
 
 
 # --- what counts as an answer ---------------------------------------------------------------------
@@ -577,6 +658,8 @@ def _checked(request: ApprovalRequest, decision: Decision) -> Decision:
         raise AnswerRefused(
             Code.NOT_OFFERED, f"allowing it for {decision.scope.value!r} was not offered"
         )
+    if type(decision.up_to) is not int or not 1 <= decision.up_to <= request.up_to:
+        raise AnswerRefused(Code.NOT_OFFERED, "it is for askers that there have not been")
     if decision.payload is None or decision.payload == request.view.payload:
         return replace(decision, note=note, payload=None)
     _check_edit(request, decision)

@@ -14,6 +14,7 @@ from dragoman.model.logging import LogMessageParams
 from dragoman.model.progress import ProgressParams
 
 __all__ = [
+    "ApprovalChanged",
     "ApprovalPending",
     "ApprovalResolved",
     "CallFinished",
@@ -83,6 +84,13 @@ class ApprovalPending:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ApprovalChanged:
+    """More, or fewer, wait for the answer that somebody is asked for: `request.askers`."""
+
+    request: ApprovalRequest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ApprovalResolved:
     """A question is answered; without a `decision` it was withdrawn, or its time was up."""
 
@@ -105,6 +113,7 @@ HostEvent: TypeAlias = (
     | CallProgress
     | CallFinished
     | ApprovalPending
+    | ApprovalChanged
     | ApprovalResolved
     | HeldBack
 )

@@ -150,6 +150,7 @@ class Denied(Refused):
         diff: str = "",
         note: str = "",
         decision: int = 0,
+        approval: str = "",
     ) -> None:
         self.code = code
         self.step = step
@@ -160,6 +161,8 @@ class Denied(Refused):
         self.note = note
         # The number of the audit record of the refusal; 0 when there is none.
         self.decision = decision
+        # The id of the question that got no answer; "" when nobody was asked.
+        self.approval = approval
         super().__init__(rule, subject)
 
 
@@ -317,6 +320,8 @@ class ApprovalRequest:
     `server` is the alias the user gave it, never what it says of itself. `editable` are JSON
     pointers into the payload that may be changed ("" is all of it). `timeout_s` is how long there
     is to answer; after that the answer is no. Two requests with the same `dedupe_key` are one.
+    `askers` is how many wait for this answer, `up_to` the number of the last of them: they are
+    numbered from 1 in the order in which they asked, and who goes away keeps its number.
     """
 
     id: str
@@ -330,6 +335,8 @@ class ApprovalRequest:
     timeout_s: float = 300.0
     dedupe_key: str = ""
     trace: str = ""
+    askers: int = 1
+    up_to: int = 1
 
     @property
     def action(self) -> Action:
@@ -347,6 +354,7 @@ class ApprovalRequest:
         """A yes; `payload` is what shall be sent instead.
 
         Without a `scope` it is the narrowest that is offered: ONCE, but for what has to hold longer.
+        It is for those who waited when this request was made, and for nobody who came later.
         """
         if scope is None:
             scope = next((one for one in Scope if one in self.scopes), Scope.ONCE)
@@ -356,6 +364,7 @@ class ApprovalRequest:
             view_digest=self.view_digest,
             payload=payload,
             note=note,
+            up_to=self.up_to,
         )
 
     def deny(self, scope: Scope | str = Scope.ONCE, *, note: str = "") -> Decision:
@@ -375,7 +384,9 @@ class Decision:
 
     `view_digest` must be that of the request: an answer to another view is refused. `payload` is
     the edited JSON text, None to take it as it is. `note` is for whoever asked: the reason of a no.
-    `actor` and `channel` say who answered and where.
+    `actor` and `channel` say who answered and where. A yes for ONCE is for the askers up to the
+    number `up_to`, those that the person knew of; who came later is asked about anew. `approval` is
+    the id of the question that it answered; the broker fills it in.
     """
 
     effect: Effect
@@ -385,6 +396,8 @@ class Decision:
     note: str = ""
     actor: str = ""
     channel: str = ""
+    up_to: int = 1
+    approval: str = ""
 
 
 @runtime_checkable
@@ -392,7 +405,8 @@ class Approver(Protocol):
     """Whoever can be asked: a terminal, a web page, a callback of yours.
 
     It is cancelled when another one was faster, or when time is up. Whatever it raises counts as a
-    no.
+    no. One that has a method `askers_changed(request)` is told when more, or fewer, wait for an
+    answer that it has been asked for; the request is the one that it was given, but for the numbers.
     """
 
     async def decide(self, request: ApprovalRequest) -> Decision:

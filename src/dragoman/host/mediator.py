@@ -249,7 +249,11 @@ class Mediator:
             verdict = Verdict(
                 effect=Effect.DENY, step=verdict.step, rule=denied.rule, code=denied.code
             )
+            request = replace(request, id=denied.approval)
             raise self._denied(intent, verdict, view, trace, request=request) from None
+        if decision.approval != request.id:
+            # Another caller had asked the same: what was shown and answered is that question.
+            request = replace(request, id=decision.approval)
         if decision.view_digest != digest:
             verdict = Verdict(
                 effect=Effect.DENY,
@@ -348,7 +352,15 @@ class Mediator:
         return self._denied(intent, verdict, view, trace, request=request, decision=decision)
 
     def _remember(self, intent: Intent, decision: Decision, request: ApprovalRequest) -> None:
-        """Keep an answer that holds longer than once. Raises Denied when it cannot be kept."""
+        """Keep an answer that holds longer than once. Raises Denied when it cannot be kept.
+
+        Of those that waited for the same answer, the first one keeps it.
+        """
+        if any(
+            (one.approval, one.action, one.object) == (request.id, intent.action, intent.object)
+            for one in self._grants_for(intent)
+        ):
+            return
         grant = Grant(
             id=token_hex(8),
             effect=decision.effect,

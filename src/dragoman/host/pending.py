@@ -37,6 +37,8 @@ def from_json(text: bytes | str) -> ApprovalRequest:
         view = value["view"]
         view["payload"] = view["payload"].encode("utf-8", "surrogateescape")
         value["id"] = token_hex(8)
+        # Who waited for the answer has gone with the program that asked.
+        value["askers"] = value["up_to"] = 1
         request = msgspec.convert(value, ApprovalRequest)
     except (
         ValueError, KeyError, TypeError, AttributeError, RecursionError, msgspec.MsgspecError,
