@@ -39,6 +39,8 @@ from dragoman.host.broker import (
     Broker,
     BrokerEvent,
     Closed,
+    Joined,
+    Left,
     NoAnswer,
 )
 from dragoman.host.calls import Calls, Context, HostResult
@@ -48,6 +50,7 @@ from dragoman.host.config import AskInput, HostConfig, HostEntry, Secrets, load_
 from dragoman.host.connections import Connection, ServerState, ServerStatus
 from dragoman.host.definitions import cleaned
 from dragoman.host.events import (
+    ApprovalChanged,
     ApprovalPending,
     ApprovalResolved,
     CallFinished,
@@ -346,6 +349,8 @@ class Host:
         match event:
             case Asked(request=request):
                 self._listeners.tell(ApprovalPending(request=request))
+            case Joined(request=request) | Left(request=request):
+                self._listeners.tell(ApprovalChanged(request=request))
             case Closed(request=request, decision=decision):
                 self._listeners.tell(ApprovalResolved(request=request, decision=decision))
             case NoAnswer(request=request, surface=surface, reason=reason, code=code):
