@@ -10,9 +10,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterator
 
-import pytest
-
-from tests.layout.source import Module, modules
+from tests.layout.source import Module, every_module, modules
 
 # What a host may not use: its servers are reached through a client, and through nothing else.
 DOORS = {"http", "multiprocessing", "pty", "socket", "subprocess", "urllib.request"}
@@ -53,14 +51,11 @@ DONE_BY: dict[str, set[str]] = {
     "_connector.connect": {"gate"},
 }
 
-host = [module for module in modules().values() if module.layer == "host"]
-# The terminal's part of the host: what asks, shows and manages.
-surfaces = [
-    module
-    for module in modules().values()
-    if module.layer == "cli"
-    and any(target.startswith("dragoman.host") for target, _ in module.own_imports())
-]
+
+def is_surface(module: Module) -> bool:
+    """Whether it is the terminal's part of the host: what asks, shows and manages."""
+    reached = (target for target, _ in module.own_imports())
+    return module.layer == "cli" and any(name.startswith("dragoman.host") for name in reached)
 
 
 def calls_in(module: Module) -> Iterator[tuple[str, ast.Call]]:
@@ -73,10 +68,11 @@ def calls_in(module: Module) -> Iterator[tuple[str, ast.Call]]:
 def users(wanted: set[str]) -> dict[str, set[str]]:
     """For each of these names the modules of the host and of its surfaces that call it."""
     found: defaultdict[str, set[str]] = defaultdict(set)
-    for module in (*host, *surfaces):
-        for name, _ in calls_in(module):
-            if name in wanted:
-                found[name].add(module.name.removeprefix("dragoman.host."))
+    for module in modules().values():
+        if module.layer == "host" or is_surface(module):
+            for name, _ in calls_in(module):
+                if name in wanted:
+                    found[name].add(module.name.removeprefix("dragoman.host."))
     return dict(found)
 
 
@@ -92,7 +88,8 @@ def test_a_ticket_names_the_decision_that_was_recorded_for_it() -> None:
     decided = {"Ticket": "clearance.decision", "AnswerTicket": "answered.decision"}
     found = [
         (name, {one.arg: ast.unparse(one.value) for one in call.keywords}.get("decision"))
-        for module in host
+        for module in modules().values()
+        if module.layer == "host"
         for name, call in calls_in(module)
         if name in decided
     ]
@@ -114,16 +111,20 @@ def test_every_connector_of_a_host_is_behind_its_gate() -> None:
     assert {ast.unparse(call.args[0]) for call in clients} <= guarded
 
 
-@pytest.mark.parametrize("module", host, ids=lambda module: module.name)
+@every_module
 def test_a_host_opens_no_process_and_no_socket_by_itself(module: Module) -> None:
+    if module.layer != "host":
+        return
     imported = {one.module for one in module.imports()}
     assert {name for name in imported if name in DOORS or name.split(".")[0] in DOORS} == set()
     called = {name.rpartition(".")[2] for name, _ in calls_in(module)}
     assert called & OPENERS == set()
 
 
-@pytest.mark.parametrize("module", surfaces, ids=lambda module: module.name)
+@every_module
 def test_the_terminal_of_a_host_knows_no_client_and_no_transport(module: Module) -> None:
+    if not is_surface(module):
+        return
     reached = {target for target, _ in module.own_imports()}
     ways = (
         "dragoman.client.client",
