@@ -16,6 +16,7 @@ from dragoman.client.config import RemoteEntry, ServerEntry, project_of, split_v
 from dragoman.errors import Misconfigured
 from dragoman.host.config import HostConfig, HostEntry, Input, load_servers
 from dragoman.host.env_file import read_env_file
+from dragoman.host.identity import identity_of
 from dragoman.host.sandbox import Root, Sandbox
 from dragoman.host.secrets import FileVault, SecretStore
 from dragoman.transport.http.connector import HttpConnector
@@ -379,6 +380,140 @@ def test_an_input_without_an_answer_is_a_fault(
         one(tmp_path, {"command": "run", "args": [text]}, ask=ask, above=INPUTS)
 
 
+def test_nobody_is_asked_for_anything_while_something_else_is_wrong(tmp_path: Path) -> None:
+    asked: list[Input] = []
+    servers = {
+        "a": {"command": "run", "args": ["${input:key}"]},
+        "b": {"command": "run", "args": ["${NOT_SET}"]},
+    }
+    with pytest.raises(Misconfigured, match="NOT_SET"):
+        load(tmp_path, {"mcpServers": servers, **INPUTS}, ask=asked.append)
+    assert asked == []
+
+
+def test_nobody_is_asked_for_what_only_a_disabled_server_needs(tmp_path: Path) -> None:
+    raw = {"command": "run", "args": ["${input:key}"], "disabled": True}
+    asked: list[Input] = []
+    assert one(tmp_path, raw, ask=asked.append, above=INPUTS).disabled
+    assert asked == []
+
+
+# --- what one server misses ---
+
+
+def at_rest(
+    tmp_path: Path, environ: Mapping[str, str] | None = None, ask: Any = None, **servers: Any
+) -> HostConfig:
+    path = tmp_path / "mcp.json"
+    path.write_text(json.dumps({"mcpServers": servers, **INPUTS}, indent=1), encoding="utf-8")
+    return load_servers(path, environ or {}, ask, may_be_unset=True)
+
+
+def test_what_is_not_set_can_be_the_fault_of_its_server_alone(tmp_path: Path) -> None:
+    config = at_rest(
+        tmp_path,
+        {"HOME": "/h"},
+        good={"command": "run"},
+        bad={"command": "run", "args": ["${HOMEE}"], "envFile": ".env"},
+    )
+    good, bad = config.servers["good"], config.servers["bad"]
+    assert (good.faults, good.is_identified) == ((), True)
+    variable, file = bad.faults
+    assert re.match(re.escape(str(tmp_path / "mcp.json")) + r":\d+: ", variable)
+    assert "HOMEE" in variable
+    assert "did you mean 'HOME'" in variable
+    assert "envFile" in file
+    assert not bad.is_identified
+    assert isinstance(bad.shown, ServerEntry)
+    assert bad.shown.args == ("${HOMEE}",)
+    with pytest.raises(Misconfigured, match="HOMEE"):
+        bad.connector()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"command": 3},
+        {"command": "run", "envFile": 3},
+        {"command": "run", "args": ["${NOT_SET}", "${a b}"]},
+        {"command": "run", "sandbox": {"netwrk": True}},
+    ],
+)
+def test_what_is_written_wrongly_stays_an_error_of_the_file(tmp_path: Path, raw: Any) -> None:
+    with pytest.raises(Misconfigured) as caught:
+        at_rest(tmp_path, x=raw)
+    assert "NOT_SET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("raw", "is_identified"),
+    [
+        # By the name of the variable.
+        ({"command": "run", "env": {"A": "${NOT_SET}", "B": "x${NOT_SET}"}}, True),
+        ({"command": "run", "args": ["${MY_TOKEN}", "${input:key}"]}, True),
+        ({"url": "https://x.example", "headers": {"A": "Bearer ${NOT_SET}"}}, True),
+        ({"command": "run", "roots": ["${NOT_SET}"]}, True),
+        # By what is in it.
+        ({"command": "run", "args": ["${NOT_SET}"]}, False),
+        ({"command": "run", "args": ["${input:name}"]}, False),
+        ({"command": "${MY_TOKEN}"}, False),
+        ({"command": "run", "cwd": "${MY_TOKEN}"}, False),
+        ({"command": "run", "env": {"PATH": "${NOT_SET}/bin"}}, False),
+        ({"command": "run", "env": {"A": TOKEN + "${NOT_SET}"}}, False),
+        ({"command": "run", "roots": ["${NOT_SET}"], "sandbox": True}, False),
+        ({"url": "https://${NOT_SET}"}, False),
+    ],
+)
+def test_who_a_server_is_is_known_without_what_stands_in_it_by_reference(
+    tmp_path: Path, raw: Any, is_identified: bool
+) -> None:
+    environ = {"NOT_SET": "some/where", "MY_TOKEN": "run"}
+    (missing,) = at_rest(tmp_path, ask=lambda wanted: "said", x=raw).servers.values()
+    assert missing.faults or missing.asks
+    assert missing.is_identified is is_identified
+    (there,) = at_rest(tmp_path, environ, lambda wanted: "said", x=raw).asked().servers.values()
+    assert (there.faults, there.asks, there.is_identified) == ((), (), True)
+    if is_identified:
+        now = identity_of(there, environ={})
+        assert identity_of(missing, environ={}).digest == now.digest
+
+
+def test_inputs_are_asked_for_when_a_server_needs_them_and_of_no_other(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def ask(wanted: Input) -> str:
+        asked.append(wanted.id)
+        return "b"
+
+    config = at_rest(
+        tmp_path,
+        ask=ask,
+        x={"command": "run", "args": ["${input:level}", "${input:key}"]},
+        y={"command": "run", "args": ["${input:level}", "${input:name}"]},
+    )
+    assert asked == []
+    assert config.servers["x"].asks == ("level", "key")
+    with pytest.raises(Misconfigured, match="level, key"):
+        config.servers["x"].connector()
+    config = config.asked(["x"], with_passwords=False)
+    assert asked == ["level"]
+    assert (config.servers["x"].asks, config.servers["x"].is_identified) == (("key",), True)
+    assert config.servers["y"].asks == ("name",)
+    config = config.asked()
+    assert asked == ["level", "key", "name"]
+    entries = [one.filled() for one in config.servers.values()]
+    assert [entry.args for entry in entries if isinstance(entry, ServerEntry)] == [("b", "b")] * 2
+    assert config.asked() is config
+
+
+def test_an_input_that_nobody_says_is_the_fault_of_its_server(tmp_path: Path) -> None:
+    raw = {"command": "run", "args": ["${input:key}", "${input:name}"]}
+    (entry,) = at_rest(tmp_path, ask=lambda wanted: None, x=raw).asked().servers.values()
+    assert ["no answer" in fault for fault in entry.faults] == [True, True]
+    (entry,) = at_rest(tmp_path, x=raw).servers.values()
+    assert ["nobody to ask" in fault for fault in entry.faults] == [True]
+
+
 # --- the file of variables ---
 
 
@@ -441,7 +576,7 @@ def test_a_file_of_variables_that_is_none_names_the_line(
 def test_a_file_of_variables_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="no such file"):
         read_env_file(tmp_path / "none")
-    with pytest.raises(Misconfigured, match="cannot be read"):
+    with pytest.raises(Misconfigured, match="is a folder"):
         read_env_file(tmp_path)
     (tmp_path / "bytes").write_bytes(b"A=\xff")
     with pytest.raises(Misconfigured, match="UTF-8"):

@@ -14,6 +14,7 @@ import pytest
 from dragoman.errors import InvalidArguments, LinkError, Misconfigured, ToolError
 from dragoman.host import ApprovalRequest, Code, Denied, Host, Scope, ServerState
 from dragoman.host.audit import read, verify
+from dragoman.host.config import Input
 from dragoman.host.kinds import Action, Decision, Effect, Trust
 from tests.requirements.duties import duty
 from tests.support import run
@@ -269,6 +270,56 @@ def test_a_dead_server_is_seen_and_holds_up_nobody(place: Place) -> None:
             assert "/nonexistent/program" in dead.detail
             with pytest.raises(Misconfigured, match="did you mean 'plain'"):
                 await host.call_tool("plian", "add", {})
+
+    run(main())
+
+
+def test_a_server_whose_variable_is_not_set_has_failed_and_the_others_go_on(place: Place) -> None:
+    async def main() -> None:
+        place.write(plain={}, lame={"args": [str(PLAIN), "${NOT_SET}"]})
+        with pytest.raises(Misconfigured, match="NOT_SET"):
+            place.host(Person())
+        person = Person()
+        async with place.host(person, may_be_unset=True) as host:
+            assert await host.list_tools()
+            lame = host.server("lame")
+            assert (lame.state, lame.identity) == (ServerState.FAILED, "")
+            assert f"{place.config}:1: the server 'lame' needs the variable NOT_SET" in lame.detail
+            # Nobody is asked about what could not be started, or to trust what nobody knows.
+            assert {one.server for one in person.asked} == {"plain"}
+            with pytest.raises(LinkError, match="NOT_SET"):
+                await host.call_tool("lame", "add", {"a": 1, "b": 2})
+            with pytest.raises(Misconfigured, match="NOT_SET"):
+                host.trust("lame")
+
+    run(main())
+
+
+def test_an_input_is_asked_for_when_its_server_is_opened(place: Place) -> None:
+    place.write(plain={"args": [str(PLAIN), "${input:word}"]}, other={"args": ["${input:secret}"]})
+    whole = json.loads(place.config.read_text())
+    inputs = [{"id": "word"}, {"id": "secret", "password": True}]
+    place.config.write_text(json.dumps(whole | {"inputs": inputs}))
+    asked: list[str] = []
+
+    def ask(wanted: Input) -> str:
+        asked.append(wanted.id)
+        return "said-by-the-person"
+
+    async def main() -> None:
+        host = place.host(Person(), inputs=ask, may_be_unset=True)
+        try:
+            assert asked == []
+            # By the name of the password: who it is does not depend on what is said.
+            host.trust("other")
+            assert asked == []
+            await host.open(["plain"])
+            assert asked == ["word"]
+            (plain,) = await host.ready()
+            assert plain.state is ServerState.CONNECTED
+            assert "said-by-the-person" in dict(plain.facts)["command"]
+        finally:
+            await host.aclose()
 
     run(main())
 

@@ -155,9 +155,13 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"{path}: ")
 
 
-def test_a_file_without_end_is_not_read_to_its_end() -> None:
+def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "large.json"
+    with path.open("wb") as file:
+        # A hole: it takes no room.
+        file.truncate(MAX_BYTES + 1)
     with pytest.raises(Misconfigured, match=str(MAX_BYTES)):
-        read_located(Path("/dev/zero"))
+        read_located(path)
 
 
 @given(values, st.sampled_from([None, 1]))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dragoman.host.formats import Imported, Portable
     from dragoman.host.grants import GrantStore
     from dragoman.host.host import Host
+    from dragoman.host.kinds import Verdict
     from dragoman.host.secrets import LiteralSecret, SecretStore
 
 __all__ = ["host"]
@@ -426,13 +427,14 @@ async def _trust_project(used: Host, screen: Screen, *, is_sure: bool) -> dict[s
     from dragoman.host.settings import project_digest
 
     folder = used.config.project
+    digest = project_digest(folder)
     for line in used.policy.ignored:
         screen.note(str(line), "yellow")
     is_changed = is_sure or await _agreed(
         screen, f"Trust the policy of {folder} as it is now, with what is listed above?"
     )
-    digest = project_digest(folder)
     if is_changed:
+        # What was looked at, whatever stands there by now.
         used.grants.trust_project(folder, digest)
     return {"project": str(folder), "digest": digest, "trust": "trusted", "changed": is_changed}
 
@@ -543,15 +545,22 @@ def explain(
     arguments = None if args_json is None else read_json_object(args_json)
     screen = Screen()
 
-    async def work(used: Host) -> Any:
-        return used.explain(action, server, object, arguments)
+    async def work(used: Host) -> tuple[Verdict, list[str]]:
+        verdict = used.explain(action, server, object, arguments)
+        entry = used.config.servers[server]
+        notes = list(entry.faults)
+        if not entry.is_identified:
+            notes.append(f"who {server!r} is depends on that, so no earlier answer was looked at")
+        return verdict, notes
 
-    verdict = _using(settings, work, screen=screen)
+    verdict, notes = _using(settings, work, screen=screen)
     subject = f"{action}({server}/{object})" if object else f"{action}({server})"
     if settings.is_json:
-        screen.json(verdict_document(subject, verdict))
+        screen.json(verdict_document(subject, verdict, notes))
     else:
         screen.show(verdict_page(subject, verdict))
+        for note in notes:
+            screen.note(note, "yellow")
     return Exit.REFUSED if verdict.effect is Effect.DENY else Exit.OK
 
 
@@ -582,7 +591,11 @@ def revoke(settings: HostSettings, ids: tuple[str, ...]) -> int:
         revoked = [one for one in ids if store.revoke(one)]
     unknown = [one for one in ids if one not in revoked]
     if unknown:
-        raise Misconfigured(f"there is no grant {unknown[0]!r}; `dragoman host grants` lists them")
+        done = f"{', '.join(revoked)} revoked; " if revoked else ""
+        raise Misconfigured(
+            f"{done}there is no grant {', '.join(map(repr, unknown))} that holds; "
+            "`dragoman host grants` lists them"
+        )
     _told(screen, settings, {"revoked": revoked}, [f"{one}: revoked" for one in revoked])
     return Exit.OK
 
@@ -643,6 +656,8 @@ def verify(settings: HostSettings, file: str | None) -> int:
     """
     from dragoman.host.audit import verify as verify_log
 
+    if file is not None and os.path.exists(file) and not os.path.isfile(file):
+        raise Misconfigured(f"{file} is no regular file")
     report = verify_log(Path(file) if file is not None else _log(settings))
     screen = Screen()
     if settings.is_json:

@@ -46,6 +46,8 @@ STATE_STYLES = {
 }
 # Of one server: a thousand lines would push every other one off the screen.
 NOTES_SHOWN = 10
+# 1,000 characters: what is wrong with a server's settings has paths and suggestions in it.
+DETAIL_SHOWN = 1000
 EFFECT_STYLES = {"allow": "green", "ask": "yellow", "deny": "red", "cancel": "yellow"}
 
 
@@ -60,7 +62,7 @@ def servers_table(servers: Sequence[ServerStatus]) -> RenderableType:
     parts: list[RenderableType] = [table]
     for one in servers:
         state = one.state.value
-        about = one_line(one.detail, 200) or one_line(one.calls_itself, 80)
+        about = one_line(one.detail, DETAIL_SHOWN) or one_line(one.calls_itself, 80)
         table.add_row(
             Text(one_line(one.server), style="bold"),
             Text(state, style=STATE_STYLES.get(state, "")),
@@ -142,7 +144,7 @@ def verdict_page(subject: str, verdict: Verdict) -> RenderableType:
     return Group(*parts)
 
 
-def verdict_document(subject: str, verdict: Verdict) -> dict[str, Any]:
+def verdict_document(subject: str, verdict: Verdict, notes: Sequence[str] = ()) -> dict[str, Any]:
     """The same as JSON."""
     document: dict[str, Any] = {
         "subject": subject,
@@ -157,6 +159,8 @@ def verdict_document(subject: str, verdict: Verdict) -> dict[str, Any]:
         document["code"] = verdict.code.value
     if verdict.grant:
         document["grant"] = verdict.grant
+    if notes:
+        document["notes"] = list(notes)
     return document
 
 

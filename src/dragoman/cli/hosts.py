@@ -73,10 +73,10 @@ def config_file(given: str | None, *, may_be_missing: bool = False) -> Path:
         Misconfigured: there is none, unless it `may_be_missing`: then it is `.mcp.json` here.
     """
     if given is not None:
-        path = Path(given)
-        if not may_be_missing and not path.is_file():
-            raise Misconfigured(f"there is no file {path}")
-        return path
+        # One that is there and is no file is refused by whoever reads it.
+        if not may_be_missing and not os.path.exists(given):
+            raise Misconfigured(f"there is no file {given}")
+        return Path(given)
     paths = config_paths()
     for path in paths:
         if path.is_file():

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from dragoman.client.files import read_bounded
 from dragoman.errors import Misconfigured
 from dragoman.transport.base import Connector
 from dragoman.transport.http.choices import HttpLike, Mode, Token
@@ -38,6 +39,9 @@ __all__ = [
     "read_server",
     "split_variables",
 ]
+
+# 16 MiB: some products keep their whole history in the file that holds their servers.
+MAX_BYTES = 16 * 1024 * 1024
 
 SHAPES = ("mcpServers", "servers")
 
@@ -243,11 +247,12 @@ def read_config(path: str | Path) -> ConfigFile:
         Misconfigured: the file cannot be read, is no JSON, or holds no servers.
     """
     path = Path(path)
+    data = read_bounded(path, MAX_BYTES)
+    if data is None:
+        raise Misconfigured(f"there is no file {str(path)!r}")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise Misconfigured(f"there is no file {str(path)!r}") from None
-    except (OSError, UnicodeDecodeError) as error:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise Misconfigured(f"{path} cannot be read: {error}") from None
     plain = _LAST_COMMA.sub(r"\1", _COMMENT.sub(_blank, text))
     try:

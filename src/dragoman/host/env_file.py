@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from dragoman.client.files import read_bounded
 from dragoman.errors import Misconfigured
 
 __all__ = ["read_env_file"]
@@ -26,18 +27,13 @@ def read_env_file(path: Path) -> dict[str, str]:
     Raises:
         Misconfigured: it cannot be read, or a line is none of these ("FILE:LINE: ...").
     """
+    data = read_bounded(path, MAX_ENV_FILE_BYTES)
+    if data is None:
+        raise Misconfigured(f"{path}: there is no such file")
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_ENV_FILE_BYTES + 1)
         text = data.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise Misconfigured(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise Misconfigured(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise Misconfigured(f"{path}: is not UTF-8") from None
-    if len(data) > MAX_ENV_FILE_BYTES:
-        raise Misconfigured(f"{path}: is larger than {MAX_ENV_FILE_BYTES} bytes")
     found: dict[str, str] = {}
     lines = text.splitlines()
     at = 0

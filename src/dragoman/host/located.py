@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dragoman.client.files import read_bounded
 from dragoman.errors import Misconfigured
 
 __all__ = ["MAX_BYTES", "Located", "Pointer", "locate", "read_located"]
@@ -76,15 +77,9 @@ def read_located(path: Path) -> Located:
         Misconfigured: it cannot be read ("FILE: ..."), or is no JSON ("FILE:LINE: ..."; members
             that stand twice are all named, a line each).
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise Misconfigured(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise Misconfigured(f"{path}: cannot be read: {error.strerror or error}") from None
-    if len(data) > MAX_BYTES:
-        raise Misconfigured(f"{path}: is larger than {MAX_BYTES} bytes")
+    data = read_bounded(path, MAX_BYTES)
+    if data is None:
+        raise Misconfigured(f"{path}: there is no such file")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

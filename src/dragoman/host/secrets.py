@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import stat
 import sys
 import tempfile
 from collections import Counter
@@ -33,6 +34,9 @@ __all__ = [
     "is_secret_name",
     "looks_secret",
 ]
+
+# 4 MiB: a thousand private keys with room to spare.
+MAX_VAULT_BYTES = 4 * 1024 * 1024
 
 # What all of ours are filed under in a keyring.
 SERVICE = "dragoman"
@@ -227,7 +231,9 @@ class FileVault:
         return sorted(self._read())
 
     def _read(self) -> dict[str, str]:
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+        flags = os.O_RDONLY
+        for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY"):
+            flags |= getattr(os, name, 0)
         try:
             fd = os.open(self._path, flags)
         except FileNotFoundError:
@@ -236,6 +242,8 @@ class FileVault:
             raise Misconfigured(f"{self._path} cannot be read: {error.strerror}") from None
         with open(fd, "rb") as file:
             status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise Misconfigured(f"{self._path} is no regular file, so it is not used")
             if sys.platform != "win32":
                 if status.st_uid != os.geteuid():
                     raise Misconfigured(f"{self._path} belongs to another user, so it is not used")
@@ -244,7 +252,9 @@ class FileVault:
                         f"{self._path} can be read or written by others, so it is not used: "
                         f"chmod 600 {self._path}, and replace the secrets in it"
                     )
-            data = file.read()
+            data = file.read(MAX_VAULT_BYTES + 1)
+        if len(data) > MAX_VAULT_BYTES:
+            raise Misconfigured(f"{self._path} is larger than {MAX_VAULT_BYTES} bytes")
         try:
             held = json.loads(data)
         except ValueError:

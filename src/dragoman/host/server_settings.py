@@ -155,6 +155,8 @@ class ServerReader:
             raise self._fault(
                 ("sandbox",), "is at a URL: a sandbox is for a server that is started here"
             )
+        # Before what is missing is gathered: a variable may stand in them, too.
+        roots = self._roots()
         self._collect_secrets(entry)
         return HostEntry(
             entry=entry,
@@ -166,7 +168,7 @@ class ServerReader:
             disabled=self._is_disabled,
             timeout_s=self._timeout("timeout"),
             sandbox=sandbox,
-            roots=self._roots(),
+            roots=roots,
             always_allow=self._names("alwaysAllow") or (),
             only_tools=self._names("enabledTools"),
             hidden_tools=self._names("disabledTools") or (),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from dragoman.client.files import read_bounded
 from dragoman.errors import Misconfigured
 from dragoman.host.kinds import Effect
 from dragoman.host.located import MAX_BYTES, Located, Pointer, read_located
@@ -79,18 +80,10 @@ def project_digest(project_folder: str | Path) -> str:
     sha = hashlib.sha256()
     for name in _PROJECT_FILES:
         path = Path(project_folder, *name)
-        data = b""
-        is_there = os.path.lexists(path)
-        if is_there:
-            try:
-                with path.open("rb") as file:
-                    data = file.read(MAX_BYTES + 1)
-            except OSError as error:
-                raise Misconfigured(f"{path}: cannot be read: {error.strerror or error}") from None
-            if len(data) > MAX_BYTES:
-                raise Misconfigured(f"{path}: is larger than {MAX_BYTES} bytes")
+        data = read_bounded(path, MAX_BYTES)
         # Whether it is there and how long it is: no two projects run together to the same bytes.
-        sha.update(bytes([is_there]) + len(data).to_bytes(8, "big") + data)
+        found = data or b""
+        sha.update(bytes([data is not None]) + len(found).to_bytes(8, "big") + found)
     return f"sha256:{sha.hexdigest()}"
 
 

@@ -323,19 +323,116 @@ def test_an_input_of_the_file_is_asked_for_and_a_password_not_shown(tmp_path: Pa
         {"type": "pickString", "id": "where", "options": ["here", "there"]},
     ]  # fmt: skip
     place.config.write_text(json.dumps({"mcpServers": {"git": server}, "inputs": inputs}))
-    with place.screen("host", "status") as screen:
+    connect = ("host", "status", "--connect", "--policy", "deny server.start(*)")
+    with place.screen(*connect) as screen:
         for words, said in (("${input:where}", "there"), ("${input:token}", SECRET)):
             screen.until(words)
             screen.type(f"{said}\r")
-        screen.until("not running")
+        screen.until("refused")
         assert screen.finish() == 0
     assert SECRET not in screen.seen
     assert "\x1b[2J" not in screen.seen
-    with place.screen("host", "status") as screen:
+    with place.screen(*connect) as screen:
         screen.until("there):")
         screen.until_quiet()
         screen.type("\x03")
         assert screen.finish() == 130
-    alone = place.run("host", "status")
-    assert alone.returncode == 2
-    assert "there is nobody to ask" in alone.stderr
+    (alone,) = place.document("host", "status", "--connect")["servers"]
+    assert alone["state"] == "failed"
+    assert "there is nobody to ask" in alone["detail"]
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
+def test_what_starts_no_server_asks_for_no_more_than_it_needs(tmp_path: Path) -> None:
+    server = {"command": "git-server", "args": ["${input:where}"], "env": {"T": "${input:token}"}}
+    place = Place(tmp_path, {"git": server})
+    whole = json.loads(place.config.read_text())
+    inputs = [{"id": "token", "password": True}, {"id": "where"}]
+    place.config.write_text(json.dumps(whole | {"inputs": inputs}))
+    for words, shown in (
+        (("status",), "it asks for where, token"),
+        (("grants",), "Nothing is remembered"),
+        (("audit", "show"), "opened"),
+    ):
+        with place.screen("host", *words) as screen:
+            screen.until(lambda text: shown in " ".join(text.split()))  # noqa: B023
+            assert screen.finish() == 0
+        assert "${input:" not in screen.seen
+    with place.screen("host", "trust", "git") as screen:
+        screen.until("${input:where}")
+        screen.type("there\r")
+        # What is agreed to is what was said.
+        screen.until("command: git-server there")
+        screen.until("as it is now?")
+        screen.type("y\r")
+        screen.until("git: reviewed")
+        assert screen.finish() == 0
+    assert "${input:token} in" not in screen.seen
+
+
+# --- what is not set ------------------------------------------------------------------------------
+
+
+LAME: dict[str, Any] = {
+    "command": "git-server",
+    "args": ["${HOMEE}"],
+    "env": {"T": "${NOT_SET}"},
+    "envFile": ".env",
+}
+
+
+def test_a_variable_that_is_not_set_is_shown_with_its_server(tmp_path: Path) -> None:
+    place = Place(tmp_path, {"git": LAME, "off": {"command": "x"}})
+    lame, other = place.document("host", "status")["servers"]
+    assert (lame["state"], lame["identity"]) == ("failed", "")
+    for part in ("mcp.json:1: ", "HOMEE", "did you mean 'HOME'?", "NOT_SET", "envFile"):
+        assert part in lame["detail"]
+    assert other["state"] == "closed"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("grants",), 0),
+        (("audit", "show"), 0),
+        (("revoke", "none"), 2),
+        (("policy", "explain", "tool.call", "git", "log"), 6),
+        (("trust", "--project", "--yes"), 0),
+        (("trust", "off", "--yes"), 0),
+        (("export", "cursor"), 0),
+        (("add", "more", "--", "x"), 0),
+        (("remove", "git"), 0),
+    ],
+)
+def test_what_starts_nothing_works_while_a_variable_is_not_set(
+    tmp_path: Path, words: tuple[str, ...], code: int
+) -> None:
+    place = Place(tmp_path, {"git": LAME, "off": {"command": "x"}})
+    done = place.run("host", *words)
+    assert done.returncode == code, done.stderr
+    if words[0] == "policy":
+        assert "HOMEE" in done.stderr
+        assert "no earlier answer was looked at" in done.stderr
+
+
+@pytest.mark.long
+def test_one_server_is_pinned_while_the_variable_of_another_is_not_set(tmp_path: Path) -> None:
+    weather = {"command": sys.executable, "args": [WEATHER]}
+    place = Place(tmp_path, {"git": LAME, "weather": weather})
+    place.pin()
+    lame = place.run("host", "pin", "git", "--yes")
+    assert lame.returncode == 3
+    assert "HOMEE" in lame.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("words", [("grants",), ("revoke", "none"), ("audit", "show")])
+def test_an_answer_can_be_taken_back_whatever_the_file_is_like(
+    place: Place, words: tuple[str, ...]
+) -> None:
+    place.config.write_text("{ broken")
+    assert "broken" not in place.run("host", *words).stderr
+    place.config.unlink()
+    assert "mcp.json" not in place.run("host", *words).stderr

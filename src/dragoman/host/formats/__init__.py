@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from dragoman.client.files import read_bounded
 from dragoman.errors import Misconfigured
 from dragoman.host.formats.claude_code import ClaudeCode
 from dragoman.host.formats.claude_desktop import ClaudeDesktop
@@ -70,16 +71,11 @@ def find_format(name: str) -> Format:
 
 def read_text(path: Path) -> str:
     """A file's text with its line ends; empty when it is not there. Raises Misconfigured."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise Misconfigured(f"{path}: is larger than {MAX_BYTES} bytes")
-        return data.decode("utf-8")
-    except FileNotFoundError:
+    data = read_bounded(path, MAX_BYTES)
+    if data is None:
         return ""
-    except OSError as error:
-        raise Misconfigured(f"{path}: cannot be read: {error.strerror or error}") from None
+    try:
+        return data.decode("utf-8")
     except UnicodeDecodeError:
         raise Misconfigured(f"{path}: is not UTF-8") from None
 
