@@ -16,7 +16,8 @@ from typing import Any
 @dataclass(frozen=True, kw_only=True)
 class Reply:
     """One answer. `split` sends the body in pieces of that many bytes; `is_cut` ends it without
-    its end; `hangs` leaves it open until the client goes."""
+    its end; `hangs` leaves it open until the client goes; `endless` follows the body, again and
+    again, until the client goes."""
 
     status: int = 200
     body: bytes = b""
@@ -25,6 +26,7 @@ class Reply:
     split: int | None = None
     is_cut: bool = False
     hangs: bool = False
+    endless: bytes = b""
 
 
 @dataclass
@@ -36,6 +38,8 @@ class ModelServer:
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    # How much of endless bodies was sent.
+    sent_bytes: int = 0
     # Set when a client left before the answer was whole.
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -44,6 +48,9 @@ class ModelServer:
         try:
             await self._exchange(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
+            self.left.set()
+        except asyncio.CancelledError:
+            # The test is over; asyncio's own server would report it as an error.
             self.left.set()
         finally:
             writer.close()
@@ -67,6 +74,12 @@ class ModelServer:
             piece = reply.body[start : start + size]
             writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
             await writer.drain()
+        while reply.endless:
+            writer.write(f"{len(reply.endless):x}\r\n".encode() + reply.endless + b"\r\n")
+            await writer.drain()
+            self.sent_bytes += len(reply.endless)
+            # Both ends are in one loop, and a socket that takes all never makes this one wait.
+            await asyncio.sleep(0)
         if reply.hangs:
             # Nothing more is sent by the client: what can be read is its going.
             await reader.read(1)
@@ -103,7 +116,12 @@ def error(status: int, body: Any, *headers: tuple[str, str]) -> Reply:
 # --- chat completions --------------------------------------------------------------------------
 
 
-def chunks(*deltas: dict[str, Any] | str, finish: str | None = "stop", usage: Any = None) -> bytes:
+def chunks(
+    *deltas: dict[str, Any] | str | None,
+    finish: str | None = "stop",
+    usage: Any = None,
+    done: bool = True,
+) -> bytes:
     """The stream of a chat completion: deltas (a text is one of content), the end, usage."""
     events = [_chunk({"content": one} if isinstance(one, str) else one) for one in deltas]
     if finish is not None:
@@ -112,10 +130,10 @@ def chunks(*deltas: dict[str, Any] | str, finish: str | None = "stop", usage: An
         last = _chunk({})
         last["choices"], last["usage"] = [], usage
         events.append(last)
-    return sse(events) + b"data: [DONE]\n\n"
+    return sse(events) + (b"data: [DONE]\n\n" if done else b"")
 
 
-def _chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+def _chunk(delta: dict[str, Any] | None, finish: str | None = None) -> dict[str, Any]:
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
     return {
         "id": "c1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -34,7 +35,8 @@ from dragoman.model.tools import Tool
 from tests.host.model_servers import Reply, chunks, error, model_server, sse, tool_delta
 from tests.support import run
 
-pytest.importorskip("openai")
+# Loaded by the first test that needs it: it takes a second or two.
+pytestmark = pytest.mark.skipif(find_spec("openai") is None, reason="openai is not installed")
 
 # Real waits are left out; what would be waited is kept.
 waits: list[float] = []
@@ -176,7 +178,7 @@ def test_a_refusal_and_a_filter_are_told() -> None:
         (Reply(body=b'data: {"error": {"message": "boom"}}\n\n'), Trouble.BAD_REQUEST),
         (Reply(body=b"<html>hello</html>", content_type="text/html"), Trouble.CUT),
         (Reply(body=b""), Trouble.CUT),
-        (Reply(body=chunks("half", finish=None)), Trouble.CUT),
+        (Reply(body=chunks("half", finish=None, done=False)), Trouble.CUT),
         (Reply(body=sse([{"choices": "none"}, {"choices": [None]}, {}])), Trouble.CUT),
     ],
     ids=lambda value: value.value if isinstance(value, Trouble) else "",
@@ -185,7 +187,8 @@ def test_what_is_wrong_is_told_apart_and_not_tried_again(reply: Reply, kind: Tro
     with pytest.raises(ModelError) as caught:
         run(ask(reply))
     assert caught.value.kind is kind
-    assert caught.value.provider == "openai"
+    # It is named after where the words went, which is not OpenAI.
+    assert caught.value.provider.startswith("127.0.0.1:")
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
@@ -390,4 +393,4 @@ def test_too_many_calls_are_refused() -> None:
     body = chunks(*(tool_delta(n, f"i{n}", "f", "{}") for n in range(300)), finish="tool_calls")
     with pytest.raises(ModelError) as caught:
         run(ask(Reply(body=body)))
-    assert caught.value.kind is Trouble.GARBAGE
+    assert caught.value.kind is Trouble.TOO_LARGE

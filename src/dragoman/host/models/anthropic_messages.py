@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from dragoman.errors import MissingExtra
+from dragoman.host.models.answer import Answer, Call, count_of
 from dragoman.host.models.base import (
     ANTHROPIC_RULES,
     ModelError,
@@ -14,23 +15,13 @@ from dragoman.host.models.base import (
     ModelRequest,
     ProviderRules,
     Stop,
-    Stopped,
     TextDelta,
-    ToolUse,
     Trouble,
     Usage,
-    estimate_tokens,
 )
-from dragoman.host.models.exchange import Patience, events_of
-from dragoman.host.models.words import (
-    IMAGE_TYPES,
-    Halves,
-    arguments_text,
-    as_text,
-    merged,
-    read_arguments,
-    safe_id,
-)
+from dragoman.host.models.exchange import Patience, told_in_body
+from dragoman.host.models.remote import Remote
+from dragoman.host.models.words import IMAGE_TYPES, arguments_text, as_text, merged, safe_id
 from dragoman.model.content import (
     ImageContent,
     SamplingBlock,
@@ -53,14 +44,16 @@ _STOPS = {
 }
 
 
-class AnthropicMessages:
-    """A model behind Anthropic's messages API, or a server that speaks the same (`base_url`).
+class AnthropicMessages(Remote):
+    """A model behind Anthropic's messages API.
+
+    `base_url` is that of a server that speaks the same, else ANTHROPIC_BASE_URL; a "/v1" at its end
+    may be there or not. `allow_plain_http` lets words and key travel in the clear.
 
     Raises:
         MissingExtra: anthropic is not installed.
+        Misconfigured: the address or the key cannot be used.
     """
-
-    provider = "anthropic"
 
     def __init__(
         self,
@@ -71,80 +64,54 @@ class AnthropicMessages:
         context_tokens: int = CONTEXT_TOKENS,
         rules: ProviderRules = ANTHROPIC_RULES,
         patience: Patience | None = None,
+        allow_plain_http: bool = False,
     ) -> None:
         try:
             import anthropic
         except ImportError:
             raise MissingExtra("anthropic", "a model behind Anthropic's API") from None
-        self._library = anthropic
-        self.model = model
-        self.name = f"anthropic:{model}"
-        self.context_tokens = context_tokens
-        self.rules = rules
-        self._base_url = base_url
-        self._api_key = api_key
-        self._patience = patience or Patience()
-        self._client: Any = None
-
-    def count_tokens(self, text: str) -> int:
-        """See `estimate_tokens`."""
-        return estimate_tokens(text)
-
-    async def aclose(self) -> None:
-        """Close the connections to the provider."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
-
-    def _connected(self) -> Any:
-        if self._client is None:
-            # No retries there: ours know what has reached the caller.
-            self._client = self._library.AsyncAnthropic(
-                api_key=self._api_key,
-                base_url=self._base_url,
-                max_retries=0,
-                timeout=self._patience.idle_s,
-            )
-        return self._client
+        super().__init__(
+            anthropic,
+            "anthropic",
+            model,
+            base_url=base_url,
+            api_key=api_key,
+            context_tokens=context_tokens,
+            rules=rules,
+            patience=patience,
+            allow_plain_http=allow_plain_http,
+        )
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """See `ChatModel.stream`."""
         wire = self._written(request)
+        url = self.endpoint.url
+        # The library adds it.
+        base_url = None if url is None else url.removesuffix("/v1")
 
         async def start() -> Any:
             try:
-                return await self._connected().messages.create(**wire)
+                client = self.connected(self.library.AsyncAnthropic, "x-api-key", base_url)
+                return await client.messages.create(**wire)
             except TypeError as error:
                 # How the library says that it found no key.
                 if "authentication" not in str(error):
                     raise
-                raise ModelError(Trouble.AUTH, str(error)[:300], provider="anthropic") from None
+                raise ModelError(Trouble.AUTH, str(error)[:300], provider=self.provider) from None
 
-        reading = _Reading()
-        halves = Halves()
-        async with aclosing(
-            events_of(self._library, self.provider, start, self._patience)
-        ) as events:
+        answer = Answer(self.provider)
+        reading = _Reading(answer, self.provider)
+        async with aclosing(self.events(start)) as events:
             async for event in events:
-                text = halves.take(reading.take(event))
-                if text:
+                if text := answer.say(reading.take(event)):
                     yield TextDelta(text)
-        if rest := halves.rest():
-            yield TextDelta(rest)
         if not reading.is_whole:
             raise ModelError(
                 Trouble.CUT, "the answer stopped in the middle", provider=self.provider
             )
-        uses = reading.uses()
-        for use in uses:
-            yield use
-        yield reading.usage() or Usage(
-            estimate_tokens(repr(wire)),
-            estimate_tokens(reading.said + "".join(use.arguments for use in uses)),
-            is_estimate=True,
-        )
-        reason = _STOPS.get(reading.stop, Stop.OTHER)
-        yield Stopped(Stop.TOOLS if uses and reason is Stop.END else reason, reading.stop)
+        reason = _STOPS.get(reading.stop or "end_turn", Stop.OTHER)
+        for last in answer.end(reason, reading.stop, reading.usage(), repr(wire)):
+            yield last
 
     def _written(self, request: ModelRequest) -> dict[str, Any]:
         """The request in the provider's words."""
@@ -219,84 +186,97 @@ def _part(block: Any) -> list[dict[str, Any]]:
 
 
 class _Reading:
-    """The events of one answer, put together."""
+    """The events of one answer, put together. Blocks are told apart by their index, and one that
+    begins ends what had its index before."""
 
-    def __init__(self) -> None:
-        self.said = ""
+    def __init__(self, answer: Answer, provider: str) -> None:
         self.stop = ""
-        self.is_whole = False
-        self._uses: dict[int, tuple[str, str, list[str]]] = {}
+        self._answer = answer
+        self._provider = provider
+        self._has_ended = False
+        # By index; None is a block that is no call of ours.
+        self._blocks: dict[int, Call | None] = {}
+        self._last = 0
         self._input: int | None = None
         self._output: int | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its end came: the event, or at least the reason."""
+        return self._has_ended or bool(self.stop)
+
     def take(self, event: dict[str, Any]) -> str:
-        """Read one event; the text in it."""
+        """Read one event; the text in it.
+
+        Raises:
+            ModelError: it says that there is no answer, or goes on with a call that never began.
+        """
         match event.get("type"):
             case "message_start":
                 self._take_usage(_inside(event, "message").get("usage"))
             case "content_block_start":
-                block = _inside(event, "content_block")
-                if block.get("type") == "tool_use":
-                    # Empty here, and sent in pieces; a compatible server may send it whole.
-                    given = block.get("input")
-                    self._uses[int(event.get("index") or 0)] = (
-                        str(block.get("id") or f"toolu_{len(self._uses)}"),
-                        str(block.get("name") or ""),
-                        [arguments_text(given)] if given else [],
-                    )
-                elif isinstance(text := block.get("text"), str):
-                    self.said += text
-                    return text
+                return self._begin(event)
             case "content_block_delta":
-                delta = _inside(event, "delta")
-                if delta.get("type") == "text_delta" and isinstance(delta.get("text"), str):
-                    self.said += delta["text"]
-                    return str(delta["text"])
-                use = self._uses.get(int(event.get("index") or 0))
-                if delta.get("type") == "input_json_delta" and use is not None:
-                    use[2].append(arguments_text(delta.get("partial_json")))
+                return self._go_on(event)
             case "message_delta":
                 stop = _inside(event, "delta").get("stop_reason")
                 self.stop = stop if isinstance(stop, str) else self.stop
                 self._take_usage(event.get("usage"))
             case "message_stop":
-                self.is_whole = True
+                self._has_ended = True
+            case "error":
+                # Under another name of an event, where the library does not look.
+                raise told_in_body(event.get("error"), self._provider)
             case _:
                 # Pings, ends of blocks, and what is still to be invented.
                 pass
+        return ""
+
+    def _begin(self, event: dict[str, Any]) -> str:
+        block = _inside(event, "content_block")
+        index = event.get("index")
+        self._last = index if isinstance(index, int) else self._last + 1
+        self._blocks[self._last] = None
+        if block.get("type") != "tool_use":
+            text = block.get("text")
+            return text if isinstance(text, str) else ""
+        call = self._answer.begin()
+        self._answer.call_it(call, id=block.get("id"), name=block.get("name"))
+        if given := block.get("input"):
+            # Empty here, and sent in pieces; a compatible server may send it whole.
+            self._answer.give(call, arguments_text(given))
+        self._blocks[self._last] = call
+        return ""
+
+    def _go_on(self, event: dict[str, Any]) -> str:
+        delta = _inside(event, "delta")
+        if delta.get("type") == "text_delta":
+            text = delta.get("text")
+            return text if isinstance(text, str) else ""
+        if delta.get("type") == "input_json_delta":
+            index = event.get("index")
+            index = index if isinstance(index, int) else self._last
+            if index not in self._blocks:
+                raise self._answer.garbage("arguments came for a call that had not begun")
+            if (call := self._blocks[index]) is not None:
+                self._answer.add(call, arguments_text(delta.get("partial_json")))
         return ""
 
     def _take_usage(self, usage: Any) -> None:
         if not isinstance(usage, dict):
             return
         parts = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-        counts = [usage[part] for part in parts if isinstance(usage.get(part), int)]
+        counts = [count for part in parts if (count := count_of(usage.get(part))) is not None]
         if counts:
             self._input = max(sum(counts), self._input or 0)
-        if isinstance(usage.get("output_tokens"), int):
-            self._output = usage["output_tokens"]
+        if (output := count_of(usage.get("output_tokens"))) is not None:
+            self._output = output
 
     def usage(self) -> Usage | None:
         """What the provider said it cost."""
         if self._input is None or self._output is None:
             return None
         return Usage(self._input, self._output)
-
-    def uses(self) -> list[ToolUse]:
-        """The calls, whole, in the order of their blocks."""
-        return [
-            ToolUse(key, name, _arguments(pieces))
-            for _, (key, name, pieces) in sorted(self._uses.items())
-        ]
-
-
-def _arguments(pieces: list[str]) -> str:
-    whole = "".join(pieces)
-    # A server that sent them whole and then in pieces as well: the pieces count.
-    if len(pieces) > 1 and read_arguments(whole) is None:
-        later = "".join(pieces[1:])
-        return later if read_arguments(later) is not None else whole
-    return whole
 
 
 def _inside(event: dict[str, Any], member: str) -> dict[str, Any]:

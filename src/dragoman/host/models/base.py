@@ -52,6 +52,8 @@ class Trouble(StrEnum):
     TIMEOUT = "timeout"
     # The answer stopped in the middle.
     CUT = "cut"
+    # The answer, an event or a call is larger than any real one.
+    TOO_LARGE = "too_large"
     # What came is not what the provider's API says.
     GARBAGE = "garbage"
     # A script has no turn left, or what it expects did not come.

@@ -11,11 +11,15 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from dragoman.host.models.base import ModelError, Trouble
+from dragoman.host.models.bounded import Meter, meter_of
+from dragoman.model.unseen import one_line
+from dragoman.transport.http.urls import without_secrets
 
-__all__ = ["Patience", "events_of"]
+__all__ = ["Patience", "events_of", "told_in_body"]
 
 # 300 characters of what a provider says: enough for its reason, and no page of HTML.
 MAX_REASON_CHARS = 300
@@ -30,14 +34,14 @@ _RETRIED = frozenset({Trouble.RATE_LIMIT, Trouble.OVERLOADED, Trouble.CONNECTION
 class Patience:
     """How long to wait for a provider, and how often to try.
 
-    `deadline_s` is for the whole answer, `idle_s` for the time between two pieces of it, which
-    covers a model that thinks before it speaks. A wait that the provider asks for is honoured up
+    `deadline_s` is for the whole answer, `idle_s` for the time without a single byte: a provider
+    whose model thinks before it speaks sends pings. A wait that the provider asks for is honoured up
     to `max_wait_s`; a longer one is for the caller to decide.
     """
 
     # Ten minutes: longer answers end at their limit of tokens.
     deadline_s: float = 600.0
-    # Two minutes without a single byte: providers send pings far more often.
+    # Two minutes: providers send pings far more often.
     idle_s: float = 120.0
     # Three: a busy provider has recovered by then, or will not soon.
     attempts: int = 3
@@ -61,8 +65,9 @@ async def events_of(
     provider: str,
     start: Callable[[], Awaitable[Any]],
     patience: Patience,
+    on_end: Callable[[bool], None] = lambda has_done: None,
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """The events of a stream as plain objects.
+    """The events of a stream as plain objects; `on_end` hears at the end whether "[DONE]" came.
 
     What fails before the first event is tried again, where that can help; later there is no way
     back. Closing this generator closes the stream.
@@ -76,7 +81,8 @@ async def events_of(
         attempt += 1
         has_begun = False
         try:
-            async with aclosing(_attempt(library, provider, start, patience, ends_at)) as events:
+            tried = _attempt(library, provider, start, patience, ends_at, on_end)
+            async with aclosing(tried) as events:
                 async for event in events:
                     has_begun = True
                     yield event
@@ -96,40 +102,56 @@ async def _attempt(
     start: Callable[[], Awaitable[Any]],
     patience: Patience,
     ends_at: float,
+    on_end: Callable[[bool], None],
 ) -> AsyncGenerator[dict[str, Any], None]:
     stream: Any = None
+    meter: Meter | None = None
     clock = asyncio.get_running_loop().time
     # The root of the library's errors is the one that is named after the provider.
     root: type[Exception] = library.APIError.__mro__[1]
     try:
         while True:
-            now = clock()
             # Around each step and not around all of them: between two the caller has the floor.
-            async with asyncio.timeout_at(min(now + patience.idle_s, ends_at)):
+            async with asyncio.timeout_at(min(clock() + patience.idle_s, ends_at)) as limit:
+                if meter is not None:
+                    meter.on_bytes = partial(_wait_on, limit, patience.idle_s, ends_at)
                 try:
                     if stream is None:
                         stream = await start()
+                        meter = meter_of(stream)
                         continue
                     event = await anext(stream)
                 except StopAsyncIteration:
+                    on_end(meter is not None and meter.has_done)
                     return
             yield _plain(event, provider)
+    except ModelError:
+        raise
     except TimeoutError:
-        late_s = patience.deadline_s if clock() >= ends_at else patience.idle_s
-        raise ModelError(
-            Trouble.TIMEOUT, f"nothing came within {late_s:g} s", provider=provider
-        ) from None
+        late = f"nothing came within {patience.idle_s:g} s"
+        if clock() >= ends_at:
+            late = f"there was no end within {patience.deadline_s:g} s"
+        raise ModelError(Trouble.TIMEOUT, late, provider=provider) from None
     except library.APIError as error:
         raise _told(library, provider, error) from error
     except root as error:
         # Raised before anything is sent: there is no key.
         raise ModelError(Trouble.AUTH, _short(str(error)), provider=provider) from error
-    except (ValueError, TypeError, AttributeError) as error:
-        # Where the library meets what its API does not have: no JSON, a list instead of an object.
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
+        # Where the library meets what its API does not have: no JSON, a list instead of an object,
+        # a thousand lists inside of each other.
         raise ModelError(
-            Trouble.GARBAGE, f"an event of the stream cannot be read ({_short(str(error))})",
+            Trouble.GARBAGE,
+            f"an event of the stream cannot be read ({_short(str(error))})",
             provider=provider,
-        ) from error  # fmt: skip
+        ) from error
     finally:
         if stream is not None:
             await stream.close()
@@ -138,6 +160,12 @@ async def _attempt(
             # tasks of its own. They end here, and not after the loop that they belong to.
             for _ in range(DROPPED):
                 await asyncio.sleep(0)
+
+
+def _wait_on(limit: asyncio.Timeout, idle_s: float, ends_at: float) -> None:
+    """Something came, be it a ping: the wait begins again."""
+    if not limit.expired():
+        limit.reschedule(min(asyncio.get_running_loop().time() + idle_s, ends_at))
 
 
 def _plain(event: Any, provider: str) -> dict[str, Any]:
@@ -165,6 +193,11 @@ _BY_TYPE = {
     "authentication_error": Trouble.AUTH,
     "api_error": Trouble.OVERLOADED,
     "server_error": Trouble.OVERLOADED,
+    "timeout_error": Trouble.OVERLOADED,
+    "not_found_error": Trouble.NOT_FOUND,
+    "permission_error": Trouble.AUTH,
+    "billing_error": Trouble.AUTH,
+    "request_too_large": Trouble.TOO_LONG,
 }
 
 
@@ -178,26 +211,56 @@ def _told(library: Any, provider: str, error: Any) -> ModelError:
             Trouble.CONNECTION, f"the connection failed ({_short(reason)})", provider=provider
         )
     status = getattr(error, "status_code", None)
-    body = getattr(error, "body", None)
-    inner = body.get("error", body) if isinstance(body, dict) else None
-    words = inner if isinstance(inner, dict) else {}
-    reason = str(words.get("message") or error.message)
+    if status is not None and 300 <= status < 400:
+        to = without_secrets(error.response.headers.get("location", ""))
+        return ModelError(
+            Trouble.NOT_FOUND,
+            f"status {status}, it sends on to {_short(to) or 'nowhere'}; what was said is not sent "
+            "there unasked: if it is right, make it the base_url",
+            provider=provider,
+            status=status,
+        )
     # An error inside of a stream comes with the status of the stream, which says nothing.
-    kind = None if status is None or status < 400 else _BY_STATUS.get(status)
-    if kind is None and status is not None and status >= 500:
+    status = status if status is not None and status >= 400 else None
+    body = getattr(error, "body", None)
+    inner = body.get("error", body) if isinstance(body, dict) else body
+    return told_in_body(
+        inner, provider, status, str(error.message), retry_after_s=_retry_after_s(error)
+    )
+
+
+def told_in_body(
+    inner: Any,
+    provider: str,
+    status: int | None = None,
+    otherwise: str = "",
+    *,
+    retry_after_s: float | None = None,
+) -> ModelError:
+    """What a provider says of a failure, as our error. `status` is the HTTP status, from 400 on."""
+    words = inner if isinstance(inner, dict) else {}
+    said = inner if isinstance(inner, str) and inner.strip() else words.get("message")
+    reason = str(said or words.get("detail") or otherwise or "an error without a reason")
+    code = words.get("code")
+    # Some put the status of whoever is behind them there.
+    number = status
+    if number is None and isinstance(code, int) and not isinstance(code, bool):
+        number = code
+    kind = None if number is None else _BY_STATUS.get(number)
+    if kind is None and number is not None and 500 <= number < 600:
         kind = Trouble.OVERLOADED
     if kind is None:
-        kind = _BY_TYPE.get(str(words.get("type") or words.get("code")), Trouble.BAD_REQUEST)
-    marks = f"{words.get('code')} {words.get('type')} {reason}".lower()
+        kind = _BY_TYPE.get(str(words.get("type") or code), Trouble.BAD_REQUEST)
+    marks = f"{code} {words.get('type')} {reason}".lower()
     if kind is Trouble.BAD_REQUEST and any(mark in marks for mark in _TOO_LONG):
         kind = Trouble.TOO_LONG
-    where = f"status {status}, " if status is not None and status >= 400 else ""
+    where = f"status {status}, " if status is not None else ""
     return ModelError(
         kind,
         f"{where}{_short(reason)}",
         provider=provider,
         status=status,
-        retry_after_s=_retry_after_s(error),
+        retry_after_s=retry_after_s,
     )
 
 
@@ -213,5 +276,5 @@ def _retry_after_s(error: Any) -> float | None:
 
 
 def _short(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= MAX_REASON_CHARS else flat[: MAX_REASON_CHARS - 1] + "…"
+    # A server's words: what would move a terminal's cursor is shown instead.
+    return one_line(text[: 4 * MAX_REASON_CHARS], MAX_REASON_CHARS)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 from dragoman.errors import MissingExtra
+from dragoman.host.models.answer import Answer, Call, count_of
 from dragoman.host.models.base import (
     OPENAI_RULES,
     ModelError,
@@ -14,17 +16,14 @@ from dragoman.host.models.base import (
     ModelRequest,
     ProviderRules,
     Stop,
-    Stopped,
     TextDelta,
-    ToolUse,
     Trouble,
     Usage,
-    estimate_tokens,
 )
-from dragoman.host.models.exchange import Patience, events_of
+from dragoman.host.models.exchange import Patience, told_in_body
+from dragoman.host.models.remote import Remote
 from dragoman.host.models.words import (
     IMAGE_TYPES,
-    Halves,
     arguments_text,
     as_text,
     merged,
@@ -53,22 +52,28 @@ _STOPS = {
 }
 _SOUNDS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 
-# 256 calls in one answer: more is a model that has lost its way.
-MAX_CALLS = 256
+# How the bound on an answer is called: by compatible servers, and by OpenAI itself.
+_LIMITS = ("max_tokens", "max_completion_tokens")
+# What a server says of a parameter that it does not know.
+_UNKNOWN = re.compile(
+    r"max_completion_tokens' instead|max_tokens' instead|not supported|unsupported|unknown|"
+    r"unrecognized|unexpected|not permitted|extra_forbidden|extra fields|not allowed",
+    re.IGNORECASE,
+)
 
 
-class OpenAIChat:
+class OpenAIChat(Remote):
     """A model behind OpenAI's chat completions.
 
-    `base_url` is that of a compatible server; such a one often needs no key, and knows
-    `max_tokens` where OpenAI itself wants `max_completion_tokens`. `asks_usage` may be switched
-    off for a server that refuses `stream_options`.
+    `base_url` is that of a compatible server, else OPENAI_BASE_URL. Such a one knows `max_tokens`
+    where OpenAI itself wants `max_completion_tokens`; where a server refuses the one, or
+    `stream_options`, it is asked once more without. `asks_usage` switches `stream_options` off from
+    the start. `allow_plain_http` lets words and key travel in the clear.
 
     Raises:
         MissingExtra: openai is not installed.
+        Misconfigured: the address or the key cannot be used.
     """
-
-    provider = "openai"
 
     def __init__(
         self,
@@ -80,93 +85,85 @@ class OpenAIChat:
         rules: ProviderRules = OPENAI_RULES,
         patience: Patience | None = None,
         asks_usage: bool = True,
+        allow_plain_http: bool = False,
     ) -> None:
         try:
             import openai
         except ImportError:
             raise MissingExtra("openai", "a model behind OpenAI's API") from None
-        self._library = openai
-        self.model = model
-        self.name = f"openai:{model}"
-        self.context_tokens = context_tokens
-        self.rules = rules
-        self._base_url = base_url
-        self._api_key = api_key
-        self._patience = patience or Patience()
+        super().__init__(
+            openai,
+            "openai",
+            model,
+            base_url=base_url,
+            api_key=api_key,
+            context_tokens=context_tokens,
+            rules=rules,
+            patience=patience,
+            allow_plain_http=allow_plain_http,
+        )
         self._asks_usage = asks_usage
-        self._client: Any = None
-
-    def count_tokens(self, text: str) -> int:
-        """See `estimate_tokens`."""
-        return estimate_tokens(text)
-
-    async def aclose(self) -> None:
-        """Close the connections to the provider."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
-
-    def _connected(self) -> Any:
-        if self._client is None:
-            key = self._api_key
-            if key is None and self._base_url is not None:
-                # The library insists on one; a server of one's own rarely does.
-                import os
-
-                key = os.environ.get("OPENAI_API_KEY") or "none"
-            # No retries there: ours know what has reached the caller.
-            self._client = self._library.AsyncOpenAI(
-                api_key=key,
-                base_url=self._base_url,
-                max_retries=0,
-                timeout=self._patience.idle_s,
-            )
-        return self._client
+        self._limit = _LIMITS[not self.endpoint.is_own]
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """See `ChatModel.stream`."""
         wire = self._written(request)
 
         async def start() -> Any:
-            return await self._connected().chat.completions.create(**wire)
+            client = self.connected(self.library.AsyncOpenAI, "authorization", self.endpoint.url)
+            # Twice at most: the one parameter, and the other.
+            for _ in range(2):
+                try:
+                    return await client.chat.completions.create(**wire)
+                except self.library.APIStatusError as refused:
+                    if not self._adapt(refused, wire):
+                        raise
+            return await client.chat.completions.create(**wire)
 
-        reading = _Reading()
-        halves = Halves()
-        has_begun = False
-        async with aclosing(
-            events_of(self._library, self.provider, start, self._patience)
-        ) as chunks:
+        answer = Answer(self.provider)
+        reading = _Reading(answer, self.provider)
+        async with aclosing(self.events(start, reading.ended)) as chunks:
             async for chunk in chunks:
-                has_begun = True
-                for text in map(halves.take, reading.take(chunk)):
+                for text in map(answer.say, reading.take(chunk)):
                     if text:
                         yield TextDelta(text)
-        if rest := halves.rest():
-            yield TextDelta(rest)
-        if not has_begun:
+        if not reading.has_begun:
             # A page, or JSON in one piece: most often the address lacks a part, such as /v1.
             raise ModelError(
                 Trouble.CUT,
                 "there was not a single event; is base_url right?",
                 provider=self.provider,
             )
-        if reading.finish is None:
+        if reading.finish is None and not reading.has_done:
             raise ModelError(
                 Trouble.CUT, "the answer stopped in the middle", provider=self.provider
             )
-        uses = reading.uses()
-        for use in uses:
-            yield use
-        yield reading.usage or Usage(
-            estimate_tokens(repr(wire)),
-            estimate_tokens(reading.said + "".join(use.arguments for use in uses)),
-            is_estimate=True,
-        )
-        reason = _STOPS.get(reading.finish, Stop.OTHER)
-        if uses and reason is Stop.END:
-            # Some servers say "stop" whatever happened.
-            reason = Stop.TOOLS
-        yield Stopped(reason, reading.finish)
+        if reading.finish == "error":
+            raise ModelError(
+                Trouble.CUT, "the server broke off with an error", provider=self.provider
+            )
+        reason = _STOPS.get(reading.finish or "stop", Stop.OTHER)
+        if reading.is_refused and reason is Stop.END:
+            reason = Stop.FILTERED
+        for event in answer.end(reason, reading.finish or "", reading.usage, repr(wire)):
+            yield event
+
+    def _adapt(self, refused: Any, wire: dict[str, Any]) -> bool:
+        """Whether the request was made one that this server may take, for all that follow too."""
+        if refused.status_code not in (400, 422):
+            return False
+        text = f"{refused.message} {refused.body}"
+        if "stream_options" in text and "stream_options" in wire:
+            self._asks_usage = False
+            del wire["stream_options"]
+            return True
+        other = _LIMITS[self._limit == _LIMITS[0]]
+        # "max_tokens is too large" names it as well, and is for the person to read.
+        if self._limit in wire and self._limit in text and _UNKNOWN.search(text):
+            wire[other] = wire.pop(self._limit)
+            self._limit = other
+            return True
+        return False
 
     def _written(self, request: ModelRequest) -> dict[str, Any]:
         """The request in the provider's words."""
@@ -175,12 +172,11 @@ class OpenAIChat:
             messages.append({"role": "system", "content": request.system})
         for role, blocks in merged(request.messages):
             messages.extend(_assistant(blocks) if role == "assistant" else _user(blocks))
-        limit = "max_tokens" if self._base_url is not None else "max_completion_tokens"
         wire: dict[str, Any] = {
             "model": self.model,
             "messages": messages,
             "stream": True,
-            limit: request.max_tokens,
+            self._limit: request.max_tokens,
         }
         if self._asks_usage:
             wire["stream_options"] = {"include_usage": True}
@@ -269,22 +265,37 @@ class _Reading:
     """The chunks of one answer, put together.
 
     Servers differ: calls without an index, arguments in one object, the same id in each piece,
-    usage in the last chunk, beside the last choice or nowhere.
+    another id in each piece, usage in the last chunk, beside the last choice or nowhere.
     """
 
-    def __init__(self) -> None:
-        self.said = ""
+    def __init__(self, answer: Answer, provider: str) -> None:
         self.finish: str | None = None
         self.usage: Usage | None = None
-        self._calls: list[_Call] = []
-        self._by_index: dict[int, _Call] = {}
+        self.has_begun = False
+        self.has_done = False
+        self.is_refused = False
+        self._answer = answer
+        self._provider = provider
+        self._by_index: dict[int, Call] = {}
+
+    def ended(self, has_done: bool) -> None:
+        """The stream is at its end, said or not."""
+        self.has_done = has_done
 
     def take(self, chunk: dict[str, Any]) -> list[str]:
-        """Read one chunk; the text in it."""
+        """Read one chunk; the text in it.
+
+        Raises:
+            ModelError: it says that there is no answer.
+        """
+        self.has_begun = True
+        if chunk.get("object") == "error":
+            # How some say it in the middle of a stream.
+            raise told_in_body(chunk, self._provider)
         if isinstance(usage := chunk.get("usage"), dict):
-            self.usage = Usage(
-                _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-            )
+            asked, said = (count_of(usage.get(f"{way}_tokens")) for way in ("prompt", "completion"))
+            if asked is not None and said is not None:
+                self.usage = Usage(asked, said)
         found: list[str] = []
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
@@ -292,65 +303,70 @@ class _Reading:
                 continue
             delta = choice.get("delta")
             if isinstance(delta, dict):
-                for member in ("content", "refusal"):
-                    text = delta.get(member)
-                    if isinstance(text, str) and text:
-                        found.append(text)
-                        self.said += text
-                calls = delta.get("tool_calls")
-                for call in calls if isinstance(calls, list) else ():
-                    if isinstance(call, dict):
-                        self._take_call(call)
+                found += self._take_delta(delta)
             if isinstance(finish := choice.get("finish_reason"), str) and finish:
                 self.finish = finish
         return found
 
+    def _take_delta(self, delta: dict[str, Any]) -> list[str]:
+        found = _texts_in(delta.get("content"))
+        if isinstance(refusal := delta.get("refusal"), str) and refusal:
+            found.append(refusal)
+            self.is_refused = True
+        calls = delta.get("tool_calls")
+        pieces = list(calls) if isinstance(calls, list) else []
+        if isinstance(only := delta.get("function_call"), dict):
+            # How calls were written before there could be several.
+            pieces.append({"function": only})
+        for piece in pieces:
+            if isinstance(piece, dict):
+                self._take_call(piece)
+        return found
+
     def _take_call(self, piece: dict[str, Any]) -> None:
         index, key = piece.get("index"), piece.get("id")
+        index = index if isinstance(index, int) else None
+        key = str(key) if isinstance(key, str | int) else ""
         function = piece.get("function")
         function = function if isinstance(function, dict) else {}
-        call = self._by_index.get(index) if isinstance(index, int) else None
-        is_new = bool(key) and (call is None or (call.id and call.id != key))
-        if index is None:
-            # Without an index a new id is a new call, a known one goes on, and none is the last.
-            call = next((one for one in self._calls if key and one.id == key), None)
-            if call is None and not key and self._calls and not function.get("name"):
-                call = self._calls[-1]
-            is_new = call is None
-        if call is None or is_new:
-            if len(self._calls) >= MAX_CALLS:
-                raise ModelError(
-                    Trouble.GARBAGE, f"more than {MAX_CALLS} calls in one answer", provider="openai"
-                )
-            call = _Call()
-            self._calls.append(call)
-            if isinstance(index, int):
-                self._by_index[index] = call
-        if isinstance(key, str) and key:
-            call.id = key
         name = function.get("name")
-        if isinstance(name, str) and name and call.name != name:
-            # Some send the whole name with each piece, some the name in pieces.
-            call.name += name
-        given = function.get("arguments")
-        call.arguments.append(arguments_text(given))
+        name = name if isinstance(name, str) else ""
+        arguments = arguments_text(function.get("arguments"))
+        call = self._known(index, key, name, arguments)
+        if call is None:
+            call = self._answer.begin()
+        if index is not None:
+            self._by_index[index] = call
+        self._answer.call_it(call, id=key, name=name)
+        self._answer.add(call, arguments)
 
-    def uses(self) -> list[ToolUse]:
-        """The calls, whole."""
-        return [
-            ToolUse(call.id or f"call_{number}", call.name, "".join(call.arguments))
-            for number, call in enumerate(self._calls)
-        ]
+    def _known(self, index: int | None, key: str, name: str, arguments: str) -> Call | None:
+        """The call that a piece goes on with; None when it begins one."""
+        if index is not None:
+            call = self._by_index.get(index)
+        else:
+            # A known id goes on, and neither id nor name is the last one.
+            calls = self._answer.calls
+            call = next((one for one in reversed(calls) if key and one.id == key), None)
+            if call is None and calls and not name:
+                call = calls[-1]
+        if call is None or not name:
+            # Without a name it begins nothing, whatever its id.
+            return call
+        is_other = bool(key and call.id and call.id != key)
+        # After a whole object nothing may follow: another call, under the same index or id.
+        return None if is_other or (call.is_whole and arguments.strip()) else call
 
 
-class _Call:
-    """One call as it arrives."""
-
-    def __init__(self) -> None:
-        self.id = ""
-        self.name = ""
-        self.arguments: list[str] = []
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
+def _texts_in(content: Any) -> list[str]:
+    """The text of a delta's content: it is one, or a list of parts, some of which are text."""
+    if isinstance(content, str):
+        return [content] if content else []
+    return [
+        part["text"]
+        for part in (content if isinstance(content, list) else ())
+        if isinstance(part, dict)
+        and part.get("type", "text") == "text"
+        and isinstance(part.get("text"), str)
+        and part["text"]
+    ]

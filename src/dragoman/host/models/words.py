@@ -30,6 +30,7 @@ __all__ = [
     "read_arguments",
     "safe_id",
     "texts",
+    "whole_characters",
 ]
 
 # Both providers take exactly these.
@@ -89,15 +90,18 @@ class Halves:
         piece, self._half = self._half + piece, ""
         if "\ud800" <= piece[-1:] <= "\udbff":
             piece, self._half = piece[:-1], piece[-1]
-        return _whole(piece)
+        return whole_characters(piece)
 
     def rest(self) -> str:
         """What is left at the end."""
         half, self._half = self._half, ""
-        return _whole(half)
+        return whole_characters(half)
 
 
-def _whole(text: str) -> str:
+def whole_characters(text: str) -> str:
+    """Halves that belong together as one character, any other as U+FFFD."""
+    if text.isascii():
+        return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
