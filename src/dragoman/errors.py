@@ -102,10 +102,10 @@ class NotNegotiated(LocalError):
 class WrongState(LocalError):
     """The connection is not in a state that allows this. `.state` and `.wanted` name both."""
 
-    def __init__(self, state: str, wanted: str) -> None:
+    def __init__(self, state: str, wanted: str, *, what: str = "the connection") -> None:
         self.state = state
         self.wanted = wanted
-        super().__init__(f"the connection is {state}; {wanted}")
+        super().__init__(f"{what} is {state}; {wanted}")
 
 
 class Misconfigured(LocalError):
