@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,7 +24,6 @@ from dragoman.errors import (
     RemoteFailure,
     WrongState,
 )
-from dragoman.host import chat
 from dragoman.host.chat import (
     Bounds,
     ChatEvent,
@@ -39,6 +39,7 @@ from dragoman.host.chat import (
     UsageReport,
     refusal_text,
 )
+from dragoman.host.chat.events import MAX_EVENTS
 from dragoman.host.kinds import Code, Denied
 from dragoman.host.models.base import (
     ModelError,
@@ -64,6 +65,9 @@ from dragoman.model.resources import ReadResourceResult
 from dragoman.model.sampling import SamplingMessage
 from dragoman.model.tools import CallToolResult, Tool
 from tests.support import run
+
+# How a picture begins; what follows is nobody's business here.
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n....").decode()
 
 Behaviour = Callable[[dict[str, Any], "Asked"], Awaitable[Any] | Any]
 
@@ -319,7 +323,7 @@ def test_every_refusal_names_its_code(code: Code) -> None:
 
 
 def test_the_reason_that_the_person_gives_reaches_the_model() -> None:
-    denied = Denied(Code.PERSON_DENIED, "x", "the person said no: use the copy instead")
+    denied = Denied(Code.PERSON_DENIED, "x", "the person said no", note="use the copy instead")
     assert refusal_text(denied).endswith("Their reason: use the copy instead")
 
 
@@ -640,7 +644,7 @@ def test_a_model_waits_for_a_reader_that_is_slow() -> None:
             await asyncio.sleep(0)
         before = said
         await events.aclose()
-        return before, chat.MAX_EVENTS
+        return before, MAX_EVENTS
 
     said, most = run(slow())
     assert said <= most + 2
@@ -687,7 +691,7 @@ def test_letters_that_join_words_of_living_scripts_stay() -> None:
 
 
 def test_a_picture_in_a_result_reaches_the_model_as_one() -> None:
-    picture = ImageContent(data="AAAA", mime_type="image/png")
+    picture = ImageContent(data=PNG, mime_type="image/png")
     _, conversation = one_turn(Desk({"a": lambda *_: result("see", picture)}), uses("a"), "ok")
     assert answers(conversation)[0].content == [TextContent(text="see"), picture]
 
@@ -833,13 +837,11 @@ def test_a_resource_comes_along_as_the_persons_own_act_and_taints() -> None:
 
 
 def test_a_resource_that_is_a_picture_comes_along_as_one() -> None:
-    blob = ResourceContents(uri="demo://p", blob="AAAA", mime_type="image/png")
+    blob = ResourceContents(uri="demo://p", blob=PNG, mime_type="image/png")
     desk = Desk(resources={"demo://p": ReadResourceResult(contents=[blob])})
     model = ScriptedModel(["ok"])
     run(turn(Conversation(desk, model), "see @s:demo://p"))
-    assert ImageContent(data="AAAA", mime_type="image/png") in blocks_of(
-        model.requests[0].messages[0]
-    )
+    assert ImageContent(data=PNG, mime_type="image/png") in blocks_of(model.requests[0].messages[0])
 
 
 @pytest.mark.parametrize(

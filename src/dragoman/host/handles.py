@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-__all__ = ["Handles", "Page"]
+__all__ = ["PAGE_CHARS", "Handles", "Page"]
 
 # 8 MiB and 64 results for a conversation: a day's work, and no burden to a laptop.
 MAX_BYTES = 8 * 1024 * 1024

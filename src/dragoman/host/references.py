@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass
 
 from dragoman.errors import Misconfigured
 
-__all__ = ["PromptCall", "ResourceMention", "prompt_in", "resources_in"]
+__all__ = ["MAX_MENTIONS", "PromptCall", "ResourceMention", "prompt_in", "resources_in"]
 
-_RESOURCE = re.compile(r"(?<!\S)@([A-Za-z0-9_.-]+):(?:<([^>\n]+)>|(\S+))")
-_PROMPT = re.compile(r"/([A-Za-z0-9_.-]+):(\S+)(?:\s+(.*))?\Z", re.DOTALL)
-_NAMED = re.compile(r"([A-Za-z0-9_.-]+)=(.*)", re.DOTALL)
+# An opening bracket or a quotation mark may stand before it; a letter makes it an address.
+_RESOURCE = re.compile(r"(?<![^\s(\[{\"'«„“])@([A-Za-z0-9_.-]+):(?:<([^>\n]+)>|(\S+))")
+_PROMPT = re.compile(r"/([A-Za-z0-9_.-]+):(?:<([^>\n]+)>|(\S+))(?:\s+(.*))?\Z", re.DOTALL)
+_WORD = re.compile(
+    r"""\s*(?>(?:(?P<name>[A-Za-z0-9_.-]+)=)?)"""
+    r"""(?:"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>[^']*)'|(?P<plain>(?!["'])\S*))(?:\s+|\Z)""",
+    re.DOTALL,
+)
+_ESCAPED = re.compile(r"\\([\"\\])")
 
 # Marks that end a sentence and no URI that anybody would mention in one.
-_MARKS = ".,;:!?)'\"»”"
+_MARKS = ".,;:!?]}'\"»”"
 
 # 16 resources in one message.
 MAX_MENTIONS = 16
@@ -40,21 +45,36 @@ class PromptCall:
 
 
 def resources_in(text: str) -> list[ResourceMention]:
-    """The resources that a text mentions, each once, `MAX_MENTIONS` at most.
+    """The resources that a text mentions, each once.
 
     `@server:<uri>` allows for blanks; otherwise the URI ends at a blank, and marks at its end belong
-    to the sentence. An address such as "me@host:1" is none: nothing may stand before the @.
+    to the sentence. An address such as "me@host:1" is none: no letter may stand before the @.
     """
     found: dict[ResourceMention, None] = {}
     for match in _RESOURCE.finditer(text):
-        uri = match.group(2) or match.group(3).rstrip(_MARKS)
+        uri = match.group(2) or _without_marks(match.group(3))
         if uri:
             found[ResourceMention(match.group(1), uri)] = None
-    return list(found)[:MAX_MENTIONS]
+    return list(found)
+
+
+def _without_marks(uri: str) -> str:
+    """A URI without the end of the sentence; a bracket that was opened in it is its own."""
+    while uri:
+        shorter = uri.rstrip(_MARKS)
+        if shorter.endswith(")") and shorter.count("(") < shorter.count(")"):
+            shorter = shorter[:-1]
+        if shorter == uri:
+            break
+        uri = shorter
+    return uri
 
 
 def prompt_in(text: str) -> PromptCall | None:
     """The prompt that a text is: `/server:prompt value name="two words"`; None for other texts.
+
+    A name with blanks stands in brackets: `/server:<code review>`. Quotation marks count where a
+    value begins; between double ones `\\"` and `\\\\` are escapes, anywhere else a backslash is one.
 
     Raises:
         Misconfigured: a quotation mark is not closed.
@@ -62,15 +82,22 @@ def prompt_in(text: str) -> PromptCall | None:
     match = _PROMPT.match(text.strip())
     if match is None:
         return None
-    try:
-        words = shlex.split(match.group(3) or "")
-    except ValueError as error:
-        raise Misconfigured(f"the arguments cannot be read: {error}".lower()) from None
     named: dict[str, str] = {}
     placed: list[str] = []
-    for word in words:
-        if pair := _NAMED.fullmatch(word):
-            named[pair.group(1)] = pair.group(2)
+    rest, at = match.group(4) or "", 0
+    while at < len(rest):
+        word = _WORD.match(rest, at)
+        if word is None:
+            begun = " ".join(rest[at:].split())[:40]
+            raise Misconfigured(
+                f"the arguments cannot be read from {begun!r} on: a quotation mark is not closed, or "
+                'does not end a word; write name="a value"'
+            )
+        at = word.end()
+        value = word["plain"] if word["double"] is None else _ESCAPED.sub(r"\1", word["double"])
+        value = word["single"] if value is None else value
+        if word["name"] is None:
+            placed.append(value)
         else:
-            placed.append(word)
-    return PromptCall(match.group(1), match.group(2), named, tuple(placed))
+            named[word["name"]] = value
+    return PromptCall(match.group(1), match.group(2) or match.group(3), named, tuple(placed))

@@ -224,6 +224,7 @@ class Shelf:
         self.pinned = frozenset(pinned)
         self.box = Toolbox((), ProviderRules())
         self.is_searched = False
+        self._is_stocked = False
         self._shown: tuple[Entry, ...] = ()
         # The keys of what was used or found, the latest last.
         self._recent: dict[tuple[str, str], None] = {}
@@ -239,9 +240,17 @@ class Shelf:
         found = [entry.definition for entry in self._shown]
         return [_search_tool(len(self.box.entries)), *found] if self.is_searched else found
 
+    @property
+    def tokens(self) -> int:
+        """About what that costs; before the first tools came, what it may cost."""
+        if not self._is_stocked:
+            return self.budget_tokens
+        return sum(entry.tokens for entry in self._shown)
+
     def fit(self, box: Toolbox) -> None:
         """Take these tools; a tool that is gone is forgotten."""
         self.box = box
+        self._is_stocked = True
         self._recent = {key: None for key in self._recent if box.find(*key) is not None}
         most = box.rules.max_tools
         # Two places are kept for our own.
