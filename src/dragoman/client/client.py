@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
+import msgspec
+
 from dragoman.client.callbacks import Callbacks
 from dragoman.client.outputs import Output, Outputs
 from dragoman.client.repeats import HARMLESS, Ask, ask_again
@@ -34,6 +36,7 @@ from dragoman.errors import (
     DragomanError,
     InvalidParams,
     LinkError,
+    LocalError,
     Misconfigured,
     NotNegotiated,
     PeerError,
@@ -85,6 +88,7 @@ from dragoman.protocol.calls import Exchange
 from dragoman.protocol.engine import Engine, Introduction
 from dragoman.protocol.events import Degraded, Event, Fault, FaultKind, NotificationArrived
 from dragoman.protocol.limits import Limits
+from dragoman.protocol.negotiation import check_params
 from dragoman.revisions.registry import supported
 from dragoman.runtime.driver import Driver, Tap, report_failure
 
@@ -374,6 +378,38 @@ class Client:
     def instructions(self) -> str | None:
         """How the server wants to be used; text for a model, from a stranger."""
         return self._known().instructions
+
+    def required_elicitations(self, error: RemoteFailure) -> list[ElicitParams]:
+        """What the server wants done first, of the error -32042 by which it refused a request.
+
+        Each has a URL, and an id of its own. Empty when the error is another one.
+
+        Raises:
+            PeerError: the error says nothing of use, or was not agreed on: nobody was to be sent
+                anywhere.
+
+        Spec: client/elicitation#url-elicitation-required-error
+        """
+        if error.code != UrlElicitationRequired.code:
+            return []
+        data = error.data
+        listed = data.get("elicitations") if isinstance(data, dict) else None
+        try:
+            if not isinstance(listed, list) or not listed:
+                raise ValueError("it lists no elicitation")
+            found = [msgspec.convert(one, ElicitParams) for one in listed]
+            if any(one.mode != "url" or not one.elicitation_id for one in found):
+                raise ValueError("each elicitation in it has the mode url, and an id")
+            if len({one.elicitation_id for one in found}) < len(found):
+                raise ValueError("two elicitations in it have the same id")
+            for one in found:
+                check_elicitation(one)
+                check_params(one, self._known().dialect, self._capabilities)
+        except (ValueError, LocalError) as fault:
+            raise PeerError(
+                f"the server's error {error.code} cannot be followed: {fault}"
+            ) from error
+        return found
 
     # --- asking -----------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Trust,
         Verdict,
         View,
+        VisitRequired,
     )
     from dragoman.host.models.base import ChatModel, ModelError
     from dragoman.host.models.opening import open_model
@@ -67,6 +68,7 @@ _HOMES = {
         "Trust",
         "Verdict",
         "View",
+        "VisitRequired",
     ),
     "dragoman.host.models.base": (
         "ChatModel",
@@ -103,6 +105,7 @@ __all__ = [
     "Trust",
     "Verdict",
     "View",
+    "VisitRequired",
     "open_model",
 ]
 

@@ -26,6 +26,7 @@ from dragoman.errors import (
     PeerError,
     RemoteFailure,
 )
+from dragoman.host.asks.visits import Held
 from dragoman.host.catalogue import Offer
 from dragoman.host.connections import Connection
 from dragoman.host.gate import Ticket
@@ -37,6 +38,7 @@ from dragoman.model.completion import (
     PromptReference,
     ResourceTemplateReference,
 )
+from dragoman.model.elicitation import ElicitParams
 from dragoman.model.prompts import GetPromptResult
 from dragoman.model.resources import ReadResourceResult
 from dragoman.model.schema_check import SchemaCheck
@@ -45,6 +47,15 @@ from dragoman.model.tools import CallToolParams, CallToolResult, Tool
 __all__ = ["Calls", "Context", "HostResult"]
 
 F = TypeVar("F", bound=Record)
+S = TypeVar("S")
+
+Visit = Callable[
+    [Connection, Sequence[ElicitParams], Held, RemoteFailure, int], Awaitable[Clearance]
+]
+"""Puts to the person where a server wants them, and gives leave to send the request again: the
+connection, what is asked, the request, its refusal, and how often it has met one.
+
+Raises VisitRequired."""
 
 
 class Context(Protocol):
@@ -101,11 +112,20 @@ class _Reading:
 
 
 class Calls:
-    """Asks servers, through the mediator."""
+    """Asks servers, through the mediator.
 
-    def __init__(self, mediator: Mediator, connection_of: Callable[[str], Connection]) -> None:
+    `visit` puts to the person what a server wants done before it runs a request.
+    """
+
+    def __init__(
+        self,
+        mediator: Mediator,
+        connection_of: Callable[[str], Connection],
+        visit: Visit | None = None,
+    ) -> None:
         self._mediator = mediator
         self._connection_of = connection_of
+        self._visit = visit
         self._checks: dict[tuple[str, str], SchemaCheck | None] = {}
 
     # --- tools ------------------------------------------------------------------------------------
@@ -167,25 +187,30 @@ class Calls:
             must_ask=must_ask,
             also=flows,
         )
-        ticket = Ticket(
-            method="tools/call",
-            name=name,
-            body=clearance.payload,
-            decision=clearance.decision,
-        )
-        with self._recorded(clearance, context), _under_way(connection, clearance, name):
-            if on_started is not None:
+        if on_started is not None:
+            with self._recorded(clearance, context):
                 on_started(clearance)
+
+        async def send(leave: Clearance) -> HostResult:
+            ticket = Ticket(
+                method="tools/call", name=name, body=leave.payload, decision=leave.decision
+            )
             with connection.gate.admit(ticket):
                 result = await _client(connection).call_tool(
                     name,
-                    msgspec.json.decode(clearance.payload),
+                    msgspec.json.decode(leave.payload),
                     on_progress=on_progress,
                     timeout_s=_patience(connection, timeout_s),
                     raise_on_error=False,
                 )
-            outcome = self._result(clearance, offer, result)
-            await self._release(connection, clearance, outcome.raw)
+            outcome = self._result(leave, offer, result)
+            await self._release(connection, leave, outcome.raw)
+            return outcome
+
+        what = f"the call of its tool {name!r}"
+        clearance, outcome = await self._sent(
+            connection, clearance, send, what=what, again=intent_of, context=context
+        )
         self._mediator.settle(
             clearance,
             "failed" if outcome.is_error else "ok",
@@ -365,16 +390,23 @@ class Calls:
             is_own_act=is_own_act,
             also=flows,
         )
-        with self._recorded(clearance, context):
+
+        async def send(leave: Clearance) -> F:
             ticket = Ticket(
                 method=reading.method,
                 name=reading.name,
                 body=reading.body,
-                decision=clearance.decision,
+                decision=leave.decision,
             )
             with connection.gate.admit(ticket):
                 result = await ask(_client(connection), _patience(connection, timeout_s))
-            await self._release(connection, clearance, result)
+            await self._release(connection, leave, result)
+            return result
+
+        what = f"the request for {reading.name!r}"
+        clearance, result = await self._sent(
+            connection, clearance, send, what=what, again=intent_of, context=context
+        )
         self._mediator.settle(clearance, "ok", result=result)
         if context is not None:
             context.taint.add(connection.server)
@@ -428,6 +460,38 @@ class Calls:
                 )
         self._mediator.settle(clearance, "ok")
         return result
+
+    # --- sending ----------------------------------------------------------------------------------
+
+    async def _sent(
+        self,
+        connection: Connection,
+        clearance: Clearance,
+        send: Callable[[Clearance], Awaitable[S]],
+        *,
+        what: str,
+        again: Callable[[bytes], Awaitable[Intent]],
+        context: Context | None,
+    ) -> tuple[Clearance, S]:
+        """Send a request; once more, after the person was where the server wanted them first.
+
+        Gives the leave that it was sent with in the end, and the answer. Each time has a decision
+        and an outcome of its own.
+        """
+        rounds = 0
+        with _under_way(connection, clearance, what):
+            while True:
+                try:
+                    with self._recorded(clearance, context):
+                        return clearance, await send(clearance)
+                except RemoteFailure as refusal:
+                    client = connection.client
+                    asked = [] if client is None else client.required_elicitations(refusal)
+                    if self._visit is None or not asked:
+                        raise
+                    rounds += 1
+                    held = Held(clearance=clearance, what=what, again=again)
+                    clearance = await self._visit(connection, asked, held, refusal, rounds)
 
     # --- flows and releases -----------------------------------------------------------------------
 
@@ -520,9 +584,9 @@ def _taint_of(context: Context | None) -> frozenset[str]:
 
 
 @contextmanager
-def _under_way(connection: Connection, clearance: Clearance, name: str) -> Iterator[None]:
-    """Note a call while it runs: what a server asks meanwhile may be on its behalf."""
-    connection.under_way[clearance.trace] = f"the call of its tool {name!r}"
+def _under_way(connection: Connection, clearance: Clearance, what: str) -> Iterator[None]:
+    """Note a request while it runs: what a server asks meanwhile may be on its behalf."""
+    connection.under_way[clearance.trace] = what
     try:
         yield
     finally:

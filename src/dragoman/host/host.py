@@ -150,10 +150,10 @@ class Host:
             policy=policy, grants=grants, audit=audit, broker=broker, session=self.session
         )
         self._connections: dict[str, Connection] = {}
-        self._calls = Calls(self._mediator, self._connection)
         self._inbound = Inbound(
             self._mediator, self._model_source(), on_roots_changed=self._tell_roots
         )
+        self._calls = Calls(self._mediator, self._connection, self._inbound.visit)
         self._end_of_broker = broker.on_event(self._asked)
         self._is_open = False
         self._is_closing = False
@@ -481,6 +481,8 @@ class Host:
 
         Raises:
             Denied: policy, the person or a deadline said no; `.code` says which. Nothing was sent.
+            VisitRequired: the server wants the user at an address first, and it was not called
+                again; `.reason` says why not.
             ToolError: the tool failed (unless `raise_on_error` is False); `.result` has it all.
             InvalidArguments: the arguments do not fit the tool's schema; nobody was asked.
             Misconfigured: there is no such server or tool.

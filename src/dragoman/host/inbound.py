@@ -7,20 +7,22 @@ offered to a server at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
+from dragoman.errors import RemoteFailure
 from dragoman.host.asks.common import Answered, Asker
 from dragoman.host.asks.elicitation import Elicitation
 from dragoman.host.asks.roots import RootsBook
 from dragoman.host.asks.sampling import ModelSource, Sampling
+from dragoman.host.asks.visits import Held, Visits
 from dragoman.host.budget import Budget
 from dragoman.host.connections import Connection
 from dragoman.host.gate import AnswerTicket, leaves_of
 from dragoman.host.kinds import Action
-from dragoman.host.mediator import Mediator
+from dragoman.host.mediator import Clearance, Mediator
 from dragoman.model.elicitation import ElicitParams, ElicitResult
 from dragoman.model.roots import Root
 from dragoman.model.sampling import CreateMessageParams, CreateMessageResult
@@ -41,6 +43,7 @@ class Inbound:
         self._budgets: dict[str, Budget] = {}
         self._sampling = None if models is None else Sampling(mediator, models, self._budget)
         self._elicitation = Elicitation(mediator, self._budget)
+        self._visits = Visits(mediator, self._elicitation)
         self.roots = RootsBook(mediator, self._budget, on_change=on_roots_changed)
 
     def _budget(self, server: str) -> Budget:
@@ -48,12 +51,7 @@ class Inbound:
 
     def client_options(self, connection: Connection) -> dict[str, Any]:
         """The handlers of a client of this server: none that nobody could ever grant."""
-        asker = Asker(
-            server=connection.server,
-            intent=connection.intent,
-            lines=lambda: connection.identity.lines,
-            calls=lambda: connection.under_way,
-        )
+        asker = _asker(connection)
         self.roots.seed(connection.server, [root.uri for root in connection.entry.roots])
         options: dict[str, Any] = {}
         sampling, elicitation = self._sampling, self._elicitation
@@ -75,6 +73,9 @@ class Inbound:
                 return answered.result
 
             options |= {"elicitation_handler": elicit, "elicitation_url": offers_url}
+        if offers_url:
+            heard = self._visits.completions(connection.server).heard
+            options["on_elicitation_complete"] = heard
         if self.roots.is_offered(asker):
 
             async def roots() -> list[Root]:
@@ -84,6 +85,30 @@ class Inbound:
 
             options["roots"] = roots
         return options
+
+    async def visit(
+        self,
+        connection: Connection,
+        asked: Sequence[ElicitParams],
+        held: Held,
+        refusal: RemoteFailure,
+        rounds: int,
+    ) -> Clearance:
+        """Put to the person where a server wants them before it runs a request.
+
+        Raises:
+            VisitRequired: it is not sent again.
+        """
+        return await self._visits.go(_asker(connection), asked, held, refusal, rounds=rounds)
+
+
+def _asker(connection: Connection) -> Asker:
+    return Asker(
+        server=connection.server,
+        intent=connection.intent,
+        lines=lambda: connection.identity.lines,
+        calls=lambda: connection.under_way,
+    )
 
 
 def _lend(connection: Connection, method: str, answered: Answered[Any]) -> None:

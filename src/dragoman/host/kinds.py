@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
-from dragoman.errors import Refused
+from dragoman.errors import Refused, RemoteFailure
 
 __all__ = [
     "Action",
@@ -33,6 +33,7 @@ __all__ = [
     "Trust",
     "Verdict",
     "View",
+    "VisitRequired",
 ]
 
 
@@ -164,6 +165,37 @@ class Denied(Refused):
         # The id of the question that got no answer; "" when nobody was asked.
         self.approval = approval
         super().__init__(rule, subject)
+
+
+# What a caller, and with it a model, is told; the rule and the address stay out of it.
+_NOT_REPEATED = {
+    Code.PERSON_DENIED: "the user declined",
+    Code.CANCELLED: "the user did not decide",
+    Code.DEADLINE: "it was not done in time",
+    Code.NOBODY_TO_ASK: "there is nobody to ask",
+    Code.BUDGET: "it asked for too much",
+    Code.RATE_LIMIT: "it asked too often",
+}
+
+
+class VisitRequired(RemoteFailure):
+    """The server wants the user at an address first (-32042), and the request was not sent again.
+
+    `.reason` says why not. `.data` is what the server sent; what is in it was shown to the user, or
+    is not to be: nobody else should send them there.
+
+    Spec: client/elicitation#url-elicitation-required-error
+    """
+
+    def __init__(self, refusal: RemoteFailure, reason: Code) -> None:
+        self.reason = reason
+        why = _NOT_REPEATED.get(reason, "the host does not allow it")
+        super().__init__(
+            refusal.code,
+            f"the server wants the user at an address first, and {why}",
+            refusal.data,
+            method=refusal.method,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

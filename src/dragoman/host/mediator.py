@@ -384,6 +384,28 @@ class Mediator:
                 Code.STORE_FAILED, intent.subject, f"the answer cannot be kept: {failed}"
             ) from None
 
+    def renew(self, clearance: Clearance, intent: Intent, why: str) -> Clearance:
+        """Leave to send the same bytes once more, which a person agreed to beforehand.
+
+        For a request that the server refused to run until something was done. `intent` is how it
+        stands now: whatever would stop it still does, and no grant is used up by it. `why` is for
+        the record.
+
+        Raises:
+            Denied: a rule, a stored no, or a change of the definition or the server.
+        """
+        if self._is_closed:
+            raise Denied(Code.HOST_CLOSED, intent.subject, "the host is closing")
+        view = View(headline=why, payload=clearance.payload)
+        agreed = Decision(effect=Effect.ALLOW, view_digest="")
+        verdict = self._after_yes(clearance.intent, intent, clearance.verdict, agreed)
+        if verdict.effect is Effect.DENY:
+            raise self._denied(intent, verdict, view, clearance.trace)
+        renewed = self._allow(
+            intent, replace(verdict, rule=why), clearance.payload, view, clearance.trace
+        )
+        return replace(renewed, was_edited=clearance.was_edited)
+
     # --- the two ends -----------------------------------------------------------------------------
 
     def _grants_for(self, intent: Intent) -> Sequence[Grant]:

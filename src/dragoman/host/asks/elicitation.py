@@ -8,7 +8,8 @@ Spec: client/elicitation
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date, datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -91,6 +92,44 @@ class Elicitation:
 
     async def answer(self, asker: Asker, params: ElicitParams) -> Answered[ElicitResult]:
         """Answer one question: accepted, declined, or cancelled where nobody chose."""
+        result: ElicitResult
+        try:
+            if params.mode == "url":
+                decision = (await self.visit(asker, params)).decision
+                result = ElicitResult(action="accept")
+            else:
+                with self._turn(asker) as turn:
+                    cleared = await self._fill(asker, params, turn)
+                    content = read_json(cleared.payload)
+                    result = ElicitResult(action="accept", content=content)
+                    self._mediator.settle(cleared, "ok")
+                    decision = cleared.decision
+        except Denied as denied:
+            action: Literal["cancel", "decline"]
+            action = "cancel" if denied.code in _NOBODY_CHOSE else "decline"
+            result, decision = ElicitResult(action=action), denied.decision
+        return Answered(result=result, payload=msgspec.json.encode(result), decision=decision)
+
+    async def visit(self, asker: Asker, params: ElicitParams, *, then: str = "") -> Cleared:
+        """Ask the person to go to an address; nothing is fetched.
+
+        `then` is what their yes brings about besides, for them to read.
+
+        Raises:
+            Denied: they did not agree, or were not asked.
+        """
+        with self._turn(asker) as turn:
+            cleared = await self._visit(asker, params, turn, then)
+            self._mediator.settle(cleared, "ok")
+        return cleared
+
+    @contextmanager
+    def _turn(self, asker: Asker) -> Iterator[Problem | None]:
+        """Count a question; gives why it is one too many.
+
+        Raises:
+            Denied: it is, and that was recorded before.
+        """
         bounds = self._mediator.policy.bounds
         budget = self._budgets(asker.server)
         turn = budget.take_turn(
@@ -100,27 +139,19 @@ class Elicitation:
             per_call=bounds.max_input_rounds,
         )
         if turn is not None and not budget.is_news(KIND):
-            result = ElicitResult(action="decline")
-            payload = msgspec.json.encode(result)
-            return Answered(result=result, payload=payload, decision=budget.records.get(KIND, 0))
+            raise Denied(
+                turn.code,
+                KIND,
+                turn.text,
+                server=asker.server,
+                decision=budget.records.get(KIND, 0),
+            )
         try:
-            if params.mode == "url":
-                cleared = await self._visit(asker, params, turn)
-                result = ElicitResult(action="accept")
-            else:
-                cleared = await self._fill(asker, params, turn)
-                content = read_json(cleared.payload)
-                result = ElicitResult(action="accept", content=content)
-            self._mediator.settle(cleared, "ok")
+            yield turn
         except Denied as denied:
-            action: Literal["cancel", "decline"]
-            action = "cancel" if denied.code in _NOBODY_CHOSE else "decline"
-            result, decision = ElicitResult(action=action), denied.decision
             if turn is not None:
-                budget.records[KIND] = decision
-        else:
-            decision = cleared.decision
-        return Answered(result=result, payload=msgspec.json.encode(result), decision=decision)
+                budget.records[KIND] = denied.decision
+            raise
 
     # --- forms ------------------------------------------------------------------------------------
 
@@ -174,7 +205,9 @@ class Elicitation:
 
     # --- addresses --------------------------------------------------------------------------------
 
-    async def _visit(self, asker: Asker, params: ElicitParams, turn: Problem | None) -> Cleared:
+    async def _visit(
+        self, asker: Asker, params: ElicitParams, turn: Problem | None, then: str
+    ) -> Cleared:
         url = params.url or ""
         faults = url_faults(url)
         problems = [turn] if turn is not None else []
@@ -199,6 +232,7 @@ class Elicitation:
                 (FACT_HOST, _host_of(url)),
                 (FACT_URL, url),
                 (FACT_MESSAGE, params.message),
+                *([("if you agree", then)] if then else ()),
                 *asker.lines(),
             ),
         )
