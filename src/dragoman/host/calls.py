@@ -32,6 +32,7 @@ from dragoman.host.connections import Connection
 from dragoman.host.gate import Ticket
 from dragoman.host.kinds import Action, Code, Denied, Effect, Intent, Risk, Step, Trust, View
 from dragoman.host.mediator import Clearance, Mediator, frozen
+from dragoman.host.policy import risks_of
 from dragoman.model.base import Record
 from dragoman.model.completion import (
     Completion,
@@ -181,7 +182,7 @@ class Calls:
                 facts=(*_tool_facts(offer), *_flow_facts(context), *connection.identity.lines),
             ),
             editable=("",),
-            risks=[*offer.flags, *_claim_risks(intent), *_taint_risks(intent)],
+            risks=[*offer.flags, *risks_of(intent)],
             trace=trace,
             again=intent_of,
             must_ask=must_ask,
@@ -383,7 +384,7 @@ class Calls:
                 payload=reading.payload,
                 facts=(*_flow_facts(context), *connection.identity.lines),
             ),
-            risks=_taint_risks(intent),
+            risks=risks_of(intent),
             trace=trace,
             again=intent_of,
             must_ask=must_ask,
@@ -630,26 +631,3 @@ def _flow_facts(context: Context | None) -> list[tuple[str, str]]:
     if context.sink:
         lines.append(("the answer goes to", context.sink))
     return lines
-
-
-def _claim_risks(intent: Intent) -> list[Risk]:
-    if intent.is_read_only:
-        return []
-    risks = []
-    if intent.is_destructive:
-        risks.append(Risk(code="destructive", text="It may change or delete things."))
-    if intent.is_open_world:
-        risks.append(Risk(code="open_world", text="It may send data to others."))
-    return risks
-
-
-def _taint_risks(intent: Intent) -> list[Risk]:
-    if not intent.taint:
-        return []
-    names = ", ".join(sorted(intent.taint))
-    return [
-        Risk(
-            code="taint",
-            text=f"Words of {names} are in this conversation and may have led to it.",
-        )
-    ]

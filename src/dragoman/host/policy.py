@@ -593,13 +593,14 @@ def risks_of(intent: Intent) -> tuple[Risk, ...]:
     found = []
     if taint := _taint(intent):
         names = ", ".join(sorted(taint))
-        found.append(Risk(code="taint", text=f"Words of {names} may have led to this."))
+        text = f"Words of {names} are in this conversation and may have led to it."
+        found.append(Risk(code="taint", text=text))
     if intent.action is Action.TOOL_CALL and (intent.claims_destructive or not intent.is_read_only):
         if intent.claims_destructive:
-            text = "The server says that this tool can destroy what is there."
+            text = "The server says that it may destroy what is there."
             found.append(Risk(code="destructive", text=text))
         elif intent.is_destructive:
-            text = "The server does not say that this tool destroys nothing."
+            text = "It may change or delete things: the server does not say otherwise."
             found.append(Risk(code="may_destroy", text=text))
     if intent.action is Action.TOOL_CALL and intent.is_open_world:
         found.append(Risk(code="open_world", text="It may send what it is given to others."))
