@@ -2,26 +2,30 @@
 
 One JSON object a line, each with the hash of the one before; `dragoman.host.chain` says what the
 files look like, and checks and reads them. A record is in the file before the call that writes it
-returns: whatever ends this process afterwards, it stays. Several processes may write to one log.
+returns: whatever ends this process afterwards, it stays. Several processes may write to one log; on
+an event loop, the methods that end in `_in_turn` wait for them without holding it up.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from dragoman.errors import Misconfigured
 from dragoman.host.chain import MAX_LINE_BYTES, Anchor, LogPaths, VerifyReport, read, verify
-from dragoman.host.journal import AuditFailed, AuditLimits, Journal, set_aside
-from dragoman.host.kinds import Decision, Intent, Verdict
+from dragoman.host.journal import AuditFailed, AuditHeld, AuditLimits, Journal, set_aside
+from dragoman.host.kinds import Decision, Effect, Intent, Verdict
+from dragoman.host.locks import InTurn
 from dragoman.host.otel import to_otel
 from dragoman.host.policy import AuditRules
 from dragoman.host.redaction import REDACTED, Redactor, encoded, shape_of, sorted_json
@@ -82,6 +86,15 @@ class AuditMark:
     about: Mapping[str, str] = field(default_factory=dict)
 
 
+class _Made(NamedTuple):
+    """A record to be written: the id it has, if any, when it was made, and its text."""
+
+    id: str
+    at: float
+    about: Mapping[str, str]
+    body: bytes
+
+
 _DEFAULTS = AuditRules()
 
 
@@ -122,10 +135,14 @@ class Audit:
         self._clock = clock
         self._timer = timer
         private_folder(self.path.parent)
+        limits = limits or AuditLimits()
+        self._turns = InTurn(AuditHeld, wait_s=limits.lock_wait_s)
+        # Records that are written although nobody waits for them any more.
+        self._pending: set[asyncio.Future[AuditMark]] = set()
         self._log = Journal(
             LogPaths(self.path),
             is_synced="disk" in (sync, rules.sync),
-            limits=limits or AuditLimits(),
+            limits=limits,
             on_anchor=on_anchor,
             clock=clock,
         )
@@ -164,6 +181,46 @@ class Audit:
         Raises:
             AuditFailed: it is not recorded; so it must not be done.
         """
+        return self._append(
+            self._decision(
+                intent, verdict, payload, trace, session, view_digest, approval, decision, details
+            ),
+            _REPEATED,
+        )
+
+    async def decision_in_turn(
+        self,
+        intent: Intent,
+        verdict: Verdict,
+        *,
+        payload: bytes | None = None,
+        trace: str = "",
+        session: str = "",
+        view_digest: str = "",
+        approval: str = "",
+        decision: Decision | None = None,
+        **details: Any,
+    ) -> AuditMark:
+        """As `decision`. Where its caller is cancelled, a refusal is written all the same."""
+        fields = self._decision(
+            intent, verdict, payload, trace, session, view_digest, approval, decision, details
+        )
+        return await self._append_in_turn(
+            fields, _REPEATED, is_owed=verdict.effect is not Effect.ALLOW
+        )
+
+    def _decision(
+        self,
+        intent: Intent,
+        verdict: Verdict,
+        payload: bytes | None,
+        trace: str,
+        session: str,
+        view_digest: str,
+        approval: str,
+        decision: Decision | None,
+        details: Mapping[str, Any],
+    ) -> dict[str, Any]:
         fields: dict[str, Any] = {
             "kind": "decision",
             "trace": trace,
@@ -183,7 +240,7 @@ class Audit:
             "approval": approval,
             "view_digest": self.keyed(view_digest) if view_digest else "",
             "fingerprint": intent.fingerprint,
-            "taint": sorted(intent.taint),
+            "taint": sorted(intent.taint) if intent.taint else None,
         }
         if decision is not None:
             fields |= {
@@ -199,7 +256,7 @@ class Audit:
             fields["args"] = self._content(dict(intent.arguments))
         if details:
             fields["details"] = self._details(details)
-        return self._append(fields, _REPEATED)
+        return fields
 
     def outcome(
         self,
@@ -218,6 +275,31 @@ class Audit:
         Raises:
             AuditFailed: it is not recorded.
         """
+        return self._append(self._outcome(mark, status, duration_ms, result, error, details))
+
+    async def outcome_in_turn(
+        self,
+        mark: AuditMark,
+        status: Status | str,
+        *,
+        duration_ms: float | None = None,
+        result: Any = _UNSET,
+        error: str = "",
+        **details: Any,
+    ) -> AuditMark:
+        """As `outcome`. Where its caller is cancelled, it is written all the same."""
+        fields = self._outcome(mark, status, duration_ms, result, error, details)
+        return await self._append_in_turn(fields, is_owed=True)
+
+    def _outcome(
+        self,
+        mark: AuditMark,
+        status: Status | str,
+        duration_ms: float | None,
+        result: Any,
+        error: str,
+        details: Mapping[str, Any],
+    ) -> dict[str, Any]:
         took_ms = (self._timer() - mark.at) * 1000 if duration_ms is None else duration_ms
         fields: dict[str, Any] = {
             "kind": "outcome",
@@ -231,7 +313,7 @@ class Audit:
             fields["result"] = shape_of(result, self.redactor.redact)
         if details:
             fields["details"] = self._details(details)
-        return self._append(fields)
+        return fields
 
     def event(
         self, name: str, *, server: str = "", text: str = "", trace: str = "", **details: Any
@@ -244,6 +326,22 @@ class Audit:
         Raises:
             AuditFailed: it is not recorded.
         """
+        return self._append(self._event(name, server, text, trace, details))
+
+    def event_soon(
+        self, name: str, *, server: str = "", text: str = "", trace: str = "", **details: Any
+    ) -> None:
+        """As `event`, for callbacks on an event loop: waits for nothing, and a failure is logged."""
+        made = self._made(self._event(name, server, text, trace, details))
+        try:
+            if self._write_at_once(made) is None:
+                self._owe(self._write_in_turn(made)).add_done_callback(_tell)
+        except AuditFailed as error:
+            log.warning("%s", error)
+
+    def _event(
+        self, name: str, server: str, text: str, trace: str, details: Mapping[str, Any]
+    ) -> dict[str, Any]:
         fields: dict[str, Any] = {
             "kind": "event",
             "event": name,
@@ -254,7 +352,7 @@ class Audit:
         }
         if details:
             fields["details"] = self._details(details)
-        return self._append(fields)
+        return fields
 
     def keyed(self, text: str) -> str:
         """How a digest, or any text, stands in the log: only who has the key can compute it."""
@@ -269,6 +367,14 @@ class Audit:
         """Write a last anchor and close the files. Nothing can be recorded afterwards."""
         self._log.close()
 
+    async def aclose(self) -> None:
+        """As `close`, after what is still to be written; waits without holding up the loop."""
+        while self._pending:
+            await asyncio.wait(self._pending)
+        with suppress(AuditFailed, Misconfigured):
+            await self._turns.do(self._log.anchor_at_once)
+        self.close()
+
     def __enter__(self) -> Audit:
         return self
 
@@ -278,36 +384,80 @@ class Audit:
     # --- how --------------------------------------------------------------------------------------
 
     def _append(self, fields: dict[str, Any], repeated: Sequence[str] = ()) -> AuditMark:
-        at = self._timer()
-        about = {name: fields[name] for name in repeated if fields[name]}
-        body = self._encode(fields)
-        own = fields.get("id", "")
+        made = self._made(fields, repeated)
         try:
-            if self.lost:
-                text = f"{self.lost} records before this one could not be written"
-                self._log.append(encoded({"kind": "event", "event": "lost", "text": text}))
-                self.lost = 0
-            seq, ident = self._log.append(body, has_id=bool(own))
+            return self._write(made)
         except AuditFailed as error:
-            if self._is_strict:
-                raise
-            if not self.lost:
-                log.warning("%s; it goes on unrecorded, as policy says", error)
-            self.lost += 1
-            return AuditMark(0, own, at, about)
-        return AuditMark(seq, own or ident, at, about)
+            return self._lost(made, error)
+
+    async def _append_in_turn(
+        self, fields: dict[str, Any], repeated: Sequence[str] = (), *, is_owed: bool = False
+    ) -> AuditMark:
+        made = self._made(fields, repeated)
+        mark = self._write_at_once(made)
+        if mark is not None:
+            return mark
+        writing = self._write_in_turn(made)
+        return await (asyncio.shield(self._owe(writing)) if is_owed else writing)
+
+    def _write_at_once(self, made: _Made) -> AuditMark | None:
+        """Write it if nobody else is writing, or waits to."""
+        if not self._turns.is_busy:
+            try:
+                return self._write(made, at_once=True)
+            except AuditHeld:
+                pass
+            except AuditFailed as error:
+                return self._lost(made, error)
+        return None
+
+    async def _write_in_turn(self, made: _Made) -> AuditMark:
+        try:
+            return await self._turns.do(lambda: self._write(made, at_once=True))
+        except AuditFailed as error:
+            return self._lost(made, error)
+
+    def _owe(self, writing: Coroutine[Any, Any, AuditMark]) -> asyncio.Future[AuditMark]:
+        """Write it whether or not anybody waits for it."""
+        task = asyncio.ensure_future(writing)
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+        return task
+
+    def _made(self, fields: dict[str, Any], repeated: Sequence[str] = ()) -> _Made:
+        about = {name: fields[name] for name in repeated if fields[name]}
+        return _Made(fields.get("id", ""), self._timer(), about, self._encode(fields))
+
+    def _write(self, made: _Made, *, at_once: bool = False) -> AuditMark:
+        if self.lost:
+            text = f"{self.lost} records before this one could not be written"
+            event = encoded({"kind": "event", "event": "lost", "text": text})
+            self._log.append(event, at_once=at_once)
+            self.lost = 0
+        seq, ident = self._log.append(made.body, has_id=bool(made.id), at_once=at_once)
+        return AuditMark(seq, made.id or ident, made.at, made.about)
+
+    def _lost(self, made: _Made, error: AuditFailed) -> AuditMark:
+        """Raise the error, or go on without the record, as policy says."""
+        if self._is_strict:
+            raise error
+        if not self.lost:
+            log.warning("%s; it goes on unrecorded, as policy says", error)
+        self.lost += 1
+        return AuditMark(0, made.id, made.at, made.about)
 
     def _encode(self, fields: dict[str, Any]) -> bytes:
         """The fields that say something, as JSON without secrets and within the bounds."""
-        kept: dict[str, Any] = {}
-        for name, value in fields.items():
-            if value is None or value == "" or value == []:
-                continue
-            if isinstance(value, str) and len(value) > MAX_TEXT:
-                # Before it is cut: half a secret is still one.
-                value = _cut(self.redactor.redact(value), MAX_TEXT)
-            kept[name] = value
+        # What is false or zero does say something.
+        kept = {name: one for name, one in fields.items() if one or one == 0}
         body = encoded(kept)
+        if len(body) > MAX_TEXT:
+            # Only now can one of its texts be too long.
+            for name, value in kept.items():
+                if isinstance(value, str) and len(value) > MAX_TEXT:
+                    # Before it is cut: half a secret is still one.
+                    kept[name] = _cut(self.redactor.redact(value), MAX_TEXT)
+            body = encoded(kept)
         if self.redactor.finds(body):
             body = self._cleaned(kept)
         if len(body) > MAX_LINE_BYTES // 2:
@@ -371,6 +521,11 @@ class Audit:
 
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
+
+
+def _tell(writing: asyncio.Future[AuditMark]) -> None:
+    if not writing.cancelled() and (error := writing.exception()) is not None:
+        log.warning("%s", error)
 
 
 def _is_plain(value: Any) -> bool:

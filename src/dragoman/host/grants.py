@@ -3,6 +3,7 @@
 SQLite, readable by its owner alone, safe under several processes. Reads are served from memory and
 look whether another process has changed something; a write is on the disk when it returns. Where
 the file cannot be read or written, nothing is guessed: StoreFailed, and the file stays as it is.
+On an event loop, `look` and `in_turn` wait for other processes without holding it up.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from dragoman.errors import DragomanError, Misconfigured
 from dragoman.host.kinds import Action, Effect, Grant, Limits, Scope, Trust
+from dragoman.host.locks import InTurn, pauses
 from dragoman.host.state import open_private, private_folder
 
 __all__ = ["GrantStore", "StoreFailed"]
 
 log = logging.getLogger("dragoman.host")
+
+T = TypeVar("T")
 
 Lines = tuple[tuple[str, str], ...]
 
@@ -112,6 +116,10 @@ class StoreFailed(DragomanError):
         super().__init__(f"the store of grants {path} cannot be used: {reason}")
 
 
+class _StoreHeld(StoreFailed):
+    """Another process, or another thread, is using it just now."""
+
+
 @dataclass(slots=True)
 class _Content:
     """What the file holds."""
@@ -142,6 +150,7 @@ class GrantStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = Path(path)
+        self._name = os.fspath(self.path)
         self._clock = clock
         # SQLite calls may come from several threads, one at a time.
         self._lock = threading.RLock()
@@ -152,6 +161,12 @@ class GrantStore:
         self._found: dict[tuple[str, str, str], tuple[Grant, ...]] = {}
         self._version = -1
         self._is_closed = False
+        self._busy_s = busy_s
+        # Whether what is tried just now shall fail rather than wait.
+        self._at_once = False
+        # Apart: who only reads need not wait for who wants to write.
+        self._readers = InTurn(_StoreHeld, wait_s=busy_s)
+        self._writers = InTurn(_StoreHeld, wait_s=busy_s)
         private_folder(self.path.parent)
         self._db, self._file = self._open(busy_s)
         try:
@@ -160,26 +175,86 @@ class GrantStore:
             self._db.close()
             raise
 
+    # --- on an event loop -------------------------------------------------------------------------
+
+    async def look(self) -> None:
+        """See whether another process has changed something.
+
+        Until the loop goes on, reading with `looked` is as good as looking each time.
+        """
+        if not self._readers.is_busy:
+            # Written out: this is on the way of every call.
+            try:
+                self._look_at_once()
+            except _StoreHeld:
+                pass
+            else:
+                return
+        await self._readers.do(self._look_at_once)
+
+    async def in_turn(self, work: Callable[[], T]) -> T:
+        """Do something that writes, such as `lambda: store.add(grant)`.
+
+        It is tried again as long as another process holds the file, so it must end with its only
+        write.
+        """
+        return await self._writers.do(lambda: self._try(work))
+
+    def _look_at_once(self) -> None:
+        self._try(self._refresh)
+
+    def _try(self, work: Callable[[], T]) -> T:
+        """Do it now, or not at all: _StoreHeld."""
+        if not self._lock.acquire(blocking=False):
+            raise _StoreHeld(self.path, "another thread is using it")
+        self._at_once = True
+        try:
+            return work()
+        finally:
+            self._at_once = False
+            self._lock.release()
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """Do it; where another process holds the file, wait, or say so at once as `_try` wants it."""
+        try:
+            return work()
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error):
+                raise
+            held = error
+        if not self._at_once:
+            for pause_s in pauses(time.monotonic() + self._busy_s):
+                time.sleep(pause_s)
+                try:
+                    return work()
+                except sqlite3.OperationalError as error:
+                    if not _is_busy(error):
+                        raise
+                    held = error
+        raise _StoreHeld(self.path, _reason(held)) from held
+
     # --- grants -----------------------------------------------------------------------------------
 
-    def find(self, principal: str, identity: str, server: str = "") -> Sequence[Grant]:
+    def find(
+        self, principal: str, identity: str, server: str = "", *, looked: bool = False
+    ) -> Sequence[Grant]:
         """The grants, and the stored refusals, of this principal for this server, oldest first.
 
         With `server`, its alias, also the refusals given to that alias under another identity: a no
         outlives a change of the command line.
 
         Without those that were revoked or are used up; whether one has expired or belongs to
-        another session is for policy to see.
+        another session is for policy to see. `looked`: see `look`.
         """
         # Not `_reading`: this and `trust_of` are on the way of every call.
         with self._lock:
-            self._refresh()
-            content = self._content
+            if not looked or self._version < 0:
+                self._refresh()
             found = self._found.get((principal, identity, server))
             if found is None:
                 found = tuple(
                     grant
-                    for grant in (*content.grants.values(), *self._session.values())
+                    for grant in (*self._content.grants.values(), *self._session.values())
                     if grant.principal == principal
                     and (
                         grant.identity == identity
@@ -249,13 +324,21 @@ class GrantStore:
                 _row_of(grant),
             )
 
-    def spend(self, grant_id: str) -> bool:
+    def is_counted(self, grant_id: str) -> bool:
+        """Whether to use it once more is a write: it holds for a number of calls, in every process."""
+        grant = self._content.grants.get(grant_id)
+        return grant is not None and grant.limits.max_calls is not None
+
+    def spend(self, grant_id: str, *, looked: bool = False) -> bool:
         """Use a grant once; False when it is used up, revoked, expired or unknown.
 
-        Of several processes that want the last call, one gets it.
+        Of several processes that want the last call, one gets it. `looked`: see `look`.
         """
         now = self._clock()
-        with self._reading() as content:
+        with self._lock:
+            if not looked or self._version < 0:
+                self._refresh()
+            content = self._content
             held = self._session.get(grant_id)
             if held is not None:
                 if not _is_left(held) or _is_expired(held, now):
@@ -298,10 +381,14 @@ class GrantStore:
 
     # --- servers ----------------------------------------------------------------------------------
 
-    def trust_of(self, identity: str) -> Trust:
-        """What the user thinks of the server of this identity; UNKNOWN when nothing was said."""
+    def trust_of(self, identity: str, *, looked: bool = False) -> Trust:
+        """What the user thinks of the server of this identity; UNKNOWN when nothing was said.
+
+        `looked`: see `look`.
+        """
         with self._lock:
-            self._refresh()
+            if not looked or self._version < 0:
+                self._refresh()
             return self._content.trust.get(identity, Trust.UNKNOWN)
 
     def set_trust(self, alias: str, identity: str, trust: Trust, lines: Lines = ()) -> None:
@@ -440,6 +527,8 @@ class GrantStore:
             except BaseException:
                 db.close()
                 raise
+            # From now on it is ours to wait.
+            db.execute("PRAGMA busy_timeout = 0")
         return db, (status.st_dev, status.st_ino)
 
     def _check(self, db: sqlite3.Connection) -> None:
@@ -500,8 +589,8 @@ class GrantStore:
         if self._is_closed:
             raise self._failed("it was closed")
         try:
-            status = os.stat(self.path)
-            (version,) = self._db.execute("PRAGMA data_version").fetchone()
+            status = os.stat(self._name)
+            (version,) = self._patiently(self._read_version)
         except sqlite3.Error as error:
             raise self._failed(_reason(error)) from error
         except OSError as error:
@@ -510,8 +599,11 @@ class GrantStore:
             raise self._failed("it was taken away or replaced while in use; start again")
         if version != self._version:
             with self._trouble():
-                self._load()
+                self._patiently(self._load)
             self._version = version
+
+    def _read_version(self) -> Any:
+        return self._db.execute("PRAGMA data_version").fetchone()
 
     def _load(self) -> None:
         db = self._db
@@ -558,7 +650,7 @@ class GrantStore:
         with self._lock:
             self._refresh()
             with self._trouble():
-                self._db.execute("BEGIN IMMEDIATE")
+                self._patiently(self._begin)
                 try:
                     yield self._db
                     self._count(self._db)
@@ -570,6 +662,9 @@ class GrantStore:
                 self._uses.clear()
             # It is done; what is in memory is old now, and read again when it is needed.
             self._version = -1
+
+    def _begin(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
 
     def _count(self, db: sqlite3.Connection) -> None:
         db.executemany(
@@ -589,10 +684,17 @@ _ASIDE = (
 )
 
 
+_BUSY = {"SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_BUSY_SNAPSHOT", "SQLITE_BUSY_RECOVERY"}
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorname", "") in _BUSY
+
+
 def _reason(error: sqlite3.Error) -> str:
-    match error.sqlite_errorname if hasattr(error, "sqlite_errorname") else "":
-        case "SQLITE_BUSY" | "SQLITE_LOCKED" | "SQLITE_BUSY_SNAPSHOT" | "SQLITE_BUSY_RECOVERY":
-            return "another process holds it locked"
+    if _is_busy(error):
+        return "another process holds it locked"
+    match getattr(error, "sqlite_errorname", ""):
         case "SQLITE_FULL":
             return "the disk is full"
         case "SQLITE_NOTADB" | "SQLITE_CORRUPT":

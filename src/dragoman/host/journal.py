@@ -36,7 +36,7 @@ from dragoman.host.locks import LOCK_WAIT_S, FileLock, LockTimeout
 from dragoman.host.redaction import encoded
 from dragoman.host.state import open_private, private_folder
 
-__all__ = ["AuditFailed", "AuditLimits", "Journal", "set_aside"]
+__all__ = ["AuditFailed", "AuditHeld", "AuditLimits", "Journal", "set_aside"]
 
 log = logging.getLogger("dragoman.host")
 
@@ -75,6 +75,10 @@ class AuditFailed(DragomanError):
         super().__init__(f"the audit log {path} cannot be written: {reason}")
 
 
+class AuditHeld(AuditFailed):
+    """Another process is writing to the log just now."""
+
+
 class Journal:
     """The files of one log, as one process appends to them; `seq` and `digest` are the last record's.
 
@@ -103,11 +107,14 @@ class Journal:
         self._fd = -1
         self._file = (0, 0)
         self._size = 0
+        self._current = os.fspath(paths.current)
         # The highest number this process has known: a log that has fewer is not ours any more.
         self._seen = 0
         self._anchored = 0
         self._anchored_at = 0.0
         self._is_closed = False
+        # HMAC of nothing with the key, to be copied: so the key is hashed once.
+        self._mac: hmac.HMAC | None = None
         # The second that was written last, as a number and as a text.
         self._second = (-1, "")
         # A part that could not be put aside is written to further; said once.
@@ -121,20 +128,33 @@ class Journal:
         with self._turn():
             pass
 
-    def append(self, fields: bytes, *, has_id: bool = False) -> tuple[int, str]:
+    def append(
+        self, fields: bytes, *, has_id: bool = False, at_once: bool = False
+    ) -> tuple[int, str]:
         """Write one record of these fields (a JSON object); returns its number and its id.
 
-        It is given an id, made of its number, unless it has one.
+        It is given an id, made of its number, unless it has one. With `at_once` it does not wait
+        for whoever is writing, and raises AuditHeld.
         """
         # As `_turn` does, written out: this is on the way of every call.
         try:
-            with self._begin_turn():
+            lock = self._ready()
+            if not lock.take():
+                self._enter(lock, at_once)
+            try:
                 self._catch_up()
                 if self._size + len(fields) + OVERHEAD_BYTES > self._limits.max_bytes:
                     self._begin_part()
-                ident = self._write(fields, has_id=has_id)
-                self._anchor_when_due()
+                now = self._clock()
+                ident = self._write(fields, now, has_id=has_id)
+                if (
+                    self.seq % self._limits.anchor_every == 0
+                    or now - self._anchored_at >= self._limits.anchor_s
+                ):
+                    self._anchor()
                 return self.seq, ident
+            finally:
+                lock.leave()
         except Misconfigured as error:
             # Somebody changed the files' modes meanwhile.
             raise self._failed(str(error)) from None
@@ -145,23 +165,32 @@ class Journal:
 
     def keyed(self, data: bytes) -> str:
         """HMAC-SHA256 with the key of the installation."""
-        if not self._key:
+        if self._mac is None:
             # The log could not be opened, and policy says to go on: without a key it could be
             # guessed what the digest is of.
             return "unknown"
-        return f"hmac-sha256:{hmac.digest(self._key, data, 'sha256').hex()}"
+        mac = self._mac.copy()
+        mac.update(data)
+        return f"hmac-sha256:{mac.hexdigest()}"
 
     def forget(self) -> None:
         """Begin again with the next record, as if just opened."""
         if self._fd >= 0:
             self._drop()
 
+    def anchor_at_once(self) -> None:
+        """Say how far the log has come, unless that is known. Raises AuditHeld rather than wait."""
+        if self._is_closed or self._fd < 0 or self.seq == self._anchored:
+            return
+        with self._turn(at_once=True):
+            self._anchor()
+
     def close(self) -> None:
         """Write an anchor, and close the files."""
         if self._is_closed:
             return
         with contextlib.suppress(AuditFailed, Misconfigured):
-            if self._fd >= 0:
+            if self._fd >= 0 and self.seq != self._anchored:
                 with self._turn():
                     self._anchor()
         self._is_closed = True
@@ -174,18 +203,32 @@ class Journal:
     # --- its turn ---------------------------------------------------------------------------------
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _turn(self, *, at_once: bool = False) -> Iterator[None]:
         """With the lock, and knowing the end of the log; trouble becomes AuditFailed."""
         try:
-            with self._begin_turn():
+            lock = self._ready()
+            self._enter(lock, at_once)
+            try:
                 self._catch_up()
                 yield
+            finally:
+                lock.leave()
         except LockTimeout as error:
             raise self._failed(str(error)) from None
         except OSError as error:
             raise self._failed(error.strerror or str(error)) from None
 
-    def _begin_turn(self) -> FileLock:
+    def _enter(self, lock: FileLock, at_once: bool) -> None:
+        if lock.take():
+            return
+        if at_once:
+            # The text is for whoever has tried for as long as that.
+            wait_s = self._limits.lock_wait_s
+            text = f"another process has held {self.paths.lock} for {wait_s:g} s"
+            raise AuditHeld(self.paths.current, text)
+        lock.__enter__()
+
+    def _ready(self) -> FileLock:
         """The lock, to be held while anything is read or written."""
         if self._is_closed:
             raise self._failed("it was closed")
@@ -208,7 +251,7 @@ class Journal:
             self._open()
             return
         try:
-            status = os.stat(self.paths.current)
+            status = os.stat(self._current)
         except FileNotFoundError:
             status = None
         if status is None or (status.st_dev, status.st_ino) != self._file:
@@ -223,6 +266,7 @@ class Journal:
     def _open(self) -> None:
         if not self._key:
             self._key = self._read_key()
+            self._mac = hmac.new(self._key, digestmod="sha256")
         if self.paths.anchors.exists():
             os.close(open_private(self.paths.anchors, os.O_RDONLY))
         anchors = last_anchors(self.paths.anchors, self._key)
@@ -314,7 +358,8 @@ class Journal:
         if previous:
             details["previous"] = previous
         try:
-            self._write(encoded({"kind": "event", "event": "opened", "details": details}))
+            fields = encoded({"kind": "event", "event": "opened", "details": details})
+            self._write(fields, self._clock())
         except BaseException:
             # Without its first line the file is not begun: the next record tries again.
             self._drop()
@@ -390,7 +435,7 @@ class Journal:
         else:
             details = {"bytes": len(torn), "sha256": hashlib.sha256(torn).hexdigest()}
             fields = {"kind": "event", "event": "torn", "details": details}
-            self._write(encoded(fields), before=b"\n")
+            self._write(encoded(fields), self._clock(), before=b"\n")
         known[self.seq] = self.digest
 
     def _compare(self, anchors: list[Anchor], known: dict[int, str]) -> None:
@@ -405,11 +450,13 @@ class Journal:
 
     # --- writing ----------------------------------------------------------------------------------
 
-    def _write(self, fields: bytes, *, before: bytes = b"", has_id: bool = False) -> str:
+    def _write(
+        self, fields: bytes, now: float, *, before: bytes = b"", has_id: bool = False
+    ) -> str:
         """Append one record; returns the id made of its number. The lock is held."""
         seq = self.seq + 1
         ident = f"{self._chain}-{seq}"
-        head = f'{{"seq":{seq},"prev_hash":"{self.digest}","ts":"{self._moment()}",'
+        head = f'{{"seq":{seq},"prev_hash":"{self.digest}","ts":"{self._moment(now)}",'
         if not has_id:
             head += f'"id":"{ident}",'
         line, digest = seal(head.encode() + fields[1:])
@@ -417,9 +464,9 @@ class Journal:
         self._advance(seq, digest)
         return ident
 
-    def _moment(self) -> str:
+    def _moment(self, now: float) -> str:
         """The time in UTC, with microseconds; a second is written out once."""
-        second, micros = divmod(round(self._clock() * 1e6), 1_000_000)
+        second, micros = divmod(round(now * 1e6), 1_000_000)
         if second != self._second[0]:
             moment = datetime.fromtimestamp(second, UTC)
             self._second = second, moment.strftime("%Y-%m-%dT%H:%M:%S")
@@ -445,13 +492,6 @@ class Journal:
         except OSError as error:
             # The next record finds half a line, and mends it.
             log.warning("%s ends in half a record: %s", self.paths.current, error)
-
-    def _anchor_when_due(self) -> None:
-        if (
-            self.seq % self._limits.anchor_every == 0
-            or self._clock() - self._anchored_at >= self._limits.anchor_s
-        ):
-            self._anchor()
 
     def _anchor(self) -> None:
         """Say how far the log has come. Failing costs no record: the next one tries again."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from dragoman.host.state import open_private
 
-__all__ = ["LOCK_WAIT_S", "FileLock", "LockTimeout"]
+__all__ = ["LOCK_WAIT_S", "FileLock", "InTurn", "LockTimeout", "pauses"]
+
+T = TypeVar("T")
 
 # 2 s: what is done under a lock takes well under a millisecond; who holds it longer was stopped.
 LOCK_WAIT_S = 2.0
@@ -19,6 +24,14 @@ LOCK_WAIT_S = 2.0
 # 0.2 ms at first, some appends long; then longer, so that many who wait do not keep a core busy.
 _FIRST_PAUSE_S = 0.0002
 _LONGEST_PAUSE_S = 0.02
+
+
+def pauses(give_up_at: float) -> Iterator[float]:
+    """How long to pause between one attempt and the next, until that time (`time.monotonic`)."""
+    pause_s = _FIRST_PAUSE_S
+    while time.monotonic() < give_up_at:
+        yield pause_s
+        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
 class LockTimeout(Exception):
@@ -42,6 +55,30 @@ class FileLock:
         self._threads = threading.Lock()
         self._fd = open_private(path, os.O_RDWR | os.O_CREAT)
 
+    def take(self) -> bool:
+        """Take it if nobody holds it, without waiting; then `leave` gives it back.
+
+        Raises:
+            OSError: the file cannot be locked.
+        """
+        if not self._threads.acquire(blocking=False):
+            return False
+        try:
+            if _try_lock(self._fd):
+                return True
+        except BaseException:
+            self._threads.release()
+            raise
+        self._threads.release()
+        return False
+
+    def leave(self) -> None:
+        """Give it back."""
+        try:
+            _unlock(self._fd)
+        finally:
+            self._threads.release()
+
     def __enter__(self) -> FileLock:
         if not self._threads.acquire(timeout=self._wait_s):
             raise LockTimeout(f"another thread holds {self.path}")
@@ -59,10 +96,7 @@ class FileLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            _unlock(self._fd)
-        finally:
-            self._threads.release()
+        self.leave()
 
     def close(self) -> None:
         """Give the file back; nothing may hold the lock."""
@@ -71,14 +105,61 @@ class FileLock:
             self._fd = -1
 
     def _wait(self) -> None:
-        give_up_at = time.monotonic() + self._wait_s
-        pause_s = _FIRST_PAUSE_S
-        while not _try_lock(self._fd):
-            if time.monotonic() >= give_up_at:
-                raise LockTimeout(f"another process has held {self.path} for {self._wait_s:g} s")
+        for pause_s in pauses(time.monotonic() + self._wait_s):
             # No system offers a lock with a deadline.
             time.sleep(pause_s)
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            if _try_lock(self._fd):
+                return
+        raise LockTimeout(f"another process has held {self.path} for {self._wait_s:g} s")
+
+
+class InTurn:
+    """Waits for what another process holds, while the event loop goes on; whoever came first is
+    served first.
+
+    `is_held` says of an error that the attempt met a lock; other errors end the wait.
+    """
+
+    def __init__(self, is_held: type[Exception], *, wait_s: float = LOCK_WAIT_S) -> None:
+        self._is_held = is_held
+        self._wait_s = wait_s
+        self._waiting = 0
+        self._turn: asyncio.Lock | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody waits."""
+        return self._waiting > 0
+
+    async def do(self, attempt: Callable[[], T]) -> T:
+        """What the attempt gives; made again until nothing stands against it, or time is up.
+
+        Raises:
+            Exception: what the attempt raises, at last also that it met a lock.
+        """
+        if not self._waiting:
+            try:
+                return attempt()
+            except self._is_held:
+                # Of whoever waits already, and of us, the first comes first.
+                self._turn = asyncio.Lock()
+        turn = self._turn
+        assert turn is not None
+        self._waiting += 1
+        # Counted from here, however many are before us.
+        attempts = pauses(time.monotonic() + self._wait_s)
+        try:
+            async with turn:
+                while True:
+                    try:
+                        return attempt()
+                    except self._is_held:
+                        pause_s = next(attempts, None)
+                        if pause_s is None:
+                            raise
+                    await asyncio.sleep(pause_s)
+        finally:
+            self._waiting -= 1
 
 
 if sys.platform == "win32":

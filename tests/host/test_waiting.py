@@ -1,0 +1,309 @@
+"""While another process holds the log or the store, whoever needs it waits, and nobody else does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dragoman import Server
+from dragoman.host.audit import Audit, AuditFailed, AuditLimits, read, verify
+from dragoman.host.grants import GrantStore, StoreFailed
+from dragoman.host.kinds import Action, Effect, Grant, Scope, Trust
+from dragoman.host.locks import InTurn
+from dragoman.host.policy import AuditRules
+from tests.host.audit_log import IDENTITY, INTENT, YES, kinds
+from tests.support import joined, run
+
+ROOT = Path(__file__).parents[2]
+
+NO = replace(YES, effect=Effect.DENY)
+
+# 0.05 s: what a test waits that waits in vain.
+SHORT_S = 0.05
+
+
+@contextmanager
+def held(what: str, path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds it until its input is closed."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.host.children.holder", what, os.fspath(path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdin is not None and child.stdout is not None
+    try:
+        assert child.stdout.readline() == "held\n"
+        yield child
+    finally:
+        child.stdin.close()
+        child.wait(20)
+        child.stdout.close()
+
+
+def let_go(child: subprocess.Popen[str]) -> None:
+    assert child.stdin is not None
+    child.stdin.close()
+    child.wait(20)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "state").mkdir(mode=0o700)
+    return tmp_path / "state" / "audit.jsonl"
+
+
+async def others_go_on() -> None:
+    """Whatever else is on the loop: here, a server is pinged."""
+    async with joined(Server("other")) as (client, _):
+        for _ in range(5):
+            await client.ping()
+
+
+# --- the log --------------------------------------------------------------------------------------
+
+
+def test_a_record_waits_for_another_process_and_the_loop_does_not(path: Path) -> None:
+    async def main() -> None:
+        with Audit(path) as audit, held("log", path) as child:
+            deciding = asyncio.create_task(audit.decision_in_turn(INTENT, YES))
+            await others_go_on()
+            assert not deciding.done()
+            let_go(child)
+            assert (await deciding).seq == 2
+
+    run(main())
+    assert verify(path).is_intact
+
+
+def test_records_that_waited_stand_in_the_order_in_which_they_came(path: Path) -> None:
+    async def main() -> None:
+        with Audit(path) as audit, held("log", path) as child:
+            tasks = [
+                asyncio.create_task(audit.decision_in_turn(INTENT, YES, trace=str(n)))
+                for n in range(20)
+            ]
+            await others_go_on()
+            audit.event_soon("after them")
+            await asyncio.sleep(0)
+            let_go(child)
+            # Whoever comes when the log is free again does not go before them.
+            mark = await audit.decision_in_turn(INTENT, YES, trace="20")
+            assert [(await task).seq for task in tasks] == list(range(2, 22))
+            assert mark.seq == 23
+            await audit.aclose()
+
+    run(main())
+    found = list(read(path))
+    assert [one.get("trace") for one in found[1:]] == [*map(str, range(20)), None, "20"]
+    assert verify(path).is_intact
+
+
+def test_who_waits_too_long_for_the_log_is_told_so(path: Path) -> None:
+    async def main() -> None:
+        audit = Audit(path, limits=AuditLimits(lock_wait_s=SHORT_S))
+        with audit, held("log", path):
+            waiting = [audit.decision_in_turn(INTENT, YES) for _ in range(3)]
+            found = await asyncio.gather(*waiting, return_exceptions=True)
+            assert len(found) == 3
+            for one in found:
+                assert isinstance(one, AuditFailed)
+                assert "another process has held" in str(one)
+
+    run(main())
+    assert kinds(list(read(path))) == ["opened"]
+
+
+def test_where_policy_says_to_go_on_what_waited_in_vain_is_counted(path: Path) -> None:
+    async def main() -> None:
+        rules = AuditRules(on_write_failure="warn")
+        with Audit(path, rules, limits=AuditLimits(lock_wait_s=SHORT_S)) as audit:
+            with held("log", path):
+                assert (await audit.decision_in_turn(INTENT, YES)).seq == 0
+            await audit.decision_in_turn(INTENT, YES)
+
+    run(main())
+    assert kinds(list(read(path))) == ["opened", "lost", "decision"]
+
+
+def test_an_outcome_and_a_refusal_are_written_though_their_callers_are_cancelled(
+    path: Path,
+) -> None:
+    async def main() -> None:
+        audit = Audit(path)
+        mark = audit.decision(INTENT, YES)
+        with held("log", path) as child:
+            tasks = [
+                asyncio.create_task(audit.outcome_in_turn(mark, "cancelled")),
+                asyncio.create_task(audit.decision_in_turn(INTENT, NO)),
+                # Nobody will do it, so there is nothing to be recorded.
+                asyncio.create_task(audit.decision_in_turn(INTENT, YES)),
+            ]
+            await others_go_on()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            closing = asyncio.create_task(audit.aclose())
+            await others_go_on()
+            assert not closing.done()
+            let_go(child)
+            await closing
+
+    run(main())
+    found = list(read(path))
+    assert kinds(found) == ["opened", "decision", "outcome", "decision"]
+    assert found[-1]["effect"] == "deny"
+
+
+def test_the_end_of_a_log_waits_for_another_process_and_the_loop_does_not(path: Path) -> None:
+    async def main() -> None:
+        audit = Audit(path)
+        audit.event("x")
+        with held("log", path) as child:
+            closing = asyncio.create_task(audit.aclose())
+            await others_go_on()
+            assert not closing.done()
+            let_go(child)
+            await closing
+
+    run(main())
+    assert verify(path).anchored_seq == 2
+
+
+# --- the store ------------------------------------------------------------------------------------
+
+GRANT = Grant(
+    id="g1",
+    effect=Effect.ALLOW,
+    principal="user",
+    server="fs",
+    identity=IDENTITY,
+    action=Action.TOOL_CALL,
+    object="read_file",
+    scope=Scope.ALWAYS,
+)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    (tmp_path / "state").mkdir(mode=0o700)
+    file = tmp_path / "state" / "grants.sqlite"
+    GrantStore(file).close()
+    return file
+
+
+def test_an_answer_waits_for_another_process_and_neither_the_loop_nor_readers_do(
+    stored: Path,
+) -> None:
+    async def main() -> None:
+        with GrantStore(stored) as store, held("store", stored) as child:
+            keeping = asyncio.create_task(store.in_turn(lambda: store.add(GRANT)))
+            await others_go_on()
+            assert not keeping.done()
+            await store.look()
+            assert store.find("user", IDENTITY, looked=True) == ()
+            let_go(child)
+            await keeping
+            assert store.find("user", IDENTITY, looked=True) == (GRANT,)
+
+    run(main())
+
+
+def test_a_look_waits_for_another_thread_and_the_loop_does_not(stored: Path) -> None:
+    async def main() -> None:
+        with GrantStore(stored) as store, held("store", stored) as child:
+            begun = threading.Event()
+
+            def add() -> None:
+                begun.set()
+                store.add(GRANT)
+
+            adding = asyncio.create_task(asyncio.to_thread(add))
+            await asyncio.to_thread(begun.wait)
+            # It has the store for as long as the other process has the file.
+            while store._lock.acquire(blocking=False):
+                store._lock.release()
+                await asyncio.sleep(0)
+            looking = asyncio.create_task(store.look())
+            await others_go_on()
+            assert not looking.done()
+            let_go(child)
+            await looking
+            await adding
+            assert store.find("user", IDENTITY, looked=True) == (GRANT,)
+
+    run(main())
+
+
+def test_who_waits_too_long_for_the_store_is_told_so(stored: Path) -> None:
+    async def main() -> None:
+        with GrantStore(stored, busy_s=SHORT_S) as store, held("store", stored):
+            with pytest.raises(StoreFailed, match="another process holds it locked"):
+                await store.in_turn(lambda: store.add(GRANT))
+
+    run(main())
+
+
+def test_what_another_process_has_changed_is_seen_at_the_next_look(stored: Path) -> None:
+    async def main() -> None:
+        with GrantStore(stored) as store, GrantStore(stored) as other:
+            await store.look()
+            other.add(GRANT)
+            assert store.find("user", IDENTITY, looked=True) == ()
+            await store.look()
+            assert store.find("user", IDENTITY, looked=True) == (GRANT,)
+            other.revoke("g1")
+            # What this process changes itself is seen without a look.
+            store.set_trust("fs", IDENTITY, Trust.TRUSTED)
+            assert store.trust_of(IDENTITY, looked=True) is Trust.TRUSTED
+            assert store.find("user", IDENTITY, looked=True) == ()
+
+    run(main())
+
+
+# --- turns ----------------------------------------------------------------------------------------
+
+
+class Held(Exception):
+    pass
+
+
+def test_an_error_that_is_no_lock_ends_the_wait_at_once() -> None:
+    async def main() -> None:
+        def fail() -> None:
+            raise OSError("gone")
+
+        with pytest.raises(OSError, match="gone"):
+            await InTurn(Held).do(fail)
+
+    run(main())
+
+
+def test_who_is_cancelled_while_waiting_holds_up_nobody() -> None:
+    async def main() -> None:
+        turns = InTurn(Held)
+        is_held = True
+
+        def attempt() -> str:
+            if is_held:
+                raise Held
+            return "done"
+
+        first, second = (asyncio.create_task(turns.do(attempt)) for _ in range(2))
+        await others_go_on()
+        first.cancel()
+        is_held = False
+        assert await second == "done"
+        assert not turns.is_busy
+
+    run(main())
