@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dragoman.cli.approvals import TerminalApprover
     from dragoman.host.config import Input
     from dragoman.host.host import Host
+    from dragoman.host.models.base import ChatModel
 
 __all__ = ["HostSettings", "asker", "config_file", "host_options", "stores_told"]
 
@@ -46,7 +47,7 @@ class HostSettings:
         self,
         *,
         approver: TerminalApprover | None = None,
-        models: Sequence[str] = (),
+        models: Sequence[ChatModel | str] = (),
         may_be_unset: bool = False,
         environ: Mapping[str, str] = os.environ,
     ) -> Host:
