@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dragoman.host.connections import ServerStatus
     from dragoman.host.events import HostEvent
     from dragoman.host.host import Host
+    from dragoman.host.models.base import ChatModel
 
 __all__ = ["chat"]
 
@@ -50,8 +51,31 @@ Alt-Enter begins a new line; Ctrl-C stops an answer, and twice leaves."""
     metavar="PROVIDER:NAME",
     help=f"anthropic:NAME, openai:NAME or scripted:FILE (or {MODEL_VARIABLE}).",
 )
+@click.option(
+    "--base-url",
+    metavar="URL",
+    help="A server with the same API: http://127.0.0.1:11434/v1 is an Ollama.",
+)
+@click.option(
+    "--key-env",
+    metavar="NAME",
+    help="The variable that holds the key. OPENAI_API_KEY is for OpenAI: another address gets it"
+    " only when it is named here.",
+)
+@click.option(
+    "--allow-plain-http",
+    is_flag=True,
+    help="Talk to a --base-url beyond this machine without encryption.",
+)
 @host_options
-def chat(settings: HostSettings, question: str | None, model: str | None) -> int:
+def chat(
+    settings: HostSettings,
+    question: str | None,
+    model: str | None,
+    base_url: str | None,
+    key_env: str | None,
+    allow_plain_http: bool,
+) -> int:
     """Chat with a model that uses the servers of your mcp.json.
 
     With QUESTION, or one on stdin, it is answered and that is all. Before a tool is called you see
@@ -70,18 +94,36 @@ def chat(settings: HostSettings, question: str | None, model: str | None) -> int
             raise Misconfigured("there is no question: give one as a word, or on stdin")
     if question is None and settings.is_json:
         raise Misconfigured("--json is for one question: give it as a word, or on stdin")
-    return asyncio.run(_Chat(settings, screen, spec).run(question))
+    options = _model_options(base_url, key_env, allow_plain_http)
+    return asyncio.run(_Chat(settings, screen, spec, options).run(question))
+
+
+def _model_options(base_url: str | None, key_env: str | None, plain: bool) -> dict[str, Any]:
+    """What the flags say of the model, as `open_model` takes it."""
+    options: dict[str, Any] = {}
+    if base_url is not None:
+        options["base_url"] = base_url
+    if key_env is not None:
+        options["api_key"] = os.environ.get(key_env, "")
+        if not options["api_key"].strip():
+            raise Misconfigured(f"--key-env: there is no variable {key_env}, or nothing in it")
+    if plain:
+        options["allow_plain_http"] = True
+    return options
 
 
 class _Chat:
     """One run of the command."""
 
-    def __init__(self, settings: HostSettings, screen: Screen, spec: str) -> None:
+    def __init__(
+        self, settings: HostSettings, screen: Screen, spec: str, options: dict[str, Any]
+    ) -> None:
         from dragoman.cli.turns import TurnView
 
         self._settings = settings
         self._screen = screen
         self._spec = spec
+        self._options = options
         self._keyboard = Keyboard()
         self._view: TurnView = TurnView(screen)
         # Set when the person wants to leave in the middle of a turn.
@@ -91,8 +133,17 @@ class _Chat:
 
     async def run(self, question: str | None) -> int:
         """Until the person leaves, or the question is answered."""
+        from dragoman.host.models.opening import open_model
+
+        model = open_model(self._spec, **self._options)
+        try:
+            return await self._with(model, question)
+        finally:
+            await model.aclose()
+
+    async def _with(self, model: ChatModel, question: str | None) -> int:
         approver = asker(self._screen, self._keyboard, self._view.hold)
-        host = self._settings.load(approver=approver, models=[self._spec])
+        host = self._settings.load(approver=approver, models=[model])
         for line in host.policy.ignored:
             self._view.say(f"ignored: {line}", "yellow")
         async with host:

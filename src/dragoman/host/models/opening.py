@@ -16,11 +16,13 @@ PROVIDERS = ("anthropic", "openai", "scripted")
 def open_model(spec: str, **options: Any) -> ChatModel:
     """The model that `spec` names. Nothing is connected yet.
 
-    `options` are those of the adapter: `base_url`, `api_key`, `context_tokens`, `deadline_s`,
-    `rules`; the key is otherwise taken from where the provider's own client looks for it.
+    `options` are those of the adapter: `base_url`, `api_key`, `allow_plain_http`, `context_tokens`,
+    `rules`, `patience`. Without a key the provider's own client looks for one where it does; an
+    address of your own gets none of those.
 
     Raises:
-        Misconfigured: there is no such provider, or the model has no name.
+        Misconfigured: there is no such provider, the model has no name, or its address or key
+            cannot be used.
         MissingExtra: the provider's client is not installed.
     """
     provider, colon, name = spec.partition(":")
@@ -39,9 +41,12 @@ def open_model(spec: str, **options: Any) -> ChatModel:
     if provider == "scripted":
         from dragoman.host.models.scripted import ScriptedModel
 
+        remote = [one for one in ("base_url", "api_key", "allow_plain_http") if one in options]
+        if remote:
+            raise Misconfigured(f"a script is a file and takes no {' or '.join(remote)}")
         return ScriptedModel.load(name, **options)
     near = closest(provider, PROVIDERS)
-    hint = f"; did you mean {near!r}?" if near else ""
+    hint = f"; did you mean {near!r}?" if near else "."
     raise Misconfigured(
         f"no provider is called {provider!r}{hint} There are {', '.join(PROVIDERS)};"
         " other servers with OpenAI's API go through openai: and base_url"

@@ -48,7 +48,7 @@ class SamplingModels:
     async def answer(self, model: str, params: CreateMessageParams) -> CreateMessageResult:
         """What the model says. `max_tokens` is kept to; `include_context` was settled before.
 
-        The result's `model` is the name without its provider. Arguments of calls that are no JSON
+        The result's `model` is the name without its provider and address. Arguments of calls that are no JSON
         object make the answer fail: a server could do nothing with them.
 
         Raises:
@@ -86,7 +86,7 @@ class SamplingModels:
         return CreateMessageResult(
             role="assistant",
             content=blocks[0] if len(blocks) == 1 else blocks,
-            model=chosen.name.partition(":")[2],
+            model=getattr(chosen, "model", "") or chosen.name.partition(":")[2],
             stop_reason=reason,
         )
 
