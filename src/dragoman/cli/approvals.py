@@ -10,6 +10,7 @@ import difflib
 import json
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,12 @@ from dragoman.host.kinds import Action, ApprovalRequest, Decision, Effect, Scope
 __all__ = ["TerminalApprover", "choices_for", "surface_for"]
 
 CHANNEL = "terminal"
+# 0.4 s on the screen before a number counts as seen, as long as keys must rest before they count:
+# nobody has read a number that appeared as their key went down.
+SEEN_S = 0.4
+# Typed alone, it takes a value out of a form. What only looks like it is typed once more, into the
+# field that is empty then.
+CLEAR = "-"
 REDACTED = "[redacted]"
 
 _ONCE = Choice("o", "once", is_yes=True)
@@ -114,6 +121,8 @@ class TerminalApprover:
         self._on_asking = on_asking or (lambda is_asking: None)
         self._actor = actor
         self._waiting = 0
+        # Who waits for the answers that are asked for here.
+        self._askers: list[_Askers] = []
 
     async def decide(self, request: ApprovalRequest) -> Decision:
         """Ask about one request. It waits for its turn; cancelled, it vanishes and says so."""
@@ -121,27 +130,40 @@ class TerminalApprover:
         deadline = loop.time() + request.timeout_s
         self._waiting += 1
         is_shown = False
+        askers = _Askers(request, loop.time)
+        self._askers.append(askers)
         try:
             async with self._surface.opened():
                 self._waiting -= 1
                 is_shown = True
                 self._on_asking(True)
                 try:
-                    asking = _Asking(self._surface, request, self._status(deadline))
+                    asking = _Asking(self._surface, request, self._status(deadline, askers))
                     decision, words = await asking.decide(self._open_url)
+                    decision = replace(decision, up_to=askers.seen.up_to)
                 except asyncio.CancelledError:
                     why = "out of time" if loop.time() >= deadline else "answered or withdrawn"
                     self._surface.say(f"no longer asked ({why}): {_about(request)}", "yellow")
                     raise
                 finally:
                     self._on_asking(False)
+                if decision.effect is Effect.ALLOW and decision.scope is Scope.ONCE:
+                    words += askers.words
                 self._surface.say(f"{words}: {_about(request)}", _COLOURS[decision.effect])
                 return _signed(decision, self._actor)
         finally:
+            self._askers.remove(askers)
             if not is_shown:
                 self._waiting -= 1
 
-    def _status(self, deadline: float) -> Callable[[], str]:
+    def askers_changed(self, request: ApprovalRequest) -> None:
+        """More, or fewer, wait for the answer: it is shown with the question."""
+        for askers in self._askers:
+            if askers.now.id == request.id:
+                askers.now = request
+                self._surface.refresh()
+
+    def _status(self, deadline: float, askers: _Askers) -> Callable[[], str]:
         loop = asyncio.get_running_loop()
 
         def status() -> str:
@@ -149,6 +171,8 @@ class TerminalApprover:
             parts = [f"{left // 60}:{left % 60:02d} left"]
             if self._waiting:
                 parts.insert(0, f"{self._waiting} more waiting")
+            if told := askers.told():
+                parts.insert(0, told)
             return " · ".join(parts)
 
         return status
@@ -170,6 +194,49 @@ def _open_in_browser(url: str) -> object:
 
     # Whatever else a desktop would start for an address: not from here.
     return url.startswith(("https://", "http://")) and webbrowser.open(url)
+
+
+class _Askers:
+    """How many wait for one answer: as it is, and as it has been on the screen for a moment."""
+
+    def __init__(self, request: ApprovalRequest, clock: Callable[[], float]) -> None:
+        # The request with the numbers as they are.
+        self.now = request
+        self._clock = clock
+        # When which numbers were drawn, the latest last.
+        self._drawn: deque[tuple[float, ApprovalRequest]] = deque()
+
+    def told(self) -> str:
+        """How many, in words, to be drawn now; nothing for one that asks alone."""
+        drawn = self._drawn
+        if not drawn or drawn[-1][1] is not self.now:
+            drawn.append((self._clock(), self.now))
+            self._forget()
+        if self.now.askers < 2:
+            return ""
+        return f"{self.now.askers:,} identical {self._what}s wait for this answer"
+
+    @property
+    def seen(self) -> ApprovalRequest:
+        """The request with the numbers that a person has read who answers now."""
+        self._forget()
+        # Where nothing was drawn, nobody knows of more than one.
+        return self._drawn[0][1] if self._drawn else replace(self.now, askers=1, up_to=1)
+
+    @property
+    def words(self) -> str:
+        """Whom a yes for once is for, when there are several."""
+        count = self.seen.askers
+        return f", all {count:,} identical {self._what}s" if count > 1 else ""
+
+    @property
+    def _what(self) -> str:
+        return "call" if self.now.action is Action.TOOL_CALL else "request"
+
+    def _forget(self) -> None:
+        """What was replaced so long ago that it is no longer what was read."""
+        while len(self._drawn) > 1 and self._drawn[1][0] <= self._clock() - SEEN_S:
+            self._drawn.popleft()
 
 
 class _Asking:
@@ -327,6 +394,8 @@ def _field_prompt(row: Row, content: Mapping[str, Any]) -> str:
     about = [one_line(row.type)]
     if row.path in content:
         about.append(f"{one_line(json.dumps(content[row.path], ensure_ascii=False))} if left empty")
+        if not row.is_required:
+            about.append(f"{CLEAR} for nothing")
     elif not row.is_required:
         about.append("may be left empty")
     return f"{one_line(row.path)} ({'; '.join(about)})"
@@ -337,6 +406,9 @@ def _fill_field(content: dict[str, Any], row: Row, line: str, schema: dict[str, 
     if not line:
         if row.path not in content and row.is_required:
             return f"{one_line(row.path)} needs an answer"
+        return ""
+    if line == CLEAR and row.path in content and not row.is_required:
+        del content[row.path]
         return ""
     try:
         content[row.path] = read_value(row.path, line, schema)

@@ -59,6 +59,10 @@ class Surface(Protocol):
         """The text as the person changed it; None when they gave up."""
         ...
 
+    def refresh(self) -> None:
+        """The status of the question on the screen is another one now; it is drawn soon."""
+        ...
+
     def say(self, text: str, style: str = "") -> None:
         """A line that stays on the screen."""
         ...

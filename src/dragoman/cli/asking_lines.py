@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 
 from rich.text import Text
 
@@ -21,6 +22,8 @@ __all__ = ["LineSurface"]
 # Of the screen's lines, those that stay free for what is asked.
 SPARE_LINES = 3
 MIN_LINES = 4
+# 1 s between two lines that say how many wait: they come one after the other, and stay.
+REFRESH_S = 1.0
 
 STYLES: dict[Style, str] = {
     "ours": "cyan",
@@ -44,6 +47,9 @@ class LineSurface:
         self._screen = screen
         self._keyboard = keyboard
         self._environ = environ
+        # What asks for a choice at the moment, and when it is asked again with another status.
+        self._prompt: Callable[[], str] | None = None
+        self._again: asyncio.TimerHandle | None = None
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -68,7 +74,7 @@ class LineSurface:
             is_seen = shown >= len(rows)
             offered = [one for one in choices if is_seen or not one.is_yes]
             while True:
-                answer = await self._ask(_offer(offered, status(), is_seen=is_seen))
+                answer = await self._choice(partial(_offer, offered, status, is_seen=is_seen))
                 if answer is None:
                     return CANCEL
                 if not answer and not is_seen:
@@ -90,6 +96,28 @@ class LineSurface:
         if command is not None:
             return await edit_in_program(command, text)
         return await self._ask(f"{MARK}the whole JSON on one line (EDITOR names an editor): ")
+
+    def refresh(self) -> None:
+        """Ask again below, with the status as it is then; what was typed stays typed."""
+        if self._prompt is not None and self._again is None:
+            self._again = asyncio.get_running_loop().call_later(REFRESH_S, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._again = None
+        if self._prompt is not None:
+            self._screen.err.print()
+            self._screen.err.print(Text(self._marks(self._prompt())), end="", soft_wrap=True)
+
+    async def _choice(self, prompt: Callable[[], str]) -> str | None:
+        """One line, asked for again while the status changes."""
+        self._prompt = prompt
+        try:
+            return await self._ask(prompt())
+        finally:
+            self._prompt = None
+            if self._again is not None:
+                self._again.cancel()
+                self._again = None
 
     def say(self, text: str, style: str = "") -> None:
         """A line."""
@@ -141,10 +169,11 @@ class LineSurface:
         return text
 
 
-def _offer(choices: Sequence[Choice], status: str, *, is_seen: bool) -> str:
+def _offer(choices: Sequence[Choice], status: Callable[[], str], *, is_seen: bool) -> str:
     words = [one.word if one.word[0] == one.key else f"{one.word} ({one.key})" for one in choices]
     more = "" if is_seen else "Enter: more, "
-    return f"{MARK}{more}{', '.join(words)}{f'  [{status}]' if status else ''}: "
+    told = status()
+    return f"{MARK}{more}{', '.join(words)}{f'  [{told}]' if told else ''}: "
 
 
 def _forget_typed() -> None:

@@ -150,6 +150,7 @@ class ScreenSurface:
         self._keyboard = keyboard
         self._environ = environ
         self._settle_s = settle_s
+        self._choosing: _Choosing | None = None
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -161,7 +162,11 @@ class ScreenSurface:
         self, question: Question, choices: Sequence[Choice], status: Callable[[], str]
     ) -> str:
         """Show it, scrolled; a key is the answer."""
-        return await _Choosing(question, choices, status, self._settle_s).run()
+        self._choosing = _Choosing(question, choices, status, self._settle_s)
+        try:
+            return await self._choosing.run()
+        finally:
+            self._choosing = None
 
     async def line(self, question: Question, prompt: str, fault: str = "") -> str | None:
         """One line below the question, which can still be scrolled."""
@@ -175,6 +180,11 @@ class ScreenSurface:
             return await edit_in_program(command, text)
         words = "Ctrl-S when done, Ctrl-C to give up"
         return await _Typing(question, words, text, is_long=True).run()
+
+    def refresh(self) -> None:
+        """Draw the status again."""
+        if self._choosing is not None:
+            self._choosing.refresh()
 
     def say(self, text: str, style: str = "") -> None:
         """A line that stays."""
@@ -218,6 +228,11 @@ class _Choosing:
         if self._app.is_running and not self._is_over:
             self._is_over = True
             self._app.exit(result=key)
+
+    def refresh(self) -> None:
+        """Draw it again, at the next turn of the loop."""
+        if self._app.is_running:
+            self._app.invalidate()
 
     def _settle(self) -> None:
         loop = asyncio.get_running_loop()

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from dragoman.cli.approvals import TerminalApprover, surface_for
 from dragoman.cli.keyboard import Keyboard
 from dragoman.cli.screen import Screen
+from dragoman.host.broker import Broker
 from dragoman.host.kinds import Action, ApprovalRequest, Decision
 from tests.cli.asking.requests import HIDDEN, LONG, SHORT, request, visit
 
@@ -43,11 +46,29 @@ def show(decision: Decision) -> None:
         "note": decision.note,
         "channel": decision.channel,
         "digest": decision.view_digest,
+        "approval": decision.approval,
     }
     if decision.payload is not None:
         document["payload"] = decision.payload.decode()
     sys.stdout.write("DECISION " + json.dumps(document) + "\n")
     sys.stdout.flush()
+
+
+async def ask_many(approver: TerminalApprover, word: Path) -> None:
+    """Three ask the same; at a word from outside, 17 more do."""
+    broker = Broker([approver])
+    asked = request(SHORT)
+    asked = replace(asked, dedupe_key=asked.view_digest)
+
+    def ask(count: int) -> list[asyncio.Future[Decision]]:
+        requests = [replace(asked, id=token_hex(8)) for _ in range(count)]
+        return [asyncio.ensure_future(broker.ask(one)) for one in requests]
+
+    asking = ask(3)
+    await asyncio.get_running_loop().run_in_executor(None, word.read_text)
+    asking += ask(17)
+    for decision in await asyncio.gather(*asking):
+        show(decision)
 
 
 async def main(case: str, *, is_plain: bool | None) -> None:
@@ -57,6 +78,9 @@ async def main(case: str, *, is_plain: bool | None) -> None:
         # In one case the real one, which asks the system.
         open_url=None if case == "browser" else lambda url: sys.stdout.write(f"OPENED {url}\n"),
     )
+    if case == "many":
+        await ask_many(approver, Path(sys.argv[3]))
+        return
     requests: list[ApprovalRequest] = {
         "short": lambda: [request(SHORT, editable=("",))],
         "hidden": lambda: [request(HIDDEN)],

@@ -8,7 +8,9 @@ import re
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +18,11 @@ from dragoman.cli.approvals import TerminalApprover, choices_for
 from dragoman.cli.asking import Choice
 from dragoman.cli.question import Question, question_of
 from dragoman.host.asks.common import FACT_FORM, FACT_MESSAGE
+from dragoman.host.broker import Broker
 from dragoman.host.kinds import Action, ApprovalRequest, Decision, Effect, Scope
 from tests.cli.asking.requests import ADDRESS, request, visit
 from tests.cli.asking.screen import Screen, asked
+from tests.instant import run_instantly
 from tests.requirements.duties import duty
 
 
@@ -31,6 +35,7 @@ class Noted:
         self.shown: list[Question] = []
         self.offered: list[tuple[Choice, ...]] = []
         self.said: list[str] = []
+        self.prompts: list[str] = []
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -44,10 +49,14 @@ class Noted:
         return self.keys.pop(0)
 
     async def line(self, question: Question, prompt: str, fault: str = "") -> str | None:
+        self.prompts.append(prompt)
         return self.lines.pop(0)
 
     async def edit(self, question: Question, text: str) -> str | None:
         return None
+
+    def refresh(self) -> None:
+        pass
 
     def say(self, text: str, style: str = "") -> None:
         self.said.append(text)
@@ -178,6 +187,120 @@ def test_a_form_can_be_declined_and_cancelled_at_every_step(
     assert all(question.title.endswith("server fs") for question in surface.shown)
     for offered in surface.offered:
         assert {"n", "c"} <= {one.key for one in offered}
+
+
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        (["Ann", "", "", ""], {"name": "Ann", "size": "small", "count": 3}),
+        (["Ann", "-", "", "-"], {"name": "Ann", "count": 3}),
+        (["-", "-", "-", ""], {"name": "-", "note": "-", "count": 3}),
+        (["Ann", "", "", "", "", "-", "-", ""], {"name": "Ann", "note": "-", "count": 3}),
+        (["Ann", "-", "x", "7", "", "-", "-", ""], {"name": "Ann", "size": "-", "count": 7}),
+    ],
+    ids=["as it is", "taken out", "a text of one dash", "taken out later", "a dash after all"],
+)
+def test_what_a_form_holds_already_is_taken_out_with_a_dash(
+    typed: list[str], sent: dict[str, Any]
+) -> None:
+    keys = ["f", "e", "o"] if len(typed) > 4 else ["f", "o"]
+    surface = Noted(*keys, lines=typed)
+    schema = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "size": {"type": "string", "default": "small"},
+            "note": {"type": "string"},
+            "count": {"type": "integer", "default": 3},
+        },
+        "required": ["name", "count"],
+    }
+    asked = request(
+        {"size": "small", "count": 3},
+        action=Action.ELICIT_FORM,
+        facts=[(FACT_FORM, json.dumps(schema))],
+        scopes=(Scope.ONCE,),
+        editable=("",),
+    )
+    if typed == ["Ann", "-", "", "-"]:
+        # What is required is not taken out: no number, so it is asked for once more.
+        surface.lines.append("3")
+    decision = decided(asked, surface)
+    assert decision.payload is not None
+    assert json.loads(decision.payload) == sent
+    offered = [one for one in surface.prompts if one.endswith("; - for nothing)")]
+    assert offered[0] == 'size (text; "small" if left empty; - for nothing)'
+
+
+# --- several that ask the same --------------------------------------------------------------------
+
+
+class Held(Noted):
+    """A surface that draws its status, again when it is told to, and waits for a key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn: list[str] = []
+        self.key: asyncio.Queue[str] = asyncio.Queue()
+        self.draw: Callable[[], object] = str
+
+    async def choose(
+        self, question: Question, choices: Sequence[Choice], status: Callable[[], str]
+    ) -> str:
+        self.draw = lambda: self.drawn.append(status())
+        self.draw()
+        return await self.key.get()
+
+    def refresh(self) -> None:
+        self.draw()
+
+
+@pytest.mark.parametrize(
+    ("seen_s", "covered"), [(0.3, 3), (0.5, 5)], ids=["too short to be read", "read"]
+)
+def test_a_yes_is_for_those_whose_number_was_on_the_screen(seen_s: float, covered: int) -> None:
+    surface = Held()
+
+    async def scenario() -> list[Decision]:
+        broker = Broker([TerminalApprover(surface)])
+        asked = request({})
+        asked = replace(asked, dedupe_key=asked.view_digest)
+        asking = [asyncio.ensure_future(broker.ask(replace(asked, id=f"q{n}"))) for n in range(3)]
+        await asyncio.sleep(5.0)
+        asking += [asyncio.ensure_future(broker.ask(replace(asked, id=f"q{n}"))) for n in (3, 4)]
+        await asyncio.sleep(seen_s)
+        surface.key.put_nowait("o")
+        await asyncio.sleep(5.0)
+        assert [one.done() for one in asking] == [True] * covered + [False] * (5 - covered)
+        surface.key.put_nowait("o")
+        return list(await asyncio.gather(*asking))
+
+    decisions = run_instantly(scenario())
+    drawn = [one.partition(" · ")[0] for one in surface.drawn]
+    assert drawn[0] == "3 identical calls wait for this answer"
+    assert drawn[2] == "5 identical calls wait for this answer"
+    words = "allowed once, all {} identical calls: tool.call(fs/write_file)"
+    if covered == 5:
+        assert surface.said == [words.format(5)]
+        assert {one.approval for one in decisions} == {"q0"}
+    else:
+        assert drawn[3:] == ["2 identical calls wait for this answer"]
+        assert surface.said == [words.format(3), words.format(2)]
+        assert [one.approval == "q0" for one in decisions] == [True] * 3 + [False] * 2
+
+
+def test_one_that_asks_alone_is_not_counted() -> None:
+    surface = Held()
+
+    async def scenario() -> None:
+        asking = asyncio.ensure_future(Broker([TerminalApprover(surface)]).ask(request({})))
+        await asyncio.sleep(1.0)
+        surface.key.put_nowait("o")
+        await asking
+
+    run_instantly(scenario())
+    assert surface.drawn == ["5:00 left"]
+    assert surface.said == ["allowed once: tool.call(fs/write_file)"]
 
 
 # --- the rest -------------------------------------------------------------------------------------
