@@ -41,7 +41,8 @@ def held(what: str, path: Path) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert child.stdin is not None and child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout is not None
     try:
         assert child.stdout.readline() == "held\n"
         yield child
@@ -247,9 +248,10 @@ def test_a_look_waits_for_another_thread_and_the_loop_does_not(stored: Path) -> 
 
 def test_who_waits_too_long_for_the_store_is_told_so(stored: Path) -> None:
     async def main() -> None:
-        with GrantStore(stored, busy_s=SHORT_S) as store, held("store", stored):
-            with pytest.raises(StoreFailed, match="another process holds it locked"):
-                await store.in_turn(lambda: store.add(GRANT))
+        store = GrantStore(stored, busy_s=SHORT_S)
+        refused = pytest.raises(StoreFailed, match="another process holds it locked")
+        with store, held("store", stored), refused:
+            await store.in_turn(lambda: store.add(GRANT))
 
     run(main())
 
