@@ -192,20 +192,20 @@ class Calls:
             with self._recorded(clearance, context):
                 on_started(clearance)
 
-        async def send(leave: Clearance) -> HostResult:
+        async def send(clearance: Clearance) -> HostResult:
             ticket = Ticket(
-                method="tools/call", name=name, body=leave.payload, decision=leave.decision
+                method="tools/call", name=name, body=clearance.payload, decision=clearance.decision
             )
             with connection.gate.admit(ticket):
                 result = await _client(connection).call_tool(
                     name,
-                    msgspec.json.decode(leave.payload),
+                    msgspec.json.decode(clearance.payload),
                     on_progress=on_progress,
                     timeout_s=_patience(connection, timeout_s),
                     raise_on_error=False,
                 )
-            outcome = self._result(leave, offer, result)
-            await self._release(connection, leave, outcome.raw)
+            outcome = self._result(clearance, offer, result)
+            await self._release(connection, clearance, outcome.raw)
             return outcome
 
         what = f"the call of its tool {name!r}"
@@ -392,16 +392,16 @@ class Calls:
             also=flows,
         )
 
-        async def send(leave: Clearance) -> F:
+        async def send(clearance: Clearance) -> F:
             ticket = Ticket(
                 method=reading.method,
                 name=reading.name,
                 body=reading.body,
-                decision=leave.decision,
+                decision=clearance.decision,
             )
             with connection.gate.admit(ticket):
                 result = await ask(_client(connection), _patience(connection, timeout_s))
-            await self._release(connection, leave, result)
+            await self._release(connection, clearance, result)
             return result
 
         what = f"the request for {reading.name!r}"
