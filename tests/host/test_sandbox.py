@@ -362,7 +362,7 @@ def _plain(text: str, at: tuple[str | int, ...]) -> str:
         "yes",
         {"netwrk": True},
         {"network": "yes"},
-        {"network": ["example.com:443"]},
+        {"network": ["example.com"]},
         {"read": "x"},
         {"read": [1]},
         {"write": [""]},

@@ -10,10 +10,9 @@ from typing import Any
 
 from dragoman.client.config import RemoteEntry, ServerEntry
 from dragoman.errors import Misconfigured
-from dragoman.host.sandbox import Root, Sandbox, confine
+from dragoman.host.sandbox import Root, Sandbox, confine, starter
 from dragoman.host.variables import Secrets, Values, has_secret
 from dragoman.transport.base import Connector
-from dragoman.transport.stdio.child import StdioConnector
 
 __all__ = ["HostEntry"]
 
@@ -98,11 +97,13 @@ class HostEntry:
         *,
         roots: Iterable[Root] = (),
         stderr: Callable[[str], object] | None = None,
+        refused: Callable[[str], object] | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> Connector:
         """How to reach it, in its sandbox if it has one.
 
-        `roots` are those the user has granted by now.
+        `roots` are those the user has granted by now. `refused` is told, in a few words, of what a
+        confined server tried to reach and may not.
 
         Raises:
             Misconfigured: a secret, bubblewrap, a path of the sandbox or the URL is not there or
@@ -118,10 +119,4 @@ class HostEntry:
         if self.sandbox is None:
             return entry.connector(stderr=stderr)
         confined = confine(entry, self.sandbox, roots=roots, environ=environ)
-        return StdioConnector(
-            command=confined.command,
-            args=confined.args,
-            env=confined.env,
-            cwd=confined.cwd,
-            stderr=stderr,
-        )
+        return starter(confined, self.sandbox.reach, stderr=stderr, refused=refused)

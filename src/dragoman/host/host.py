@@ -834,7 +834,10 @@ class _Hooks:
             connection.heard_stderr(self.redact(line))
 
         connector = connection.entry.connector(
-            host._secrets, roots=connection.entry.roots, stderr=heard
+            host._secrets,
+            roots=connection.entry.roots,
+            stderr=heard,
+            refused=lambda what: self.held_back(connection, what),
         )
         host.audit.redactor.add(*connection.entry.secrets, *host.known_secrets())
         return connector

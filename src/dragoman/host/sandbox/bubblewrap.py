@@ -1,26 +1,19 @@
-"""Confining a server that is started here, with bubblewrap.
-
-What a confined server sees: the system's programs and libraries (read only), its own program, the
-paths its settings name, its roots, an empty home and an empty /tmp of its own. It sees no other
-process and, unless it declares the network, nobody but itself at the other end of a socket.
-
-A server that asks for a sandbox never runs without one.
-"""
+"""The command line that runs a server under bubblewrap."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dragoman.client.config import ServerEntry
 from dragoman.errors import Misconfigured
+from dragoman.host.sandbox.declared import Root, Sandbox
 
-__all__ = ["Confined", "Root", "Sandbox", "confine", "find_bubblewrap", "read_sandbox"]
+__all__ = ["NO_NETWORK", "Confined", "confine", "find_bubblewrap"]
 
 # What programs need of a system, and what is the same for all users of it. Of /etc only what
 # names, certificates, time zones and the loader need: nothing in it is anyone's own.
@@ -55,121 +48,27 @@ _NETWORK = ("/etc/hosts", "/etc/resolv.conf", "/etc/gai.conf", "/etc/services")
 _BESIDE_BIN = ("lib", "lib64", "libexec", "pyvenv.cfg")
 # A script that is named as an argument is part of the program.
 _SCRIPTS = (".py", ".pyz", ".js", ".mjs", ".cjs", ".ts", ".mts", ".rb", ".sh", ".jar", ".pl")
-# To bind one of these again would undo what the sandbox puts there.
-_NEVER = ("/", "/proc", "/dev", "/sys")
 # What the loader and the C library obey: bubblewrap itself would, outside of the sandbox.
 _FOR_LOADER = ("LD_", "GLIBC_", "GCONV_", "LOCPATH", "NLSPATH", "MALLOC_")
+# With a list of hosts bubblewrap is started in a network that is made for it, without this one.
+NO_NETWORK = "--unshare-net"
 # 40: as many links as the kernel follows in one path.
 _MOST_LINKS = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Root:
-    """A folder the user means a server to work in; `path` is absolute."""
-
-    path: Path
-    is_writable: bool = False
-
-    @property
-    def uri(self) -> str:
-        """As it is told to a server."""
-        return self.path.as_uri()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sandbox:
-    """What a confined server may use besides its own program; all paths are absolute.
-
-    Spelled in a server's settings as `"sandbox": true`, or as an object with `network` (a boolean),
-    `read` and `write` (lists of paths).
-    """
-
-    has_network: bool = False
-    read: tuple[Path, ...] = ()
-    write: tuple[Path, ...] = ()
-
-    def __str__(self) -> str:
-        parts = ["network" if self.has_network else "no network"]
-        parts += [f"reads {path}" for path in self.read]
-        parts += [f"writes {path}" for path in self.write]
-        return "confined: " + ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Confined:
     """A command line that runs a server in its sandbox.
 
-    `cwd` is where bubblewrap itself starts, and `env` is for it to hand on.
+    `cwd` is where bubblewrap itself starts, and `env` is for it to hand on. The first so many of
+    `args` are bubblewrap's own: more `options` may be added after them.
     """
 
     command: str
     args: tuple[str, ...]
     cwd: Path
     env: Mapping[str, str] = field(repr=False)
-
-
-def read_sandbox(
-    settings: Any,
-    folder: Path,
-    fault: Callable[[tuple[str | int, ...], str], Misconfigured],
-    fill: Callable[[str, tuple[str | int, ...]], str],
-) -> Sandbox | None:
-    """The sandbox that a server's settings ask for; None when it asks for none.
-
-    Relative paths start from `folder`, and `~` is the user's home. `fault` and `fill` are as for
-    `dragoman.client.config.read_server`.
-
-    Raises:
-        Misconfigured: what `fault` made of the first thing that is wrong.
-    """
-    if settings is None or settings is False:
-        return None
-    if settings is True:
-        return Sandbox()
-    if not isinstance(settings, dict):
-        raise fault(("sandbox",), "'sandbox' must be true, false or an object")
-    for key in settings:
-        if key not in ("network", "read", "write"):
-            raise fault(
-                ("sandbox", key),
-                f"'sandbox' has no {key!r}; it has 'network', 'read' and 'write'",
-            )
-    network = settings.get("network", False)
-    if isinstance(network, list):
-        raise fault(
-            ("sandbox", "network"),
-            "'network' lists hosts: bubblewrap can give all of the network (true) or none of it "
-            "(false), and a list that is not held would be worse than none",
-        )
-    if not isinstance(network, bool):
-        raise fault(("sandbox", "network"), "'network' must be true or false")
-    return Sandbox(
-        has_network=network,
-        read=_paths(settings, "read", folder, fault, fill),
-        write=_paths(settings, "write", folder, fault, fill),
-    )
-
-
-def _paths(
-    settings: Mapping[str, Any],
-    member: str,
-    folder: Path,
-    fault: Callable[[tuple[str | int, ...], str], Misconfigured],
-    fill: Callable[[str, tuple[str | int, ...]], str],
-) -> tuple[Path, ...]:
-    given = settings.get(member, [])
-    if not isinstance(given, list):
-        raise fault(("sandbox", member), f"{member!r} must be a list of paths")
-    found = []
-    for place, one in enumerate(given):
-        at = ("sandbox", member, place)
-        if not isinstance(one, str) or not one:
-            raise fault(at, f"{member!r} must be a list of paths")
-        path = Path(os.path.normpath(folder / Path(fill(one, at)).expanduser()))
-        if str(path) in _NEVER or str(path).startswith(("/proc/", "/dev/", "/sys/")):
-            raise fault(at, f"{str(path)!r} cannot be given to a sandbox")
-        found.append(path)
-    return tuple(found)
+    options: int = 0
 
 
 def find_bubblewrap(environ: Mapping[str, str] = os.environ) -> str:
@@ -236,7 +135,7 @@ def confine(
         "--unshare-ipc",
         "--unshare-uts",
         "--unshare-cgroup-try",
-        *(() if sandbox.has_network else ("--unshare-net",)),
+        *(() if sandbox.has_network else (NO_NETWORK,)),
         "--die-with-parent",
         "--cap-drop",
         "ALL",
@@ -272,7 +171,7 @@ def confine(
         else:
             handed_on[name_of] = value
     args = (*line, "--", str(program), *entry.args)
-    return Confined(bwrap, args, Path("/"), handed_on)
+    return Confined(bwrap, args, Path("/"), handed_on, len(line))
 
 
 def _absolute(path: Path) -> Path:

@@ -1,0 +1,338 @@
+"""Starting a confined server that may reach some hosts, with a gatekeeper beside it.
+
+What is started is `launch.py`, which makes a network of its own and becomes bubblewrap in it. The
+sockets that listen in that network come out through a door, a Unix socket that is there until they
+have come and that the sandbox does not show; from then on the gatekeeper takes the connections.
+Nothing runs in the sandbox but the server, and no way leads out of it but those sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shutil
+import socket
+import struct
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dragoman.errors import LinkError, Misconfigured
+from dragoman.host.sandbox.bubblewrap import NO_NETWORK, Confined
+from dragoman.host.sandbox.gatekeeper import Gatekeeper, GateLimits
+from dragoman.host.sandbox.targets import LOCALHOST, Reach, Target
+from dragoman.jsonrpc.frame import Delivery
+from dragoman.revisions.facts import Facts
+from dragoman.transport.base import About, Connector, Link, Receiver
+from dragoman.transport.stdio.child import StdioConnector
+
+__all__ = ["ConfinedConnector", "Opening", "openings", "starter"]
+
+log = logging.getLogger("dragoman.host")
+
+# 10 s, as the other side waits: a process that starts and a few system calls.
+_DOOR_S = 10.0
+# What a path of a Unix socket may have, with its last zero byte; unix(7).
+_MAX_SOCKET_PATH = 107
+# Of this machine's own 127/8, so that no real host is hidden: the proxy, and one for each name.
+_INSIDE = "127.64.0.{}"
+
+# Both spellings: programs differ. `ALL_PROXY` is an HTTP proxy, too: some libraries fail at once on
+# "socks5h" when they lack a package.
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_NOT_PROXIED = "localhost,127.0.0.1,::1"
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Where to listen in the sandbox, and for whom; None: for whomever a program asks for."""
+
+    address: str
+    port: int
+    target: Target | None
+
+
+def openings(reach: Reach) -> tuple[tuple[Opening, ...], str]:
+    """Where a sandbox has to listen, and its /etc/hosts.
+
+    Each name that is listed leads to an address of its own in there, so that a program which knows
+    of no proxy reaches it as anywhere else; an address is its own. Patterns need the proxy.
+    """
+    found = [Opening(_INSIDE.format(1), 0, None)]
+    places = {LOCALHOST: "127.0.0.1"}
+    lines = [f"127.0.0.1 {LOCALHOST} sandbox"]
+    for target in reach.targets:
+        if target.is_pattern:
+            continue
+        if target.address is not None:
+            place = target.host
+        elif target.host in places:
+            place = places[target.host]
+        else:
+            place = places[target.host] = _INSIDE.format(len(places) + 1)
+            lines.append(f"{place} {target.host}")
+        found.append(Opening(place, target.port, target))
+    # "localhost" and its address may both be listed.
+    unique = {(one.address, one.port): one for one in found}
+    return tuple(unique.values()), "\n".join(lines) + "\n"
+
+
+def starter(
+    confined: Confined,
+    reach: Reach,
+    *,
+    stderr: Callable[[str], object] | None = None,
+    refused: Callable[[str], object] | None = None,
+) -> Connector:
+    """How to start a confined server.
+
+    `refused` is told what it tried to reach and may not.
+
+    Raises:
+        Misconfigured: there is no interpreter to start it with.
+    """
+    if not reach.targets:
+        return StdioConnector(
+            command=confined.command,
+            args=confined.args,
+            env=confined.env,
+            cwd=confined.cwd,
+            stderr=stderr,
+        )
+    return ConfinedConnector(confined, reach, _interpreter(), stderr=stderr, refused=refused)
+
+
+class ConfinedConnector:
+    """Starts a server and its gatekeeper; each `connect` starts both anew."""
+
+    __slots__ = ("_confined", "_interpreter", "_limits", "_reach", "_refused", "_stderr")
+
+    def __init__(
+        self,
+        confined: Confined,
+        reach: Reach,
+        interpreter: str,
+        *,
+        stderr: Callable[[str], object] | None = None,
+        refused: Callable[[str], object] | None = None,
+        limits: GateLimits | None = None,
+    ) -> None:
+        self._confined = confined
+        self._reach = reach
+        self._interpreter = interpreter
+        self._stderr = stderr
+        self._refused = refused
+        self._limits = limits
+
+    @property
+    def description(self) -> str:
+        """The command line, for people."""
+        return " ".join([self._confined.command, *self._confined.args])
+
+    async def connect(self) -> Link:
+        """Start the server.
+
+        Raises:
+            CannotStart: there is no such program.
+            LinkError: there is no place for the door.
+        """
+        found, hosts = openings(self._reach)
+        try:
+            door = _Door(found, hosts, self._confined)
+        except OSError as error:
+            raise LinkError(f"the sandbox cannot be made: {error}", sent=False) from error
+        try:
+            # Nothing waits in here: whoever cancels this finds a link or no process at all.
+            link = await StdioConnector(
+                command=self._interpreter,
+                args=("-I", "-S", str(Path(__file__).with_name("launch.py")), door.path),
+                env=self._confined.env,
+                cwd=self._confined.cwd,
+                stderr=self._stderr,
+            ).connect()
+        except BaseException:
+            door.close()
+            raise
+        gatekeeper = Gatekeeper(self._reach, refused=self._refused, limits=self._limits)
+        return _ConfinedLink(link, link.pid, door, gatekeeper)
+
+
+class _ConfinedLink:
+    """The link to a confined server, with what belongs to it; see `Link` for each method."""
+
+    __slots__ = ("_door", "_gatekeeper", "_link", "_opening")
+
+    def __init__(self, link: Link, pid: int, door: _Door, gatekeeper: Gatekeeper) -> None:
+        self._link = link
+        self._door = door
+        self._gatekeeper = gatekeeper
+        self._opening = asyncio.get_running_loop().create_task(door.hand_over(pid, gatekeeper))
+
+    def __getattr__(self, name: str) -> object:
+        # What else a link tells of its end: a child's stderr, its exit code.
+        return getattr(self._link, name)
+
+    def start(self, receiver: Receiver) -> None:
+        self._link.start(receiver)
+
+    def send(self, frame: bytes, about: About = None, is_answer: bool = False) -> None:
+        self._link.send(frame, about, is_answer)
+
+    @property
+    def is_congested(self) -> bool:
+        return self._link.is_congested
+
+    async def drain(self) -> None:
+        await self._link.drain()
+
+    def pause_reading(self) -> None:
+        self._link.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._link.resume_reading()
+
+    def agreed(self, wire: str, facts: Facts) -> None:
+        self._link.agreed(wire, facts)
+
+    def settle(self, delivery: Delivery) -> None:
+        self._link.settle(delivery)
+
+    async def aclose(self) -> None:
+        try:
+            await self._link.aclose()
+        finally:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
+            self._door.close()
+            await self._gatekeeper.aclose()
+
+
+class _Door:
+    """A Unix socket through which listening sockets come out of a network; used once."""
+
+    def __init__(self, found: Sequence[Opening], hosts: str, confined: Confined) -> None:
+        self._openings = found
+        self._plan = _plan(found, hosts, confined)
+        self._folder = _private_folder()
+        self.path = os.path.join(self._folder, "d")
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._listening.bind(self.path)
+            self._listening.listen(1)
+            self._listening.setblocking(False)
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._listening.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def hand_over(self, pid: int, gatekeeper: Gatekeeper) -> None:
+        """Tell the process `pid` what to do, and take the sockets that it opens.
+
+        When it comes to nothing the process says why on its stderr, and ends.
+        """
+        try:
+            async with asyncio.timeout(_DOOR_S):
+                with await self._opened_by(pid) as channel:
+                    loop = asyncio.get_running_loop()
+                    await loop.sock_sendall(channel, self._plan)
+                    taken = await self._take(channel)
+                    if taken is None:
+                        return
+                    for sock, one in zip(taken, self._openings, strict=True):
+                        gatekeeper.serve(sock, one.target)
+                    # Before it goes on: what it becomes must find the door shut.
+                    self.close()
+                    await loop.sock_sendall(channel, b"G")
+        except OSError as error:
+            log.warning("a sandbox was not opened: %s", error)
+        finally:
+            self.close()
+
+    async def _opened_by(self, pid: int) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        while True:
+            channel, _ = await loop.sock_accept(self._listening)
+            credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            if struct.unpack("iII", credentials)[0] == pid:
+                return channel
+            # Whoever it is, it is not the one that was started.
+            channel.close()
+
+    async def _take(self, channel: socket.socket) -> list[socket.socket] | None:
+        """The sockets, in the order of the openings; None when the process has given up."""
+        await _readable(channel)
+        said, numbers, _, _ = socket.recv_fds(channel, 1, len(self._openings))
+        found = [socket.socket(fileno=number) for number in numbers]
+        if said and len(found) == len(self._openings) and all(map(_fits, found, self._openings)):
+            return found
+        for one in found:
+            one.close()
+        return None
+
+
+def _fits(sock: socket.socket, opening: Opening) -> bool:
+    """Whether this is the socket that was to be opened."""
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return False
+    address, port = sock.getsockname()[:2]
+    return address == opening.address and opening.port in (0, port)
+
+
+async def _readable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    came = asyncio.Event()
+    loop.add_reader(sock, came.set)
+    try:
+        await came.wait()
+    finally:
+        loop.remove_reader(sock)
+
+
+def _plan(found: Sequence[Opening], hosts: str, confined: Confined) -> bytes:
+    env = dict.fromkeys(_PROXIES, "http://{proxy}") | {"NO_PROXY": _NOT_PROXIED}
+    env |= {name.lower(): value for name, value in env.items()}
+    # Node asks for its proxy only when it is told to.
+    env |= {"NODE_USE_ENV_PROXY": confined.env.get("NODE_USE_ENV_PROXY", "1")}
+    options = [one for one in confined.args[: confined.options] if one != NO_NETWORK]
+    addresses = {one.address for one in found if not _is_there(one.address)}
+    plan = {
+        "addresses": sorted(addresses),
+        "listen": [(one.address, one.port) for one in found],
+        "hosts": hosts,
+        "argv": [confined.command, *options, *confined.args[confined.options :]],
+        "at": 1 + len(options),
+        "env": env,
+    }
+    return json.dumps(plan).encode() + b"\n"
+
+
+def _is_there(address: str) -> bool:
+    """Whether the loopback interface has that address anyway."""
+    return address.startswith("127.") or address == "::1"
+
+
+def _private_folder() -> str:
+    """A folder that only this user may enter, with a path that is short enough for a socket."""
+    for place in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):  # noqa: S108
+        if not place or len(os.fsencode(place)) > _MAX_SOCKET_PATH - len("/dragoman-XXXXXXXX/d"):
+            continue
+        with contextlib.suppress(OSError):
+            return tempfile.mkdtemp(prefix="dragoman-", dir=place)
+    raise OSError("there is no folder for a socket")
+
+
+def _interpreter() -> str:
+    """A Python that runs `launch.py`: this one, unless it is built into a program."""
+    own = "" if getattr(sys, "frozen", False) else sys.executable
+    found = own or shutil.which("python3")
+    if not found:
+        raise Misconfigured("a sandbox with a list of hosts needs a Python interpreter")
+    return found
