@@ -16,6 +16,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -130,14 +131,16 @@ _KINDS = (
     ("half characters", re.compile("[\ud800-\udfff]")),
 )
 
-# The first one of each kind; the CR of a CR LF is none.
-_FIRST = {
-    kind: re.compile(f"(?={pattern.pattern})(?!\r\n)(?:{UNSEEN.pattern})")
-    for kind, pattern in _KINDS
-}
-_FIRST["format"] = re.compile(
-    f"(?!{'|'.join(pattern.pattern for _, pattern in _KINDS)})(?:{UNSEEN.pattern})"
-)
+
+@cache
+def _first_of(kind: str) -> re.Pattern[str]:
+    """What finds the first one of a kind; the CR of a CR LF is none."""
+    # Not made until it is needed: all of them take a tenth of the start of a command.
+    if kind == "format":
+        others = "|".join(pattern.pattern for _, pattern in _KINDS)
+        return re.compile(f"(?!{others})(?:{UNSEEN.pattern})")
+    return re.compile(f"(?={dict(_KINDS)[kind].pattern})(?!\r\n)(?:{UNSEEN.pattern})")
+
 
 # 32 blanks or 8 line ends in a row: more than any indentation or pause needs, and enough to push
 # what follows out of a view.
@@ -165,7 +168,7 @@ def unseen_in(text: str) -> tuple[Unseen, ...]:
             found.setdefault(_kind(character), {})[character] = count
     records = []
     for kind, members in found.items():
-        first = _FIRST[kind].search(text)
+        first = _first_of(kind).search(text)
         assert first is not None
         is_text = kind in ("tag characters", "variation selectors")
         says = _spelled("".join(filter(members.__contains__, hidden))) if is_text else ""
