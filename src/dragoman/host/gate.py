@@ -16,7 +16,6 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -115,8 +114,9 @@ _call = msgspec.json.Decoder(_Call)
 _list_params = msgspec.json.Decoder(_ListParams)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ticket:
+# Structs rather than dataclasses, which take several times as long to make: there is one of each
+# kind for every call.
+class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     """Leave to send one request: its method, the name or URI it is about, and its exact bytes.
 
     `body` is the JSON text of `arguments` for tools and prompts (empty when there are none), and of
@@ -130,8 +130,7 @@ class Ticket:
     decision: int = 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnswerTicket:
+class AnswerTicket(msgspec.Struct, frozen=True, kw_only=True):
     """Leave to answer one request of the server, with nothing that is not among `leaves`."""
 
     method: str
@@ -139,8 +138,7 @@ class AnswerTicket:
     decision: int = 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Passage:
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
     """One message that went to the server: its method, and the record that allowed it."""
 
     method: str
@@ -203,23 +201,14 @@ class Gate:
         """Let nothing through any more, until the next start is allowed."""
         self._is_shut = True
 
-    @contextmanager
-    def admit(self, ticket: Ticket) -> Iterator[_Open]:
-        """Let the request of the ticket through while this is open.
+    def admit(self, ticket: Ticket) -> _Admission:
+        """Let the request of the ticket through while this is open, in a `with`.
 
         Once, or, where it only looks something up, as often as connections break. `.passages` of
         what it gives counts how often it went out.
         """
         key = (ticket.method, ticket.name, ticket.body)
-        opened = _Open(ticket, self._link_number)
-        waiting = self._tickets.setdefault(key, [])
-        waiting.append(opened)
-        try:
-            yield opened
-        finally:
-            waiting.remove(opened)
-            if not waiting:
-                self._tickets.pop(key, None)
+        return _Admission(self._tickets, key, _Open(ticket.decision, self._link_number))
 
     @contextmanager
     def admit_answer(self, ticket: AnswerTicket) -> Iterator[None]:
@@ -261,17 +250,19 @@ class Gate:
             map(bytes, (call.ref, call.argument, call.context))
         )
         most = MAX_PASSAGES if method in REPEATED else 1
-        waiting = self._tickets.get((method, call.name or call.uri, body), [])
-        if method == "tools/call":
-            # The tool was reviewed as this very session had it.
-            waiting = [one for one in waiting if one.link == link]
-        # Of several for the same bytes, each is for a request of its own.
-        opened = min(waiting, key=lambda one: one.passages, default=None)
+        opened: _Open | None = None
+        for one in self._tickets.get((method, call.name or call.uri, body), ()):
+            # A tool was reviewed as this very session has it. Of several tickets for the same
+            # bytes, each is for a request of its own.
+            if (method != "tools/call" or one.link == link) and (
+                opened is None or one.passages < opened.passages
+            ):
+                opened = one
         if opened is None or opened.passages >= most:
             name = (call.name or call.uri)[:128]
             return f"{method} of {name!r} without a decision for these bytes"
         opened.passages += 1
-        self._passed(method, opened.ticket.decision)
+        self._passed(method, opened.decision)
         return opened
 
     def check_answer(self, method: str | None, result: bytes) -> str:
@@ -305,14 +296,40 @@ class Gate:
 
 
 class _Open:
-    """A ticket in use."""
+    """A ticket in use. Without its bytes: a link keeps it after the call."""
 
-    __slots__ = ("link", "passages", "ticket")
+    __slots__ = ("decision", "link", "passages")
 
-    def __init__(self, ticket: Ticket, link: int) -> None:
-        self.ticket = ticket
+    def __init__(self, decision: int, link: int) -> None:
+        self.decision = decision
         self.link = link
         self.passages = 0
+
+
+class _Admission:
+    """A ticket is good from the beginning of the `with` to its end."""
+
+    __slots__ = ("_key", "_opened", "_tickets")
+
+    def __init__(
+        self,
+        tickets: dict[tuple[str, str, bytes], list[_Open]],
+        key: tuple[str, str, bytes],
+        opened: _Open,
+    ) -> None:
+        self._tickets = tickets
+        self._key = key
+        self._opened = opened
+
+    def __enter__(self) -> _Open:
+        self._tickets.setdefault(self._key, []).append(self._opened)
+        return self._opened
+
+    def __exit__(self, *error: object) -> None:
+        waiting = self._tickets[self._key]
+        waiting.remove(self._opened)
+        if not waiting:
+            del self._tickets[self._key]
 
 
 class _GuardedConnector:
