@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -67,6 +68,9 @@ Alt-Enter begins a new line; Ctrl-C stops an answer, and twice leaves."""
     is_flag=True,
     help="Talk to a --base-url beyond this machine without encryption.",
 )
+@click.option(
+    "--skip-unset", is_flag=True, help="Go on without the servers whose variables are not set."
+)
 @host_options
 def chat(
     settings: HostSettings,
@@ -75,12 +79,14 @@ def chat(
     base_url: str | None,
     key_env: str | None,
     allow_plain_http: bool,
+    skip_unset: bool,
 ) -> int:
     """Chat with a model that uses the servers of your mcp.json.
 
     With QUESTION, or one on stdin, it is answered and that is all. Before a tool is called you see
     all of what will be sent, and say yes or no; where nobody can be asked, what no rule and no
-    earlier answer allows is refused (exit code 6).
+    earlier answer allows is refused (exit code 6). A server that took no part, because it could
+    not be started or reached, is named (exit code 3).
     """
     spec = model or os.environ.get(MODEL_VARIABLE, "")
     if not spec:
@@ -95,7 +101,8 @@ def chat(
     if question is None and settings.is_json:
         raise Misconfigured("--json is for one question: give it as a word, or on stdin")
     options = _model_options(base_url, key_env, allow_plain_http)
-    return asyncio.run(_Chat(settings, screen, spec, options).run(question))
+    run = _Chat(settings, screen, spec, options, skip_unset=skip_unset)
+    return asyncio.run(run.run(question))
 
 
 def _model_options(base_url: str | None, key_env: str | None, plain: bool) -> dict[str, Any]:
@@ -116,7 +123,13 @@ class _Chat:
     """One run of the command."""
 
     def __init__(
-        self, settings: HostSettings, screen: Screen, spec: str, options: dict[str, Any]
+        self,
+        settings: HostSettings,
+        screen: Screen,
+        spec: str,
+        options: dict[str, Any],
+        *,
+        skip_unset: bool,
     ) -> None:
         from dragoman.cli.turns import TurnView
 
@@ -124,6 +137,7 @@ class _Chat:
         self._screen = screen
         self._spec = spec
         self._options = options
+        self._skip_unset = skip_unset
         self._keyboard = Keyboard()
         self._view: TurnView = TurnView(screen)
         # Set when the person wants to leave in the middle of a turn.
@@ -143,7 +157,7 @@ class _Chat:
 
     async def _with(self, model: ChatModel, question: str | None) -> int:
         approver = asker(self._screen, self._keyboard, self._view.hold)
-        host = self._settings.load(approver=approver, models=[model])
+        host = self._settings.load(approver=approver, models=[model], may_be_unset=self._skip_unset)
         for line in host.policy.ignored:
             self._view.say(f"ignored: {line}", "yellow")
         async with host:
@@ -152,12 +166,25 @@ class _Chat:
             if question is not None:
                 servers = await host.ready(ONE_SHOT_WAIT_S)
                 refused = sum(_is_refused(one) for one in servers)
-                return await self._one(conversation, question, refused)
+                missing = self._missing(servers)
+                ended = await self._one(conversation, question, refused)
+                missing |= self._missing(one for one in host.servers if one.server not in missing)
+                return Exit.NO_CONNECTION if missing and ended is Exit.OK else ended
             return await self._converse(host, conversation)
 
     # --- one question -----------------------------------------------------------------------------
 
-    async def _one(self, conversation: Conversation, question: str, refused: int) -> int:
+    def _missing(self, servers: Iterable[ServerStatus]) -> set[str]:
+        """The servers that should take part in the answer and do not; each is named."""
+        missing = [one for one in servers if one.state.value in _MISSING]
+        for one in missing:
+            # Why one has failed was said when it did.
+            is_told = not one.detail or one.state.value in _TOLD
+            why = "" if is_told else f": {one_line(one.detail, 300)}"
+            self._view.say(f"without {one.server}, which is {one.state.value}{why}", "yellow")
+        return {one.server for one in missing}
+
+    async def _one(self, conversation: Conversation, question: str, refused: int) -> Exit:
         from dragoman.cli.turns import json_line
         from dragoman.host.chat import Ending, ToolFinished, TurnEnded
 
@@ -312,6 +339,9 @@ def _is_refused(status: ServerStatus) -> bool:
     is_hidden = status.state.value == "connected" and not status.tools and status.held_back
     return status.state.value in _REFUSED or bool(is_hidden)
 
+
+# States of a server that takes no part in an answer though nobody said no to it.
+_MISSING = frozenset({"connecting", "reconnecting", "failed", "closed"})
 
 # States of a server that a person should hear of while they chat.
 _TOLD = frozenset({"reconnecting", "refused", "changed", "blocked", "failed"})
