@@ -681,24 +681,17 @@ class Stage:
         return [f"(b) {message.method} reached {alias} past the gate"]
 
     def _approved(self, record: Mapping[str, Any]) -> bytes | None:
-        """The bytes that a person approved: the edit, or what was shown.
-
-        Who joined a question that was open already has an approval of another id, for the very
-        same view.
-        """
-        joined = None
+        """The bytes that a person approved: the edit, or what was shown."""
         for person in self.people:
             for request in person.asked:
                 decision = person.decisions.get(request.id)
-                if decision is None or decision.effect is not Effect.ALLOW:
+                if request.id != record["approval"] or decision is None:
                     continue
+                if decision.effect is not Effect.ALLOW:
+                    return None
                 edited = decision.payload
-                payload = request.view.payload if edited is None else frozen(edited)
-                if request.id == record["approval"]:
-                    return payload
-                if _keyed(record["in"], request.view_digest.encode()) == record["view_digest"]:
-                    joined = payload
-        return joined
+                return request.view.payload if edited is None else frozen(edited)
+        return None
 
     def _check_canaries(self) -> list[str]:
         places: dict[str, str] = {"the log": self._log_text()}

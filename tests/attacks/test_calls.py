@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -493,8 +494,89 @@ def test_twenty_at_once_are_one_question(stage: Stage, is_allowed: bool) -> None
     run(main())
     assert len(person.questions("tool.call")) == 1
     assert len(evil.calls()) == (20 if is_allowed else 0)
-    # One question, and a record for each call.
-    assert len(stage.records(kind="decision", action="tool.call")) == 20
+    # One question, and a record for each call, which names it.
+    records = stage.records(kind="decision", action="tool.call")
+    assert [one["approval"] for one in records] == [person.questions("tool.call")[0].id] * 20
+
+
+@attack(27, "", "")
+def test_a_yes_for_once_is_not_for_calls_that_came_after_what_was_shown(stage: Stage) -> None:
+    evil = stage.server(tools=[tool("wipe")])
+    go_on = asyncio.Event()
+
+    async def answer(request: ApprovalRequest) -> bool:
+        await go_on.wait()
+        return len(person.questions("tool.call")) == 1
+
+    person = Person(tool_call=answer)
+
+    async def main() -> None:
+        async with stage.host(person) as host:
+            await host.ready()
+            calls = [asyncio.create_task(host.call_tool("evil", "wipe", WIPE)) for _ in range(3)]
+            asked = await person.question("tool.call")
+            assert asked.askers == 3
+            calls += [asyncio.create_task(host.call_tool("evil", "wipe", WIPE)) for _ in range(17)]
+            while host.broker.askers(asked.id) < 20:
+                await asyncio.sleep(0)
+            go_on.set()
+            found = await asyncio.gather(*calls, return_exceptions=True)
+            assert [isinstance(one, Denied) for one in found] == [False] * 3 + [True] * 17
+
+    run(main())
+    first, second = person.questions("tool.call")
+    assert second.askers == 17
+    assert evil.calls() == [WIPE] * 3
+    records = stage.records(kind="decision", action="tool.call")
+    assert Counter((one["effect"], one["approval"]) for one in records) == {
+        ("allow", first.id): 3,
+        ("deny", second.id): 17,
+    }
+
+
+@attack(27, "", "")
+@pytest.mark.parametrize("scope", [Scope.SESSION, Scope.ALWAYS])
+def test_an_answer_that_is_remembered_is_kept_once_for_all_that_waited(
+    stage: Stage, scope: Scope
+) -> None:
+    evil = stage.server(tools=[tool("wipe")])
+    person = Person(tool_call=scope)
+
+    async def main() -> None:
+        async with stage.host(person) as host:
+            await host.ready()
+            calls = [host.call_tool("evil", "wipe", WIPE) for _ in range(5)]
+            await asyncio.gather(*calls)
+            (grant,) = [one for one in host.remembered() if one.object == "wipe"]
+            assert grant.approval == person.questions("tool.call")[0].id
+
+    run(main())
+    assert len(evil.calls()) == 5
+
+
+@attack(27, "", "")
+def test_what_nobody_was_asked_about_names_no_question(stage: Stage) -> None:
+    stage.server(tools=[tool("wipe")])
+
+    async def main() -> None:
+        person = Person(tool_call=forever)
+        async with stage.host(person) as host:
+            await host.ready()
+            calls = [
+                asyncio.create_task(host.call_tool("evil", "wipe", {"path": f"/{number}"}))
+                for number in range(65)
+            ]
+            with pytest.raises(Denied) as caught:
+                await calls[-1]
+            assert caught.value.code is Code.TOO_MANY_WAITING
+            for call in calls[:-1]:
+                call.cancel()
+            await asyncio.wait(calls)
+
+    run(main())
+    (record,) = stage.records(kind="decision", action="tool.call")
+    assert record["code"] == "too_many_waiting"
+    assert "approval" not in record
 
 
 @attack(27, "", "")
@@ -820,7 +902,7 @@ def test_an_answer_is_late_even_where_nobody_has_looked_at_the_clock(stage: Stag
 @pytest.mark.parametrize(
     "said",
     [None, 1, "yes", "allow", "always", {"effect": "allow"}, object(), RuntimeError("gone")],
-    ids=repr,
+    ids=["nothing", "1", "yes", "allow", "always", "a record", "an object", "an error"],
 )
 def test_what_is_no_answer_is_no_yes(stage: Stage, said: Any) -> None:
     evil = stage.server(tools=[tool("wipe")])

@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dragoman.cli.question import question_of
 from dragoman.errors import Misconfigured
 from dragoman.host import Code, Denied, ServerState
 from dragoman.host.kinds import Effect, Scope, Trust
@@ -50,6 +52,40 @@ def test_nothing_is_started_without_a_yes(stage: Stage, answer: Effect) -> None:
         assert shown.startswith(sys.executable)
         assert "x" * 3000 in shown
         assert shown.endswith("--the-end")
+
+    run(main())
+    assert evil.starts == []
+
+
+@attack(1, "", "")
+def test_all_that_a_start_is_bound_to_is_shown_and_each_of_it_once(stage: Stage) -> None:
+    folder = stage.folder / "used"
+    folder.mkdir()
+    evil = stage.server(
+        entry={
+            "args": ["-I", str(HOSTILE), "plan", "--the-end"],
+            "env": {"NODE_OPTIONS": "--require evil"},
+            "roots": [str(folder)],
+        }
+    )
+
+    async def main() -> None:
+        person = Person(server_start=False)
+        async with stage.host(person) as host:
+            (status,) = await host.ready()
+        (asked,) = person.asked
+        # Who it is, whole, is the payload; the folders stand beside it.
+        assert list(json.loads(asked.view.payload).items()) == list(status.facts)
+        assert [label for label, _ in asked.view.facts] == ["folder it may use"]
+        shown = str(question_of(asked))
+        for text in ("--the-end", "--require evil", folder.as_uri()):
+            assert shown.count(text) == 1
+        for label, text in json.loads(asked.view.payload).items():
+            assert shown.count(f"{json.dumps(label)}: {json.dumps(text)}") == 1
+        # And an answer is bound to every bit of it.
+        other = asked.view.payload.replace(b"--the-end", b"--the-enb")
+        assert replace(asked.view, payload=other).digest(asked.intent) != asked.view_digest
+        assert replace(asked.view, facts=()).digest(asked.intent) != asked.view_digest
 
     run(main())
     assert evil.starts == []
@@ -472,7 +508,8 @@ def test_what_a_command_line_hides_is_counted_and_escaped(stage: Stage, kind: st
         (risk,) = [one for one in asked.risks if one.code == "unseen"]
         assert f"{kind}: " in risk.text
         assert not UNSEEN.search(risk.text)
-        command = dict(asked.view.facts)["command"]
+        command = json.loads(asked.view.payload)["command"]
+        assert HIDDEN[kind] in command
         assert not UNSEEN.search(printable(command))
 
     run(main())

@@ -410,10 +410,7 @@ class Connection:
             if is_child
             else f"Connect to the server {self.server!r}?",
             payload=msgspec.json.encode(dict(self.identity.lines)),
-            facts=(
-                *self.identity.lines,
-                *(("folder it may use", one.uri) for one in self.entry.roots),
-            ),
+            facts=tuple(("folder it may use", one.uri) for one in self.entry.roots),
         )
         if self._mediator.judge(intent).effect is Effect.ASK:
             self._move(ServerState.WAITING, "its start has to be approved")
