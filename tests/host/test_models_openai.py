@@ -22,6 +22,7 @@ from dragoman.host.models.base import (
 )
 from dragoman.host.models.exchange import Patience
 from dragoman.host.models.openai_chat import OpenAIChat
+from dragoman.host.models.words import read_arguments
 from dragoman.model.content import (
     AudioContent,
     ImageContent,
@@ -394,3 +395,246 @@ def test_too_many_calls_are_refused() -> None:
     with pytest.raises(ModelError) as caught:
         run(ask(Reply(body=body)))
     assert caught.value.kind is Trouble.TOO_LARGE
+
+
+# --- awkward servers ---------------------------------------------------------------------------
+
+
+def arguments(events: list[ModelEvent]) -> list[str]:
+    return [use.arguments for use in uses(events)]
+
+
+def test_an_end_without_a_reason_is_an_end() -> None:
+    call = tool_delta(0, "a", "f", '{"x": 1}')
+    events, _ = run(ask(Reply(body=chunks("hi", finish=None))))
+    assert events[-1] == Stopped(Stop.END, "")
+    events, _ = run(ask(Reply(body=chunks(call, finish=None))))
+    assert arguments(events) == ['{"x": 1}']
+    assert events[-1] == Stopped(Stop.TOOLS, "")
+
+
+def test_two_calls_with_one_id_are_two_calls() -> None:
+    body = chunks(
+        tool_delta(0, "a", "f", '{"x": 1}'), tool_delta(1, "a", "g", "{}"), finish="tool_calls"
+    )
+    events, _ = run(ask(Reply(body=body)))
+    assert uses(events) == [ToolUse("a", "f", '{"x": 1}'), ToolUse("a_2", "g", "{}")]
+
+
+@pytest.mark.parametrize("index", [None, 0])
+@pytest.mark.parametrize("key", [None, "", "a"])
+def test_whole_calls_under_one_index_and_id_are_not_run_together(
+    index: int | None, key: str | None
+) -> None:
+    body = chunks(
+        tool_delta(index, key, "f", '{"x": "}{"}'),
+        tool_delta(index, key, "f", '{"x": "\\"}"}'),
+        tool_delta(index, key, "g", "{}"),
+        finish="tool_calls",
+    )
+    events, _ = run(ask(Reply(body=body)))
+    assert [use.name for use in uses(events)] == ["f", "f", "g"]
+    assert arguments(events) == ['{"x": "}{"}', '{"x": "\\"}"}', "{}"]
+    assert len({use.id for use in uses(events)}) == 3
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_call_whose_pieces_repeat_its_name_stays_one_wherever_it_is_cut(size: int) -> None:
+    whole = '{"a\\"}": {"b": ["\\\\", "{"]}, "c": "\\u007d"}'
+    pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
+    body = chunks(*(tool_delta(0, "a", "f", piece) for piece in pieces), finish="tool_calls")
+    events, _ = run(ask(Reply(body=body)))
+    assert uses(events) == [ToolUse("a", "f", whole)]
+
+
+def test_a_server_with_a_new_id_for_each_piece_writes_one_call() -> None:
+    body = chunks(
+        tool_delta(0, "a", "f", '{"x"'),
+        tool_delta(0, "b", None, ": 1"),
+        tool_delta(0, "c", None, "}"),
+        finish="tool_calls",
+    )
+    events, _ = run(ask(Reply(body=body)))
+    assert uses(events) == [ToolUse("a", "f", '{"x": 1}')]
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[1]", '{"x": NaN}', "{}{}", '{"x": 1'])
+def test_arguments_that_are_no_json_arrive_as_they_are(text: str) -> None:
+    events, _ = run(ask(Reply(body=chunks(tool_delta(0, "a", "f", text), finish="tool_calls"))))
+    assert uses(events) == [ToolUse("a", "f", text)]
+
+
+@pytest.mark.parametrize(
+    ("given", "left"), [(None, "(cut off"), ("", "(cut off"), ('{"x": "ha', '{"x": "ha')]
+)
+def test_a_call_that_was_cut_is_never_one_without_arguments(given: str | None, left: str) -> None:
+    body = chunks(tool_delta(0, "a", "f", "{}"), tool_delta(1, "b", "g", given), finish="length")
+    events, _ = run(ask(Reply(body=body)))
+    assert arguments(events)[0] == "{}"
+    assert arguments(events)[1].startswith(left)
+    assert read_arguments(arguments(events)[1]) is None
+    assert events[-1] == Stopped(Stop.LENGTH, "length")
+
+
+def test_calls_of_an_answer_that_was_filtered_are_not_made() -> None:
+    body = chunks("Well", tool_delta(0, "a", "f", "{}"), finish="content_filter")
+    events, _ = run(ask(Reply(body=body)))
+    assert uses(events) == []
+    assert events[-1] == Stopped(Stop.FILTERED, "content_filter")
+
+
+def test_a_refusal_of_the_model_itself_is_one() -> None:
+    events, _ = run(ask(Reply(body=chunks({"content": None, "refusal": "I will not"}))))
+    assert texts(events) == "I will not"
+    assert events[-1] == Stopped(Stop.FILTERED, "stop")
+
+
+def test_calls_that_were_announced_and_never_came_are_told() -> None:
+    with pytest.raises(ModelError, match="no call of one came") as caught:
+        run(ask(Reply(body=chunks(finish="tool_calls"))))
+    assert caught.value.kind is Trouble.GARBAGE
+    events, _ = run(ask(Reply(body=chunks("f(x)", finish="tool_calls"))))
+    assert events[-1] == Stopped(Stop.OTHER, "tool_calls")
+
+
+def test_a_call_in_the_oldest_form_is_one() -> None:
+    body = chunks(
+        {"function_call": {"name": "f", "arguments": '{"x":'}},
+        {"function_call": {"arguments": " 1}"}},
+        finish="function_call",
+    )
+    events, _ = run(ask(Reply(body=body)))
+    assert uses(events) == [ToolUse("call_0", "f", '{"x": 1}')]
+    assert events[-1] == Stopped(Stop.TOOLS, "function_call")
+
+
+def test_what_is_null_or_odd_is_passed_over() -> None:
+    odd: list[dict[str, Any] | str | None] = [
+        None,
+        {},
+        {"content": None, "tool_calls": None, "refusal": None},
+        {"content": 5, "tool_calls": {"0": {}}},
+        {"tool_calls": [None, 7, "f"]},
+        {"role": "assistant", "content": "", "audio": {"id": "x"}},
+        "hello",
+    ]
+    body = sse([{"choices": None}, {"choices": [], "usage": None}, {"id": "x"}]) + chunks(
+        *odd, usage={"prompt_tokens": 1, "completion_tokens": 2, "prompt_tokens_details": None}
+    )
+    events, _ = run(ask(Reply(body=body)))
+    assert events == [TextDelta("hello"), Usage(1, 2), Stopped(Stop.END, "stop")]
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True, "7", None, 10**12])
+def test_usage_that_is_no_count_is_estimated(value: Any) -> None:
+    body = chunks("hello", usage={"prompt_tokens": value, "completion_tokens": 2})
+    events, _ = run(ask(Reply(body=body)))
+    assert isinstance(events[-2], Usage)
+    assert events[-2].is_estimate
+
+
+def test_other_choices_are_passed_over() -> None:
+    second = {"index": 1, "delta": {"content": "NO"}, "finish_reason": "stop"}
+    body = sse([{"choices": [second]}]) + chunks("yes")
+    events, _ = run(ask(Reply(body=body)))
+    assert texts(events) == "yes"
+
+
+def test_content_in_parts_is_read_and_thoughts_are_not_text() -> None:
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+        {"type": "text", "text": "yes"},
+        {"type": "text", "text": None},
+    ]
+    events, _ = run(ask(Reply(body=chunks({"content": parts}))))
+    assert texts(events) == "yes"
+
+
+@pytest.mark.parametrize(
+    ("event", "kind"),
+    [
+        ({"error": {"message": "boom", "code": 429}}, Trouble.RATE_LIMIT),
+        ({"error": {"message": "boom", "code": 502}}, Trouble.OVERLOADED),
+        ({"error": {"message": "boom", "type": "server_error"}}, Trouble.OVERLOADED),
+        ({"error": "boom"}, Trouble.BAD_REQUEST),
+        ({"object": "error", "message": "boom", "code": 400}, Trouble.BAD_REQUEST),
+        ({"object": "error", "message": "boom", "code": 503}, Trouble.OVERLOADED),
+        ({"error": {"message": "boom", "code": True}}, Trouble.BAD_REQUEST),
+    ],
+)
+def test_an_error_in_the_middle_of_a_stream_is_told_as_what_it_is(
+    event: dict[str, Any], kind: Trouble
+) -> None:
+    body = chunks("half", finish=None, done=False) + sse([event]) + chunks("more")
+    with pytest.raises(ModelError, match="boom") as caught:
+        run(ask(Reply(body=body)))
+    assert caught.value.kind is kind
+
+
+def test_an_end_that_is_an_error_is_one() -> None:
+    with pytest.raises(ModelError) as caught:
+        run(ask(Reply(body=chunks("half", finish="error"))))
+    assert caught.value.kind is Trouble.CUT
+
+
+def test_a_refusal_in_a_list_is_read() -> None:
+    body = [{"error": {"code": 400, "message": "missing a signature", "status": "INVALID"}}]
+    with pytest.raises(ModelError, match="missing a signature"):
+        run(ask(error(400, body)))
+
+
+# --- what goes back with a call ----------------------------------------------------------------
+
+
+def called(*keys: str) -> ModelRequest:
+    """A conversation in which calls with these ids were made and answered."""
+    use = [ToolUseContent(id=key, name="f", input={}) for key in keys]
+    done = [ToolResultContent(tool_use_id=key, content=[TextContent(text="1")]) for key in keys]
+    return ModelRequest(
+        messages=[
+            SamplingMessage(role="user", content=TextContent(text="hi")),
+            SamplingMessage(role="assistant", content=list(use)),
+            SamplingMessage(role="user", content=list(done)),
+        ]
+    )
+
+
+async def ask_on(
+    first: Reply, request: ModelRequest
+) -> tuple[list[ModelEvent], list[dict[str, Any]]]:
+    """Ask twice, with what was heard first behind the second request."""
+    async with model_server(first, Reply(body=chunks("done"))) as server:
+        model = OpenAIChat("m", base_url=server.base_url, patience=PATIENCE)
+        async with streamed(model, said("hi")) as events:
+            heard = [event async for event in events]
+        async with streamed(model, request) as events:
+            _ = [event async for event in events]
+        await model.aclose()
+        return heard, server.requests[1]["messages"]
+
+
+@pytest.mark.parametrize("member", ["reasoning_content", "reasoning"])
+def test_thoughts_are_no_text_and_go_back_with_their_calls(member: str) -> None:
+    calls = tool_delta(0, "a", "f", "{}")
+    body = chunks({member: "Let me "}, {member: "see."}, calls, finish="tool_calls")
+    heard, (user, assistant, tool) = run(ask_on(Reply(body=body), called("a")))
+    assert texts(heard) == ""
+    assert assistant[member] == "Let me see."
+    assert member not in user | tool
+
+
+def test_a_server_that_shows_thoughts_gets_back_that_there_were_none() -> None:
+    body = chunks({"reasoning_content": ""}, tool_delta(0, "a", "f", "{}"), finish="tool_calls")
+    _, messages = run(ask_on(Reply(body=body), called("older")))
+    assert messages[1]["reasoning_content"] == ""
+
+
+def test_the_signature_of_a_call_goes_back_with_that_call() -> None:
+    first = tool_delta(0, "a", "f", "{}")
+    first["tool_calls"][0]["extra_content"] = {"google": {"thought_signature": "s1"}}
+    body = chunks(first, tool_delta(1, "b", "f", "{}"), finish="tool_calls")
+    _, messages = run(ask_on(Reply(body=body), called("a", "b")))
+    signed, unsigned = messages[1]["tool_calls"]
+    assert signed["extra_content"] == {"google": {"thought_signature": "s1"}}
+    assert "extra_content" not in unsigned
+    assert "reasoning_content" not in messages[1]

@@ -77,11 +77,13 @@ class Call:
 class Answer:
     """Text and calls of one answer.
 
-    Raises ModelError out of whatever takes more than the bounds allow.
+    Raises ModelError out of whatever takes more than the bounds allow. After `end`, `wanted` are
+    the calls that go out under an id of the provider's own.
     """
 
     def __init__(self, provider: str) -> None:
         self.calls: list[Call] = []
+        self.wanted: dict[str, Call] = {}
         self._provider = provider
         self._halves = Halves()
         self._said: list[str] = []
@@ -173,6 +175,8 @@ class Answer:
                 # No arguments would be read as an empty object.
                 arguments = CUT_OFF
             found[key] = ToolUse(key, call.name, arguments)
+            if key == call.id:
+                self.wanted[key] = call
         return list(found.values())
 
     def _count_arguments(self, arguments: str) -> None:

@@ -20,6 +20,7 @@ from dragoman.host.models.base import (
     Usage,
 )
 from dragoman.host.models.exchange import Patience, told_in_body
+from dragoman.host.models.kept import Kept
 from dragoman.host.models.remote import Remote
 from dragoman.host.models.words import IMAGE_TYPES, arguments_text, as_text, merged, safe_id
 from dragoman.model.content import (
@@ -42,6 +43,9 @@ _STOPS = {
     "stop_sequence": Stop.STOP_SEQUENCE,
     "refusal": Stop.FILTERED,
 }
+
+# Blocks that a provider wants back unchanged with the calls that follow them.
+_THOUGHTS = ("thinking", "redacted_thinking")
 
 
 class AnthropicMessages(Remote):
@@ -81,6 +85,8 @@ class AnthropicMessages(Remote):
             patience=patience,
             allow_plain_http=allow_plain_http,
         )
+        # Thoughts before a call, which go back with it as they came.
+        self._thoughts = Kept()
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """See `ChatModel.stream`."""
@@ -110,14 +116,21 @@ class AnthropicMessages(Remote):
                 Trouble.CUT, "the answer stopped in the middle", provider=self.provider
             )
         reason = _STOPS.get(reading.stop or "end_turn", Stop.OTHER)
-        for last in answer.end(reason, reading.stop, reading.usage(), repr(wire)):
-            yield last
+        last = list(answer.end(reason, reading.stop, reading.usage(), repr(wire)))
+        if reading.thoughts:
+            for key in answer.wanted:
+                self._thoughts.keep(key, reading.thoughts, reading.thought_chars)
+        for closing in last:
+            yield closing
 
     def _written(self, request: ModelRequest) -> dict[str, Any]:
         """The request in the provider's words."""
         messages = []
         for role, blocks in merged(request.messages):
             parts = _parts(blocks)
+            if role == "assistant":
+                ids = [block.id for block in blocks if isinstance(block, ToolUseContent)]
+                parts = [*(self._thoughts.of(ids) or ()), *parts]
             if parts:
                 messages.append({"role": role, "content": parts})
         wire: dict[str, Any] = {
@@ -197,6 +210,10 @@ class _Reading:
         # By index; None is a block that is no call of ours.
         self._blocks: dict[int, Call | None] = {}
         self._last = 0
+        # Blocks of thoughts, as they go back.
+        self.thoughts: list[dict[str, Any]] = []
+        self.thought_chars = 0
+        self._thinking: dict[int, dict[str, Any]] = {}
         self._input: int | None = None
         self._output: int | None = None
 
@@ -237,6 +254,13 @@ class _Reading:
         index = event.get("index")
         self._last = index if isinstance(index, int) else self._last + 1
         self._blocks[self._last] = None
+        self._thinking.pop(self._last, None)
+        if block.get("type") in _THOUGHTS:
+            kept = {"type": block["type"]}
+            self.thoughts.append(kept)
+            self._thinking[self._last] = kept
+            self._think(block, kept)
+            return ""
         if block.get("type") != "tool_use":
             text = block.get("text")
             return text if isinstance(text, str) else ""
@@ -253,14 +277,24 @@ class _Reading:
         if delta.get("type") == "text_delta":
             text = delta.get("text")
             return text if isinstance(text, str) else ""
-        if delta.get("type") == "input_json_delta":
-            index = event.get("index")
-            index = index if isinstance(index, int) else self._last
+        index = event.get("index")
+        index = index if isinstance(index, int) else self._last
+        if (kept := self._thinking.get(index)) is not None:
+            self._think(delta, kept)
+        elif delta.get("type") == "input_json_delta":
             if index not in self._blocks:
                 raise self._answer.garbage("arguments came for a call that had not begun")
             if (call := self._blocks[index]) is not None:
                 self._answer.add(call, arguments_text(delta.get("partial_json")))
         return ""
+
+    def _think(self, piece: dict[str, Any], kept: dict[str, Any]) -> None:
+        """Add to a block of thoughts what is in its beginning or in a delta."""
+        for member in ("thinking", "signature", "data"):
+            if isinstance(text := piece.get(member), str):
+                self._answer.count_text(len(text))
+                self.thought_chars += len(text)
+                kept[member] = kept.get(member, "") + text
 
     def _take_usage(self, usage: Any) -> None:
         if not isinstance(usage, dict):

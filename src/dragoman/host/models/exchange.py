@@ -223,6 +223,9 @@ def _told(library: Any, provider: str, error: Any) -> ModelError:
     # An error inside of a stream comes with the status of the stream, which says nothing.
     status = status if status is not None and status >= 400 else None
     body = getattr(error, "body", None)
+    if isinstance(body, list) and body:
+        # How Google's compatible API says it.
+        body = body[0]
     inner = body.get("error", body) if isinstance(body, dict) else body
     return told_in_body(
         inner, provider, status, str(error.message), retry_after_s=_retry_after_s(error)

@@ -21,6 +21,7 @@ from dragoman.host.models.base import (
     Usage,
 )
 from dragoman.host.models.exchange import Patience, told_in_body
+from dragoman.host.models.kept import Kept
 from dragoman.host.models.remote import Remote
 from dragoman.host.models.words import (
     IMAGE_TYPES,
@@ -54,6 +55,9 @@ _SOUNDS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio
 
 # How the bound on an answer is called: by compatible servers, and by OpenAI itself.
 _LIMITS = ("max_tokens", "max_completion_tokens")
+# Where servers put what a model thinks, and what they sign it with beside a call.
+_THOUGHTS = ("reasoning_content", "reasoning")
+_EXTRA = "extra_content"
 # What a server says of a parameter that it does not know.
 _UNKNOWN = re.compile(
     r"max_completion_tokens' instead|max_tokens' instead|not supported|unsupported|unknown|"
@@ -104,6 +108,9 @@ class OpenAIChat(Remote):
         )
         self._asks_usage = asks_usage
         self._limit = _LIMITS[not self.endpoint.is_own]
+        # What goes back with a call, as (members of the message, members of the call).
+        self._kept = Kept()
+        self._thinks_in: set[str] = set()
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """See `ChatModel.stream`."""
@@ -145,8 +152,20 @@ class OpenAIChat(Remote):
         reason = _STOPS.get(reading.finish or "stop", Stop.OTHER)
         if reading.is_refused and reason is Stop.END:
             reason = Stop.FILTERED
-        for event in answer.end(reason, reading.finish or "", reading.usage, repr(wire)):
+        last = list(answer.end(reason, reading.finish or "", reading.usage, repr(wire)))
+        self._keep(answer, reading)
+        for event in last:
             yield event
+
+    def _keep(self, answer: Answer, reading: _Reading) -> None:
+        """What the server wants to see again beside the calls it has just made."""
+        thoughts = {member: "".join(pieces) for member, pieces in reading.thoughts.items()}
+        # A server that shows thoughts may insist on them, and be it that there were none.
+        self._thinks_in |= thoughts.keys()
+        for key, call in answer.wanted.items():
+            extra = reading.extras.get(call, {})
+            if thoughts or extra:
+                self._kept.keep(key, (thoughts, extra), len(repr((thoughts, extra))))
 
     def _adapt(self, refused: Any, wire: dict[str, Any]) -> bool:
         """Whether the request was made one that this server may take, for all that follow too."""
@@ -171,7 +190,7 @@ class OpenAIChat(Remote):
         if request.system:
             messages.append({"role": "system", "content": request.system})
         for role, blocks in merged(request.messages):
-            messages.extend(_assistant(blocks) if role == "assistant" else _user(blocks))
+            messages.extend(self._assistant(blocks) if role == "assistant" else _user(blocks))
         wire: dict[str, Any] = {
             "model": self.model,
             "messages": messages,
@@ -200,22 +219,20 @@ class OpenAIChat(Remote):
             wire["tool_choice"] = request.tool_choice
         return wire
 
-
-def _assistant(blocks: list[SamplingBlock]) -> list[dict[str, Any]]:
-    calls = [
-        {
-            "id": safe_id(block.id),
-            "type": "function",
-            "function": {"name": block.name, "arguments": arguments_text(block.input) or "{}"},
-        }
-        for block in blocks
-        if isinstance(block, ToolUseContent)
-    ]
-    said = texts(block for block in blocks if not isinstance(block, ToolUseContent))
-    message: dict[str, Any] = {"role": "assistant", "content": said or None}
-    if calls:
-        message["tool_calls"] = calls
-    return [message] if calls or said else []
+    def _assistant(self, blocks: list[SamplingBlock]) -> list[dict[str, Any]]:
+        uses = [block for block in blocks if isinstance(block, ToolUseContent)]
+        said = texts(block for block in blocks if not isinstance(block, ToolUseContent))
+        message: dict[str, Any] = {"role": "assistant", "content": said or None}
+        calls = []
+        for use in uses:
+            thoughts, extra = self._kept.of([use.id]) or ({}, {})
+            function = {"name": use.name, "arguments": arguments_text(use.input) or "{}"}
+            calls.append({"id": safe_id(use.id), "type": "function", "function": function} | extra)
+            message |= thoughts
+        if calls:
+            message |= dict.fromkeys(self._thinks_in - message.keys(), "")
+            message["tool_calls"] = calls
+        return [message] if calls or said else []
 
 
 def _user(blocks: list[SamplingBlock]) -> list[dict[str, Any]]:
@@ -274,6 +291,10 @@ class _Reading:
         self.has_begun = False
         self.has_done = False
         self.is_refused = False
+        # By the member they came in.
+        self.thoughts: dict[str, list[str]] = {}
+        # What came with a call and is not of the API.
+        self.extras: dict[Call, dict[str, Any]] = {}
         self._answer = answer
         self._provider = provider
         self._by_index: dict[int, Call] = {}
@@ -313,6 +334,10 @@ class _Reading:
         if isinstance(refusal := delta.get("refusal"), str) and refusal:
             found.append(refusal)
             self.is_refused = True
+        for member in _THOUGHTS:
+            if isinstance(thought := delta.get(member), str):
+                self._answer.count_text(len(thought))
+                self.thoughts.setdefault(member, []).append(thought)
         calls = delta.get("tool_calls")
         pieces = list(calls) if isinstance(calls, list) else []
         if isinstance(only := delta.get("function_call"), dict):
@@ -339,6 +364,9 @@ class _Reading:
             self._by_index[index] = call
         self._answer.call_it(call, id=key, name=name)
         self._answer.add(call, arguments)
+        if isinstance(extra := piece.get(_EXTRA), dict):
+            self._answer.count_text(len(repr(extra)))
+            self.extras[call] = {_EXTRA: extra}
 
     def _known(self, index: int | None, key: str, name: str, arguments: str) -> Call | None:
         """The call that a piece goes on with; None when it begins one."""
