@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.aids import ODD, UNSEEN
+from tests.cli.aids import ODD, ROOT, UNSEEN
 from tests.cli.asking.screen import Screen
 from tests.cli.asking.test_approvals_terminal import OURS
 from tests.cli.hosts.places import START, Place, call, events
@@ -15,6 +16,7 @@ from tests.cli.hosts.places import START, Place, call, events
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
 
 FORECAST = call("weather__forecast", city="Oslo", days=1)
+LATER = str(ROOT / "tests" / "cli" / "servers" / "later.py")
 ASK = ("Will it rain?", "--policy", "allow tool(weather/forecast)", *START)
 
 
@@ -357,10 +359,38 @@ def test_suggestions_appear_while_typing_and_a_prompt_is_used(place: Place) -> N
 
 @pytest.mark.long
 def test_what_was_begun_is_there_again_after_a_question(tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    os.mkfifo(word)
+    place = Place(tmp_path, {"later": {"command": sys.executable, "args": [LATER, str(word)]}})
+    rules = ("--policy", "allow server.start(later)")
+    with place.screen("chat", "--model", place.script("You said: {last}"), *rules) as screen:
+        screen.until(at_prompt)
+        screen.type("half a li")
+        screen.until("> half a li")
+        # It blocks until the server reads it, so the server is there.
+        word.write_text("ask")
+        text = screen.until("[f] fill in")
+        assert "Who are you?" in text
+        assert "half a li" not in text
+        screen.type("n")
+        text = screen.until(lambda text: text.rstrip().endswith("> half a li"))
+        assert "refused: elicit.form(later)" in text
+        screen.type("ne\r")
+        assert "You said: half a line" in screen.until("You said")
+        screen.until(at_prompt)
+        screen.type("\x04")
+        assert screen.finish() == 0
+
+
+@pytest.mark.long
+def test_a_start_that_is_refused_at_the_terminal_starts_nothing_and_the_chat_goes_on(
+    tmp_path: Path,
+) -> None:
     place = Place(tmp_path)
     with place.screen("chat", "--model", place.script("Hello."), rows=40) as screen:
-        # The server's start is asked about while the prompt is open.
-        screen.until("[n] no")
+        text = screen.until("[n] no")
+        # Who it is stands there once.
+        assert text.count("weather_server.py") == 1
         screen.type("n")
         screen.until(at_prompt)
         screen.type("/quit\r")
