@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from dragoman.errors import LinkError, Misconfigured
 from dragoman.host.sandbox.bubblewrap import NO_NETWORK, Confined
-from dragoman.host.sandbox.gatekeeper import Gatekeeper, GateLimits
+from dragoman.host.sandbox.gatekeeper import Gatekeeper
 from dragoman.host.sandbox.targets import LOCALHOST, Reach, Target
 from dragoman.jsonrpc.frame import Delivery
 from dragoman.revisions.facts import Facts
@@ -63,23 +64,22 @@ def openings(reach: Reach) -> tuple[tuple[Opening, ...], str]:
     Each name that is listed leads to an address of its own in there, so that a program which knows
     of no proxy reaches it as anywhere else; an address is its own. Patterns need the proxy.
     """
-    found = [Opening(_INSIDE.format(1), 0, None)]
+    listed = {one.host for one in reach.targets}
+    free = (place for number in range(1, 256) if (place := _INSIDE.format(number)) not in listed)
+    proxy = Opening(next(free), 0, None)
+    found = {(proxy.address, 0): proxy}
     places = {LOCALHOST: "127.0.0.1"}
     lines = [f"127.0.0.1 {LOCALHOST} sandbox"]
     for target in reach.targets:
         if target.is_pattern:
             continue
-        if target.address is not None:
-            place = target.host
-        elif target.host in places:
-            place = places[target.host]
-        else:
-            place = places[target.host] = _INSIDE.format(len(places) + 1)
+        place = target.host if target.address is not None else places.get(target.host)
+        if place is None:
+            place = places[target.host] = next(free)
             lines.append(f"{place} {target.host}")
-        found.append(Opening(place, target.port, target))
-    # "localhost" and its address may both be listed.
-    unique = {(one.address, one.port): one for one in found}
-    return tuple(unique.values()), "\n".join(lines) + "\n"
+        # "localhost" and its address may both be listed: it is the same.
+        found.setdefault((place, target.port), Opening(place, target.port, target))
+    return tuple(found.values()), "\n".join(lines) + "\n"
 
 
 def starter(
@@ -104,30 +104,36 @@ def starter(
             cwd=confined.cwd,
             stderr=stderr,
         )
-    return ConfinedConnector(confined, reach, _interpreter(), stderr=stderr, refused=refused)
+    return ConfinedConnector(
+        confined,
+        reach,
+        stderr=stderr,
+        make_gatekeeper=functools.partial(Gatekeeper, refused=refused),
+    )
 
 
 class ConfinedConnector:
-    """Starts a server and its gatekeeper; each `connect` starts both anew."""
+    """Starts a server and its gatekeeper; each `connect` starts both anew.
 
-    __slots__ = ("_confined", "_interpreter", "_limits", "_reach", "_refused", "_stderr")
+    Raises:
+        Misconfigured: there is no interpreter to start it with.
+    """
+
+    __slots__ = ("_confined", "_interpreter", "_make_gatekeeper", "_reach", "_stderr")
 
     def __init__(
         self,
         confined: Confined,
         reach: Reach,
-        interpreter: str,
         *,
         stderr: Callable[[str], object] | None = None,
-        refused: Callable[[str], object] | None = None,
-        limits: GateLimits | None = None,
+        make_gatekeeper: Callable[[Reach], Gatekeeper] = Gatekeeper,
     ) -> None:
         self._confined = confined
         self._reach = reach
-        self._interpreter = interpreter
+        self._interpreter = _interpreter()
         self._stderr = stderr
-        self._refused = refused
-        self._limits = limits
+        self._make_gatekeeper = make_gatekeeper
 
     @property
     def description(self) -> str:
@@ -158,8 +164,7 @@ class ConfinedConnector:
         except BaseException:
             door.close()
             raise
-        gatekeeper = Gatekeeper(self._reach, refused=self._refused, limits=self._limits)
-        return _ConfinedLink(link, link.pid, door, gatekeeper)
+        return _ConfinedLink(link, link.pid, door, self._make_gatekeeper(self._reach))
 
 
 class _ConfinedLink:

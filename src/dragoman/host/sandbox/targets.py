@@ -26,6 +26,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 MAX_TARGETS = 64
 
 LOCALHOST = "localhost"
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _LOOPBACK = (ipaddress.IPv4Address("127.0.0.1"), ipaddress.IPv6Address("::1"))
 
 # RFC 1035: 253 characters for a name, 63 for each of its parts. An underscore occurs in practice.
@@ -194,7 +195,7 @@ def _pattern(host: str) -> str:
 def _host(text: str) -> str:
     address = _as_address(text)
     if address is not None:
-        if address.is_unspecified or address.is_multicast:
+        if address.is_unspecified or address.is_multicast or address == _BROADCAST:
             raise BadTargetError("is an address nobody can be reached at")
         return _plain(address)
     if ":" in text:
