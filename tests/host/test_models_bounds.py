@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -38,8 +39,11 @@ from tests.host.model_servers import (
 )
 from tests.support import run
 
-pytest.importorskip("openai")
-pytest.importorskip("anthropic")
+# Loaded by the first test that needs them: it takes a second or two.
+pytestmark = pytest.mark.skipif(
+    find_spec("openai") is None or find_spec("anthropic") is None,
+    reason="openai or anthropic is not installed",
+)
 
 
 async def _no_wait(seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import pytest
 
@@ -23,8 +24,11 @@ from dragoman.model.sampling import SamplingMessage
 from tests.host.model_servers import ModelServer, Reply, chunks, error, message, model_server
 from tests.support import run
 
-pytest.importorskip("openai")
-pytest.importorskip("anthropic")
+# Loaded by the first test that needs them: it takes a second or two.
+pytestmark = pytest.mark.skipif(
+    find_spec("openai") is None or find_spec("anthropic") is None,
+    reason="openai or anthropic is not installed",
+)
 
 HELLO = ModelRequest(messages=[SamplingMessage(role="user", content=TextContent(text="hi"))])
 SECRET = "sk-the-real-one"

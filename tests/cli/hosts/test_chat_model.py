@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.cli.hosts.places import Place
 from tests.host.model_servers import ModelServer, Reply, chunks, model_server
 from tests.support import run
 
-pytest.importorskip("openai")
+pytestmark = pytest.mark.skipif(find_spec("openai") is None, reason="openai is not installed")
 
 BASE = ("chat", "Hello?", "--model", "openai:m")
 
