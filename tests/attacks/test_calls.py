@@ -950,14 +950,18 @@ def test_a_host_that_closes_says_no_to_what_is_open(stage: Stage) -> None:
 
     async def main() -> None:
         async with stage.host(person) as host:
-            call = asyncio.create_task(host.call_tool("evil", "wipe", WIPE))
+            calls = [asyncio.create_task(host.call_tool("evil", "wipe", WIPE)) for _ in range(3)]
             await person.question("tool.call")
-        with pytest.raises(Denied) as denied:
-            await call
-        assert denied.value.code is Code.HOST_CLOSED
+        for call in calls:
+            with pytest.raises(Denied) as denied:
+                await call
+            assert denied.value.code is Code.HOST_CLOSED
 
     run(main())
     assert evil.calls() == []
+    # Each record names the question that nobody answered.
+    records = stage.records(kind="decision", action="tool.call")
+    assert [one["approval"] for one in records] == [person.asked[-1].id] * 3
 
 
 @attack(31, "", "")

@@ -34,6 +34,9 @@ CHANNEL = "terminal"
 # 0.4 s on the screen before a number counts as seen, as long as keys must rest before they count:
 # nobody has read a number that appeared as their key went down.
 SEEN_S = 0.4
+# 64 views that were allowed: the questions that may wait at the same time.
+MAX_ALLOWED = 64
+ALLOWED_BEFORE = "You allowed exactly this before, for once; what waits now has come since."
 # Typed alone, it takes a value out of a form. What only looks like it is typed once more, into the
 # field that is empty then.
 CLEAR = "-"
@@ -123,6 +126,8 @@ class TerminalApprover:
         self._waiting = 0
         # Who waits for the answers that are asked for here.
         self._askers: list[_Askers] = []
+        # The views that were allowed once, the latest last.
+        self._allowed: deque[str] = deque(maxlen=MAX_ALLOWED)
 
     async def decide(self, request: ApprovalRequest) -> Decision:
         """Ask about one request. It waits for its turn; cancelled, it vanishes and says so."""
@@ -138,7 +143,9 @@ class TerminalApprover:
                 is_shown = True
                 self._on_asking(True)
                 try:
-                    asking = _Asking(self._surface, request, self._status(deadline, askers))
+                    # A question that looks like the one just answered is not a fault to click away.
+                    note = ALLOWED_BEFORE if request.view_digest in self._allowed else ""
+                    asking = _Asking(self._surface, request, self._status(deadline, askers), note)
                     decision, words = await asking.decide(self._open_url)
                     decision = replace(decision, up_to=askers.seen.up_to)
                 except asyncio.CancelledError:
@@ -149,6 +156,8 @@ class TerminalApprover:
                     self._on_asking(False)
                 if decision.effect is Effect.ALLOW and decision.scope is Scope.ONCE:
                     words += askers.words
+                    if decision.payload is None:
+                        self._allowed.append(request.view_digest)
                 self._surface.say(f"{words}: {_about(request)}", _COLOURS[decision.effect])
                 return _signed(decision, self._actor)
         finally:
@@ -243,11 +252,13 @@ class _Asking:
     """One request's way to a decision."""
 
     def __init__(
-        self, surface: Surface, request: ApprovalRequest, status: Callable[[], str]
+        self, surface: Surface, request: ApprovalRequest, status: Callable[[], str], note: str = ""
     ) -> None:
         self._surface = surface
         self._request = request
         self._status = status
+        # A remark of ours about the request, to stand above it.
+        self._note = note
         # What the person made of the payload, and how it differs; None while it is as it came.
         self._edited: bytes | None = None
         self._changes: tuple[str, ...] = ()
@@ -263,6 +274,8 @@ class _Asking:
                 # The edit is for this once: what is remembered would be something else.
                 choices = tuple(one for one in choices if one not in (_SESSION, _ALWAYS))
             question = question_of(request, self._edited, changes=self._changes)
+            if self._note:
+                question = question.noting(self._note)
             if self._fault:
                 question, self._fault = question.noting(f"! {self._fault}"), ""
             key = await self._surface.choose(question, choices, self._status)

@@ -247,6 +247,7 @@ class Held(Noted):
     async def choose(
         self, question: Question, choices: Sequence[Choice], status: Callable[[], str]
     ) -> str:
+        self.shown.append(question)
         self.draw = lambda: self.drawn.append(status())
         self.draw()
         return await self.key.get()
@@ -281,12 +282,16 @@ def test_a_yes_is_for_those_whose_number_was_on_the_screen(seen_s: float, covere
     assert drawn[2] == "5 identical calls wait for this answer"
     words = "allowed once, all {} identical calls: tool.call(fs/write_file)"
     if covered == 5:
+        assert len(surface.shown) == 1
         assert surface.said == [words.format(5)]
         assert {one.approval for one in decisions} == {"q0"}
     else:
         assert drawn[3:] == ["2 identical calls wait for this answer"]
         assert surface.said == [words.format(3), words.format(2)]
         assert [one.approval == "q0" for one in decisions] == [True] * 3 + [False] * 2
+        first, second = map(str, surface.shown)
+        assert "You allowed exactly this before, for once; what waits now has come since." in second
+        assert second.count("\n") == first.count("\n") + 1
 
 
 def test_one_that_asks_alone_is_not_counted() -> None:
