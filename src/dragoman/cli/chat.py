@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dragoman.cli.exits import Exit, text_of
-from dragoman.cli.hosts import HostSettings, asker, host_options
-from dragoman.cli.interrupts import interrupted_by
+from dragoman.cli.exits import Exit, describe, exit_for, text_of
+from dragoman.cli.hosts import HostSettings, asker, host_options, stores_told
+from dragoman.cli.interrupts import ended_by_signals, interrupted_by
 from dragoman.cli.keyboard import Keyboard
-from dragoman.cli.printable import one_line
+from dragoman.cli.printable import compact_json, one_line
 from dragoman.cli.reading import LineReader, PlainReader, Stop
 from dragoman.cli.screen import Screen
 from dragoman.errors import DragomanError, Misconfigured
@@ -36,6 +39,13 @@ MODEL_VARIABLE = "DRAGOMAN_MODEL"
 ONE_SHOT_WAIT_S = 30.0
 # 1.5 s: most servers are there by then; the others come while the person types.
 START_WAIT_S = 1.5
+
+# 10 MB: more than fits into the context of any model.
+MAX_QUESTION_BYTES = 10_000_000
+# 20 remarks about one server, its log messages included, between two lines of the person.
+MAX_REMARKS = 20
+# 4,000 characters of an error: a provider may answer with a whole page.
+MAX_ERROR_CHARS = 4_000
 
 HELP = """\
 /servers  how the servers are        /usage  what the conversation cost
@@ -94,15 +104,25 @@ def chat(
             f"no model: name one with --model PROVIDER:NAME, or in {MODEL_VARIABLE}"
         )
     screen = Screen()
-    if question is None and not screen.is_interactive:
-        question = sys.stdin.read()
-        if not question.strip():
-            raise Misconfigured("there is no question: give one as a word, or on stdin")
+    is_typed = question is not None or screen.is_interactive
+    if not is_typed:
+        question = _read_question()
     if question is None and settings.is_json:
         raise Misconfigured("--json is for one question: give it as a word, or on stdin")
     options = _model_options(base_url, key_env, allow_plain_http)
     run = _Chat(settings, screen, spec, options, skip_unset=skip_unset)
-    return asyncio.run(run.run(question))
+    return asyncio.run(run.run(question, is_typed=is_typed))
+
+
+def _read_question() -> str:
+    """The question on stdin. Raises Misconfigured: there is none, or no end of it."""
+    raw = b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_QUESTION_BYTES + 1)
+    if len(raw) > MAX_QUESTION_BYTES:
+        raise Misconfigured(f"the question on stdin is longer than {MAX_QUESTION_BYTES:,} bytes")
+    question = raw.decode("utf-8", "replace")
+    if not question.strip():
+        raise Misconfigured("there is no question: give one as a word, or on stdin")
+    return question
 
 
 def _model_options(base_url: str | None, key_env: str | None, plain: bool) -> dict[str, Any]:
@@ -144,22 +164,48 @@ class _Chat:
         self._is_leaving = False
         # By server, what was said last of offers that are held back.
         self._told: dict[str, str] = {}
+        # By server, how many remarks there were since the person's last line.
+        self._remarks: Counter[str] = Counter()
+        # Servers that were not there yet when the chat began.
+        self._awaited: set[str] = set()
 
-    async def run(self, question: str | None) -> int:
+    async def run(self, question: str | None, *, is_typed: bool) -> int:
         """Until the person leaves, or the question is answered."""
+        with ended_by_signals() as ended:
+            try:
+                return await self._run(question, is_typed)
+            except (asyncio.CancelledError, OSError):
+                # With SIGHUP the terminal has gone, and nothing can be written there.
+                if ended.code is not None:
+                    return ended.code
+                if self._is_leaving:
+                    return Exit.OK
+                raise
+
+    async def _run(self, question: str | None, is_typed: bool) -> int:
         from dragoman.host.models.opening import open_model
 
-        model = open_model(self._spec, **self._options)
         try:
-            return await self._with(model, question)
-        finally:
-            await model.aclose()
+            model = open_model(self._spec, **self._options)
+            try:
+                with stores_told():
+                    return await self._with(model, question, is_typed)
+            finally:
+                await model.aclose()
+        except DragomanError as error:
+            self._view.close()
+            if not self._settings.is_json:
+                raise
+            # Each thing is a line here, and this is the last.
+            code = exit_for(error)
+            sys.stdout.write(json.dumps({"event": "error"} | describe(error, code)) + "\n")
+            return code
 
-    async def _with(self, model: ChatModel, question: str | None) -> int:
+    async def _with(self, model: ChatModel, question: str | None, is_typed: bool) -> int:
         approver = asker(self._screen, self._keyboard, self._view.hold)
         host = self._settings.load(approver=approver, models=[model], may_be_unset=self._skip_unset)
         for line in host.policy.ignored:
-            self._view.say(f"ignored: {line}", "yellow")
+            self._view.say(f"ignored: {one_line(str(line))}", "yellow")
         async with host:
             host.on_event(self._host_event)
             conversation = host.conversation()
@@ -167,7 +213,8 @@ class _Chat:
                 servers = await host.ready(ONE_SHOT_WAIT_S)
                 refused = sum(_is_refused(one) for one in servers)
                 missing = self._missing(servers)
-                ended = await self._one(conversation, question, refused)
+                ended = await self._one(conversation, question, is_typed, refused)
+                self._left_out()
                 missing |= self._missing(one for one in host.servers if one.server not in missing)
                 return Exit.NO_CONNECTION if missing and ended is Exit.OK else ended
             return await self._converse(host, conversation)
@@ -184,21 +231,25 @@ class _Chat:
             self._view.say(f"without {one.server}, which is {one.state.value}{why}", "yellow")
         return {one.server for one in missing}
 
-    async def _one(self, conversation: Conversation, question: str, refused: int) -> Exit:
+    async def _one(
+        self, conversation: Conversation, question: str, is_typed: bool, refused: int
+    ) -> Exit:
         from dragoman.cli.turns import json_line
         from dragoman.host.chat import Ending, ToolFinished, TurnEnded
 
         reason = Ending.END
-        with interrupted_by(conversation.cancel):
-            async for event in conversation.send(question):
-                if isinstance(event, TurnEnded):
-                    reason = event.reason
-                refused += isinstance(event, ToolFinished) and event.is_refused
-                if self._settings.is_json:
-                    sys.stdout.write(json_line(event) + "\n")
-                    sys.stdout.flush()
-                else:
-                    self._view.show(event)
+        sent = conversation.send(question, is_typed=is_typed)
+        with self._interruptible(conversation):
+            async with aclosing(sent) as events:
+                async for event in events:
+                    if isinstance(event, TurnEnded):
+                        reason = event.reason
+                    refused += isinstance(event, ToolFinished) and event.is_refused
+                    if self._settings.is_json:
+                        sys.stdout.write(json_line(event) + "\n")
+                        sys.stdout.flush()
+                    else:
+                        self._view.show(event)
         if reason is Ending.CANCELLED:
             return Exit.INTERRUPTED
         return Exit.REFUSED if refused else Exit.OK
@@ -213,6 +264,7 @@ class _Chat:
         reader = self._reader(host, suggestions)
         servers = await host.ready(START_WAIT_S)
         ready = sum(one.state.value == "connected" for one in servers)
+        self._awaited = {one.server for one in servers if one.state.value == "connecting"}
         self._view.say(
             f"{conversation.model.name}; {ready} of {len(names)} servers are ready;"
             " /help says what can be typed",
@@ -235,10 +287,15 @@ class _Chat:
                     self._view.say("Ctrl-C again, or Ctrl-D, to leave", "dim")
                     continue
                 was_interrupted = False
-                if line.strip() == "/quit":
+                self._left_out()
+                if line.strip() in ("/quit", "/exit"):
                     break
                 if line.strip():
-                    await self._typed(host, conversation, line)
+                    try:
+                        await self._typed(host, conversation, line)
+                    except DragomanError as error:
+                        self._view.close()
+                        self._view.say(f"error: {text_of(error)[:MAX_ERROR_CHARS]}", "red")
         finally:
             await suggestions.aclose()
         return Exit.OK
@@ -280,7 +337,17 @@ class _Chat:
             await self._turn(conversation, line)
 
     async def _turn(self, conversation: Conversation, line: str) -> None:
-        """Say it and show what comes. Ctrl-C cancels; a second one leaves, too."""
+        """Say it and show what comes."""
+        with self._interruptible(conversation):
+            async with aclosing(conversation.send(line)) as events:
+                async for event in events:
+                    self._view.show(event)
+
+    @contextmanager
+    def _interruptible(self, conversation: Conversation) -> Iterator[None]:
+        """Ctrl-C cancels the turn; a second one leaves, without waiting for its end."""
+        task = asyncio.current_task()
+        assert task is not None
         presses = 0
 
         def interrupted() -> None:
@@ -291,13 +358,10 @@ class _Chat:
                 conversation.cancel()
             else:
                 self._is_leaving = True
+                task.cancel()
 
-        try:
-            with interrupted_by(interrupted):
-                async for event in conversation.send(line):
-                    self._view.show(event)
-        except DragomanError as error:
-            self._view.say(f"error: {text_of(error)}", "red")
+        with interrupted_by(interrupted):
+            yield
 
     # --- what happens beside the conversation -----------------------------------------------------
 
@@ -307,27 +371,45 @@ class _Chat:
 
         match event:
             case ServerChanged():
-                status = event.status
-                if status.state.value in _TOLD:
-                    detail = f": {one_line(status.detail, 300)}" if status.detail else ""
-                    self._view.say(f"{status.server} is {status.state.value}{detail}", "yellow")
-                elif status.held_back and self._told.get(status.server) != status.detail:
-                    self._told[status.server] = status.detail
-                    hint = f"`dragoman host pin {status.server}` shows it, and lets it be used"
-                    self._view.say(
-                        f"{status.server}: {one_line(status.detail, 300)}; {hint}", "yellow"
-                    )
+                self._changed(event.status)
             case LogReceived():
                 if LEVELS[event.message.level] >= LEVELS["warning"]:
                     data = event.message.data
-                    words = data if isinstance(data, str) else repr(data)
-                    self._view.say(
-                        f"[{event.server} {event.message.level}] {one_line(words, 500)}", "dim"
-                    )
+                    words = data if isinstance(data, str) else compact_json(data)
+                    told = f"[{event.server} {event.message.level}] {one_line(words, 500)}"
+                    self._remark(event.server, told, "dim")
             case HeldBack():
-                self._view.say(f"held back from {event.server}: {one_line(event.what)}", "red")
+                what = one_line(event.what)
+                self._remark(event.server, f"held back from {event.server}: {what}", "red")
             case _:
                 pass
+
+    def _changed(self, status: ServerStatus) -> None:
+        server = status.server
+        if status.state.value in _TOLD:
+            detail = f": {one_line(status.detail, 300)}" if status.detail else ""
+            self._remark(server, f"{server} is {status.state.value}{detail}", "yellow")
+        elif status.held_back and self._told.get(server) != status.detail:
+            self._told[server] = status.detail
+            hint = f"`dragoman host pin {server}` shows it, and lets it be used"
+            self._remark(server, f"{server}: {one_line(status.detail, 300)}; {hint}", "yellow")
+        if status.state.value == "connected" and server in self._awaited:
+            self._awaited.discard(server)
+            self._remark(server, f"{server} is ready", "dim")
+
+    def _remark(self, server: str, text: str, style: str) -> None:
+        """Say something about a server, unless much was said of it already."""
+        self._remarks[server] += 1
+        if self._remarks[server] <= MAX_REMARKS:
+            self._view.say(text, style)
+
+    def _left_out(self) -> None:
+        """Tell what was not said, and begin to count anew."""
+        for server, count in self._remarks.items():
+            if count > MAX_REMARKS:
+                left = count - MAX_REMARKS
+                self._view.say(f"{server}: {left:,} more messages were not shown", "dim")
+        self._remarks.clear()
 
 
 # States of a server that was not started because policy or the person said no.

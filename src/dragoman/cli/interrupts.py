@@ -1,4 +1,7 @@
-"""Ctrl-C for whoever is in charge: the innermost of those that asked for it, and nobody else."""
+"""Ctrl-C for whoever is in charge: the innermost of those that asked for it, and nobody else.
+
+And the signals that end a program, so that it leaves its terminal as it was.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-__all__ = ["interrupted_by"]
+__all__ = ["Ended", "ended_by_signals", "interrupted_by"]
 
 _callbacks: list[Callable[[], object]] = []
 # What SIGINT did before the first of them; None while there are none, or none can be called.
@@ -52,3 +55,41 @@ class _Open:
 def _call() -> None:
     if _callbacks:
         _callbacks[-1]()
+
+
+class Ended:
+    """Which signal has ended the program; `code` is how a shell reports that, None before."""
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[Ended]:
+    """While it is open, SIGTERM and SIGHUP cancel the current task instead of ending the program.
+
+    Left to themselves they would end it at once: a terminal in which a line is being edited would
+    stay without echo. Where an event loop cannot catch signals, they do that.
+    """
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    ended = Ended()
+
+    def end(number: int) -> None:
+        ended.code = 128 + number
+        task.cancel()
+
+    caught: list[int] = []
+    # Windows has no SIGHUP.
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        with suppress(NotImplementedError, RuntimeError, ValueError):
+            if number is not None:
+                loop.add_signal_handler(number, end, number)
+                caught.append(number)
+    try:
+        yield ended
+    finally:
+        for number in caught:
+            loop.remove_signal_handler(number)

@@ -32,6 +32,10 @@ __all__ = ["TurnView", "event_document", "json_line", "usage_text"]
 # One line of a call in the chat is a reminder; the question about it showed all of it.
 ARGUMENTS_SHOWN = 160
 RESULT_SHOWN = 200
+RESULT_READ = 4_000
+NAME_SHOWN = 160
+# A sentence of ours, in which a stranger may be quoted.
+NOTICE_SHOWN = 1_000
 
 _ENDINGS = {
     Ending.LENGTH: "the answer was cut at its limit of tokens",
@@ -56,6 +60,8 @@ class TurnView:
         self._is_in_line = False
         # A line end of two characters may come in two pieces.
         self._tail = ""
+        # The last character: what may follow it is not judged alone.
+        self._before = ""
         self.above: Callable[[Callable[[], None]], None] | None = None
         self.usage: UsageReport | None = None
         self.refusals = 0
@@ -71,12 +77,20 @@ class TurnView:
         for show in waiting:
             show()
 
+    def close(self) -> None:
+        """End what was begun: the line of an answer, the bars of calls."""
+        self._end_line()
+        self._stop_bars()
+
     def say(self, text: str, style: str = "") -> None:
         """A remark on stderr, on a line of its own."""
         self._do(lambda: self._say(text, style))
 
     def show(self, event: ChatEvent) -> None:
         """One event."""
+        if self._held is not None and isinstance(event, ToolProgress):
+            # Old news by then, and a server can send any number of it.
+            return
         self._do(lambda: self._show(event))
 
     def _do(self, show: Callable[[], None]) -> None:
@@ -93,7 +107,7 @@ class TurnView:
                 self._text(event.text)
             case ToolProposed():
                 words = one_line(compact_json(event.arguments), ARGUMENTS_SHOWN)
-                self._say(f"→ {event.server}/{event.tool} {words}", "cyan")
+                self._say(f"→ {_name(event)} {words}", "cyan")
             case ToolStarted():
                 pass
             case ToolProgress():
@@ -101,7 +115,7 @@ class TurnView:
             case ToolFinished():
                 self._finished(event)
             case Notice():
-                self._say(event.text, "yellow")
+                self._say(one_line(event.text, NOTICE_SHOWN), "yellow")
             case UsageReport():
                 self.usage = event
             case TurnEnded():
@@ -116,9 +130,12 @@ class TurnView:
         if text.endswith("\r"):
             text, self._tail = text[:-1], "\r"
         if text:
+            before = len(printable(self._before))
+            shown = printable(self._before + text)[before:]
             # Questions are dragoman's alone: a model cannot write their mark.
-            sys.stdout.write(unmarked(printable(text)))
+            sys.stdout.write(unmarked(shown))
             sys.stdout.flush()
+            self._before = text[-1]
             self._is_in_line = not text.endswith("\n")
 
     def _say(self, text: str, style: str) -> None:
@@ -128,6 +145,7 @@ class TurnView:
         self._go_on_bars()
 
     def _end_line(self) -> None:
+        self._before = ""
         if self._tail:
             sys.stdout.write(printable(self._tail))
             self._tail = ""
@@ -138,16 +156,21 @@ class TurnView:
 
     def _finished(self, event: ToolFinished) -> None:
         self._drop_bar(event.id)
-        name = f"{event.server}/{event.tool}"
+        name = _name(event)
         if event.is_refused:
             self.refusals += 1
             code = f" ({event.code.value})" if event.code is not None else ""
-            self._say(f"✗ {name} was refused{code}: {one_line(event.error)}", "red")
+            ran = ", after it was run" if event.was_run else ""
+            # Of what the model is told the reason alone.
+            why = event.error.partition("): ")[2].partition(". ")[0]
+            why = f": {one_line(why, RESULT_SHOWN)}" if why else ""
+            self._say(f"✗ {name} was refused{code}{ran}{why}", "red")
         elif event.error:
             self._say(f"✗ {name} failed: {one_line(event.error, RESULT_SHOWN)}", "red")
         else:
             result = event.result
-            words = one_line(result.text, RESULT_SHOWN) if result is not None else ""
+            # Not all of it is laid out for one line: a result may hold megabytes.
+            words = "" if result is None else one_line(result.text[:RESULT_READ], RESULT_SHOWN)
             if result is not None and result.is_error:
                 self._say(f"✗ {name} failed: {words}", "red")
             else:
@@ -178,7 +201,7 @@ class TurnView:
                 transient=True,
             )
         if event.id not in self._tasks:
-            label = one_line(f"{event.server}/{event.tool}", 40)
+            label = _name(event, 40)
             self._tasks[event.id] = self._bars.add_task(label, total=None, count="", message="")
         done = f"{event.progress:g}"
         self._bars.update(
@@ -210,6 +233,11 @@ class TurnView:
         self._pause_bars()
         self._bars = None
         self._tasks.clear()
+
+
+def _name(event: ToolProposed | ToolFinished | ToolProgress, limit: int = NAME_SHOWN) -> str:
+    # Both are what a server, or a file, calls itself.
+    return one_line(f"{event.server}/{event.tool}", limit)
 
 
 def usage_text(usage: UsageReport | None) -> Text:
@@ -269,6 +297,8 @@ def _outcome(event: ToolFinished) -> dict[str, Any]:
         document["error"] = event.error
     if event.is_refused:
         document["isRefused"] = True
+        if event.was_run:
+            document["wasRun"] = True
         document["code"] = event.code.value if event.code is not None else None
     return document
 
