@@ -327,10 +327,12 @@ def _is_there(address: str) -> bool:
 def _private_folder() -> str:
     """A folder that only this user may enter, with a path that is short enough for a socket."""
     for place in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):  # noqa: S108
-        if not place or len(os.fsencode(place)) > _MAX_SOCKET_PATH - len("/dragoman-XXXXXXXX/d"):
+        if not place or len(os.fsencode(place)) > _MAX_SOCKET_PATH - len(
+            "/dragoman-door-XXXXXXXX/d"
+        ):
             continue
         with contextlib.suppress(OSError):
-            return tempfile.mkdtemp(prefix="dragoman-", dir=place)
+            return tempfile.mkdtemp(prefix="dragoman-door-", dir=place)
     raise OSError("there is no folder for a socket")
 
 

@@ -39,8 +39,8 @@ _AMBIGUOUS = frozenset("\u00df\u03c2\u200c\u200d")
 _IN_BRACKETS = re.compile(r"\[([^\[\]]*)\](?::(.*))?", re.DOTALL)
 
 # Not what Python's `is_global` says in every version of it: carrier-grade NAT (where Alibaba has
-# its metadata), IETF's own block (Oracle's), benchmarks, Azure's metadata, what is reserved,
-# Teredo, and site-local addresses.
+# its metadata), IETF's own block (Oracle's), benchmarks, Azure's metadata, what is reserved, and
+# Teredo.
 _NEVER_BY_NAME = tuple(
     ipaddress.ip_network(one)
     for one in (
@@ -51,9 +51,10 @@ _NEVER_BY_NAME = tuple(
         "198.18.0.0/15",
         "240.0.0.0/4",
         "2001::/32",
-        "fec0::/10",
     )
 )
+# All of IPv6 that is given out for use on the open internet.
+_GIVEN_OUT = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -150,7 +151,7 @@ def parse_target(
         if not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or not 0 < int(port) < 65536:
             raise BadTargetError(f"has the port {port[:20]!r}; ports are numbers from 1 to 65535")
         number = int(port)
-    if host.startswith("*"):
+    if "*" in host:
         if not may_be_pattern:
             raise BadTargetError("is a pattern, and no host")
         return Target(_pattern(host), number)
@@ -253,6 +254,8 @@ def _is_public(address: Address) -> bool:
             return _is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
         if address.sixtofour is not None:
             return _is_public(address.sixtofour)
+        if address not in _GIVEN_OUT:
+            return False
     if any(address.version == one.version and address in one for one in _NEVER_BY_NAME):
         return False
     return address.is_global and not address.is_multicast
