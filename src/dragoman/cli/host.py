@@ -24,7 +24,7 @@ from dragoman.cli.screen import Screen
 from dragoman.errors import Misconfigured
 
 if TYPE_CHECKING:
-    from dragoman.host.formats import Imported, Portable
+    from dragoman.host.formats import Imported, Loss, Portable
     from dragoman.host.grants import GrantStore
     from dragoman.host.host import Host
     from dragoman.host.kinds import Verdict
@@ -193,6 +193,8 @@ def add(
 
     `dragoman host add files -- npx -y server-filesystem /srv`. Nothing is started.
     """
+    from dragoman.host.config import check_server
+
     command: list[str] | None = click.get_current_context().obj
     raw: dict[str, Any] = {}
     if url is not None and command is None:
@@ -218,8 +220,14 @@ def add(
     if not replace and any(one.name == name for one in _servers(path)):
         raise Misconfigured(f"{path} has a server {name!r} already; --replace replaces it")
     screen = Screen()
+    try:
+        faults = check_server(name, own.raw(server)[0], path=path)
+    except ValueError as why:
+        faults = [f"{name}: {why}"]
+    if faults:
+        raise Misconfigured("\n".join(faults))
     server, moved = _without_secrets(screen, settings, server, is_moving=move_secrets)
-    written = _write(path, [server], may_replace=True)
+    written, _ = _write(path, [server], may_replace=True)
     _told(
         screen,
         settings,
@@ -268,29 +276,27 @@ def import_(
     The other program's FILE is only read, and nothing is started. What its lists of tools allowed
     is shown as rules that you can put into your policy; none of them is taken over.
     """
+    from dragoman.host.formats import read_text, take_over
+
     screen = Screen()
     found = _imported(format, file, _folder(settings))
-    servers = [one for one in found.servers if not only or one.name in only]
-    missing = sorted(set(only) - {one.name for one in found.servers})
-    if missing:
-        raise Misconfigured(f"{found.path} has no server {missing[0]!r}")
     path = config_file(settings.config, may_be_missing=True)
     if path.exists() and path.resolve() == found.path.resolve():
         raise Misconfigured(f"{path} is the file to import from; name another one with --config")
-    there = {one.name for one in _servers(path)}
-    skipped = [] if replace else [one.name for one in servers if one.name in there]
+    wanted = take_over(found, read_text(path), path, only=only, may_replace=replace)
     taken, moved = [], []
-    for server in servers:
-        if server.name in skipped:
-            continue
+    for server in wanted.servers:
         changed, names = _without_secrets(screen, settings, server, is_moving=move_secrets)
         taken.append(changed)
         moved += names
-    written = _write(path, taken, may_replace=replace, inputs=found.inputs)
+    written, lost = _write(path, taken, may_replace=replace, inputs=wanted.inputs)
     rules = [f"{effect} {rule}" for server in taken for effect, rule in server.rules]
+    skipped = [one for one in found.skipped if not only or one.name in only]
     lines = [f"{path}: {', '.join(written) or 'nothing new'} from {found.path}"]
-    lines += [f"{name} is there already and stays; --replace replaces it" for name in skipped]
-    lines += [str(one) for one in found.skipped]
+    lines += [f"{old} is called {new} here" for new, old in wanted.renamed.items()]
+    lines += [f"{name} is there already and stays; --replace replaces it" for name in wanted.kept]
+    lines += [f"{one.name} was left out: {one.why}" for one in wanted.left_out]
+    lines += [*wanted.notes, *map(str, lost), *map(str, skipped)]
     if rules:
         lines.append("it would have run these without asking; put into your policy what you want:")
         lines += [f"  {rule}" for rule in rules]
@@ -301,8 +307,11 @@ def import_(
             "config": str(path),
             "from": str(found.path),
             "added": list(written),
-            "kept": skipped,
-            "notRead": [{"server": one.name, "why": one.why} for one in found.skipped],
+            "kept": list(wanted.kept),
+            "renamed": dict(wanted.renamed),
+            "leftOut": [{"server": one.name, "why": one.why} for one in wanted.left_out],
+            "notRead": [{"server": one.name, "why": one.why} for one in skipped],
+            "notes": [*wanted.notes, *map(str, lost)],
             "proposedRules": rules,
             "movedSecrets": moved,
         },
@@ -737,21 +746,24 @@ def _write(
     *,
     may_replace: bool,
     inputs: Sequence[Mapping[str, Any]] = (),
-) -> tuple[str, ...]:
-    """Put servers into our own file; returns those that were added or changed."""
+) -> tuple[tuple[str, ...], list[Loss]]:
+    """Put servers into our own file; returns those that were added or changed, and what is lost.
+
+    Raises:
+        Misconfigured: a server cannot be written.
+    """
     from dragoman.host.formats import read_text, save
 
     before = read_text(path)
     written = _format(OWN_FORMAT).write(
         servers, onto=before, path=path, inputs=inputs, may_replace=may_replace
     )
-    lost = [str(one) for one in written.losses]
-    if lost:
-        raise Misconfigured("; ".join(lost))
+    whole = [str(one) for one in written.losses if one.is_whole]
+    if whole:
+        raise Misconfigured("; ".join(whole))
     if written.text != before:
         save(path, written.text, before=before)
-    names: tuple[str, ...] = written.names
-    return names
+    return written.names, list(written.losses)
 
 
 def _without_secrets(

@@ -9,6 +9,7 @@ includes.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from dragoman.client.config import SHAPES, Pointer, project_of
 from dragoman.errors import Misconfigured
 from dragoman.host.entry import HostEntry
 from dragoman.host.identity import alias_faults
-from dragoman.host.located import Located, read_located
+from dragoman.host.located import Located, locate, read_located
 from dragoman.host.server_settings import ServerReader
 from dragoman.host.variables import AskInput, Input, Secrets, Values, suggested
 
@@ -30,6 +31,7 @@ __all__ = [
     "Input",
     "Note",
     "Secrets",
+    "check_server",
     "load_servers",
 ]
 
@@ -107,6 +109,22 @@ def load_servers(
     loader = _Loader(read_located(Path(path)), environ, inputs, may_be_unset=may_be_unset)
     config = loader.load()
     return config if may_be_unset else config.asked()
+
+
+def check_server(
+    name: str, raw: Mapping[str, Any], *, path: Path, inputs: Sequence[Mapping[str, Any]] = ()
+) -> list[str]:
+    """What would be wrong with these settings in the file `path`, a sentence each.
+
+    What a variable holds, and whether it is set, does not count.
+    """
+    whole = {"inputs": list(inputs), "mcpServers": {name: raw}}
+    loader = _Loader(locate(json.dumps(whole), path), {}, None, may_be_unset=True)
+    try:
+        loader.load()
+    except Misconfigured as faults:
+        return [line.removeprefix(f"{path}:1: ") for line in str(faults).splitlines()]
+    return []
 
 
 class _Loader:

@@ -443,12 +443,10 @@ LOSSES = {
         "remote timeout",
     },
     "cline": {
-        "local env.TOKEN",
         "local startTimeout",
         "local enabledTools",
         "local disabledTools",
         "local roots",
-        "remote headers.Authorization",
     },
     "codex": {"local roots"},
     "goose": {"local startTimeout", "local alwaysAllow", "local disabledTools", "local roots"},

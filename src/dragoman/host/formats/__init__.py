@@ -25,6 +25,7 @@ from dragoman.host.formats.librechat import LibreChat
 from dragoman.host.formats.own import Own, alias_for
 from dragoman.host.formats.portable import Loss, Portable, move_secrets, secrets_in
 from dragoman.host.formats.shape import Format, Imported, Skipped, Written
+from dragoman.host.formats.takeover import Takeover, take_over
 from dragoman.host.formats.vscode import VSCode
 from dragoman.host.located import MAX_BYTES
 
@@ -35,6 +36,7 @@ __all__ = [
     "Loss",
     "Portable",
     "Skipped",
+    "Takeover",
     "Written",
     "alias_for",
     "find_format",
@@ -43,6 +45,7 @@ __all__ = [
     "read_text",
     "save",
     "secrets_in",
+    "take_over",
 ]
 
 # By the names that a command line takes; "dragoman" is our own mcp.json.

@@ -9,7 +9,7 @@ from typing import Any
 
 from dragoman.client.config import SHAPES
 from dragoman.host.formats.places import settings_folder
-from dragoman.host.formats.portable import NotPortable, Syntax
+from dragoman.host.formats.portable import NotPortable, Syntax, holds_secret
 from dragoman.host.formats.shape import Format, Reading, Writing
 from dragoman.host.identity import alias_faults
 
@@ -99,8 +99,15 @@ class Own(Format):
         writing.put("disabledTools", list(server.hidden))
         writing.put("sandbox", server.sandbox)
         writing.put("roots", list(server.roots))
-        others = {name: dict(one) for name, one in server.extras.items() if name != self.name}
-        writing.put("from", others)
+        others = {}
+        for name, members in server.extras.items():
+            if name == self.name:
+                continue
+            kept = {key: value for key, value in members.items() if not holds_secret(key, value)}
+            for key in members.keys() - kept.keys():
+                writing.lose(key, f"a secret stands in it, which stays with {name}")
+            others[name] = kept
+        writing.put("from", {name: kept for name, kept in others.items() if kept})
 
 
 def alias_for(name: str, taken: Collection[str] = ()) -> str:

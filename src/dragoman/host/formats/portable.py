@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from dragoman.client.config import Variable, split_variables
-from dragoman.host.secrets import LiteralSecret, SecretStore, find_literal_secrets
+from dragoman.host.secrets import (
+    LiteralSecret,
+    SecretStore,
+    find_literal_secrets,
+    looks_secret,
+)
 
 __all__ = [
     "Kind",
@@ -16,13 +21,19 @@ __all__ = [
     "Portable",
     "Syntax",
     "Text",
+    "holds_secret",
+    "inputs_of",
     "move_secrets",
     "secrets_in",
     "variable",
+    "with_inputs",
     "written",
 ]
 
 Kind = Literal["stdio", "http", "sse"]
+
+# 120: a secret's name may have 128, and a number may have to follow.
+MAX_NAME_CHARS = 120
 
 # What stands there itself and the variables in it, in order; variables in our own spelling.
 Text = tuple[str | Variable, ...]
@@ -182,6 +193,53 @@ def secrets_in(server: Portable) -> list[LiteralSecret]:
     )
 
 
+def holds_secret(name: str, value: Any) -> bool:
+    """Whether a secret stands in a member of a product's settings, such as a sign-in."""
+    if isinstance(value, str):
+        return looks_secret(name, value) is not None
+    if isinstance(value, Mapping):
+        return any(holds_secret(str(key), one) for key, one in value.items())
+    return isinstance(value, list) and any(holds_secret(name, one) for one in value)
+
+
+def with_inputs(server: Portable, names: Mapping[str, str]) -> Portable:
+    """The server with these questions to the person under other names."""
+
+    def renamed(text: Text) -> Text:
+        return tuple(
+            variable("input", names[part.name])
+            if isinstance(part, Variable) and part.kind == "input" and part.name in names
+            else part
+            for part in text
+        )
+
+    return replace(
+        server,
+        command=renamed(server.command),
+        args=tuple(renamed(one) for one in server.args),
+        env={name: renamed(one) for name, one in server.env.items()},
+        env_file=renamed(server.env_file),
+        cwd=renamed(server.cwd),
+        url=renamed(server.url),
+        headers={name: renamed(one) for name, one in server.headers.items()},
+    )
+
+
+def inputs_of(server: Portable) -> list[str]:
+    """The names of the questions to the person that stand in its texts."""
+    texts = (
+        server.command, *server.args, *server.env.values(), server.env_file, server.cwd,
+        server.url, *server.headers.values(),
+    )  # fmt: skip
+    found = {
+        part.name: None
+        for text in texts
+        for part in text
+        if isinstance(part, Variable) and part.kind == "input"
+    }
+    return list(found)
+
+
 def move_secrets(
     server: Portable, store: SecretStore, found: Iterable[LiteralSecret] | None = None
 ) -> tuple[Portable, list[str]]:
@@ -200,8 +258,9 @@ def move_secrets(
             continue
         scheme, space, rest = one.value.partition(" ")
         is_scheme = bool(space) and scheme.lower() in ("bearer", "basic", "token")
-        name = _secret_name(server.name, one.name, store.names())
-        store.set(name, rest if is_scheme else one.value)
+        value = rest if is_scheme else one.value
+        name = _secret_name(server.name, one.name, value, store)
+        store.set(name, value)
         moved: Text = (variable("secret", name),)
         if is_scheme:
             moved = (f"{scheme} ", *moved)
@@ -213,12 +272,17 @@ def move_secrets(
     return server, names
 
 
-def _secret_name(server: str, name: str, taken: Sequence[str]) -> str:
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "_-.") else "-" for c in server)
+def _secret_name(server: str, name: str, value: str, store: SecretStore) -> str:
+    """SERVER/NAME, with a number where another secret has that name."""
     # A secret's name begins with a letter or a digit.
-    wanted = f"{plain.lstrip('_-.') or 'server'}/{name}"
+    wanted = f"{_plain(server).lstrip('_-.') or 'server'}/{_plain(name)}"[:MAX_NAME_CHARS]
+    taken = store.names()
     number, free = 2, wanted
-    while free in taken:
+    while free in taken and store.get(free) != value:
         free = f"{wanted}-{number}"
         number += 1
     return free
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-.") else "-" for c in text)
