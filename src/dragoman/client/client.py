@@ -148,7 +148,8 @@ class Client:
     the frame; sync, must not block; one that raises is logged and not called again).
 
     Handlers make the client offer a feature: `sampling_handler` gets a CreateMessageParams and
-    returns a CreateMessageResult or a text; `elicitation_handler` gets an ElicitParams and returns
+    returns a CreateMessageResult or a text (`sampling_tools` and `sampling_context` say that it
+    takes tools and `include_context`); `elicitation_handler` gets an ElicitParams and returns
     an ElicitResult, a dict (accepted) or None (declined); `roots` are paths, file URIs or a
     function that returns them. A handler that raises `Refused` says that the user said no.
 
@@ -183,6 +184,7 @@ class Client:
         roots: Roots | None = None,
         sampling_handler: SamplingHandler | None = None,
         sampling_tools: bool = False,
+        sampling_context: bool = False,
         elicitation_handler: ElicitationHandler | None = None,
         elicitation_url: bool = False,
         on_log: Callable[[LogMessageParams], Any] | None = None,
@@ -248,7 +250,9 @@ class Client:
         self._on_junk = on_junk
         self._capabilities = ClientCapabilities(
             roots=RootsCapability(list_changed=True) if roots is not None else None,
-            sampling=SamplingCapability(tools={} if sampling_tools else None)
+            sampling=SamplingCapability(
+                tools={} if sampling_tools else None, context={} if sampling_context else None
+            )
             if sampling_handler is not None
             else None,
             elicitation=ElicitationCapability(form={}, url={} if elicitation_url else None)

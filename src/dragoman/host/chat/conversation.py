@@ -15,6 +15,7 @@ from dragoman.host.chat.needs import Bounds, ChatHost
 from dragoman.host.chat.opening import Opening
 from dragoman.host.chat.serving import Serving
 from dragoman.host.handles import Handles
+from dragoman.host.heard import Heard
 from dragoman.host.models.base import (
     ChatModel,
     ModelError,
@@ -77,6 +78,7 @@ class Conversation:
         self.temperature = temperature
         self.bounds = bounds or Bounds()
         self.taint: set[str] = set()
+        self.heard = Heard()
         self.transcript = Transcript(model.count_tokens)
         self.handles = Handles()
         self.total_input = 0
@@ -117,6 +119,7 @@ class Conversation:
         self.transcript.clear()
         self.handles.clear()
         self.taint.clear()
+        self.heard.clear()
         self._ids.clear()
 
     async def send(self, text: str, *, is_typed: bool = True) -> AsyncGenerator[ChatEvent, None]:
@@ -191,7 +194,9 @@ class Conversation:
 
     async def _turn(self, text: str, is_typed: bool, news: News) -> Ending:
         self._turns += 1
-        opening = Opening(self._host, self.transcript, self._given, self.taint, self.sink)
+        opening = Opening(
+            self._host, self.transcript, self._given, self.taint, self.sink, self.heard
+        )
         await opening.begin(text, is_typed, news)
         serving = Serving(
             self._host,
@@ -201,6 +206,7 @@ class Conversation:
             self.bounds,
             taint=self.taint,
             sink=self.sink,
+            heard=self.heard,
         )
         calls = 0
         for number in range(self.bounds.rounds):

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from dragoman.client.results import ToolResult
 from dragoman.errors import Misconfigured
+from dragoman.host.heard import Heard
 from dragoman.model.progress import ProgressParams
 from dragoman.model.prompts import GetPromptResult, Prompt
 from dragoman.model.resources import ReadResourceResult
@@ -35,12 +36,13 @@ class OfferedTool(Protocol):
 class Origin:
     """Where a request comes from: the servers whose words led to it, and where the answer goes.
 
-    The host adds to `taint` the server whose words it releases.
+    The host adds to `taint` the server whose words it releases, and to `heard` the words.
     """
 
-    def __init__(self, taint: Collection[str], sink: str) -> None:
+    def __init__(self, taint: Collection[str], sink: str, heard: Heard | None = None) -> None:
         self.taint = set(taint)
         self.sink = sink
+        self.heard = heard
 
 
 class ChatHost(Protocol):

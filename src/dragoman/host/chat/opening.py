@@ -7,6 +7,7 @@ from dragoman.host.chat.events import News, Notice
 from dragoman.host.chat.given import Given
 from dragoman.host.chat.needs import ChatHost, Origin
 from dragoman.host.chat.refusals import refusal_text
+from dragoman.host.heard import Heard
 from dragoman.host.kinds import Denied
 from dragoman.host.models.words import as_text
 from dragoman.host.references import (
@@ -32,17 +33,24 @@ SHOWN_CHARS = 200
 class Opening:
     """Puts the beginnings of turns into a transcript.
 
-    `taint` is the conversation's own set: what comes along is noted there.
+    `taint` and `heard` are the conversation's own: what comes along is noted there.
     """
 
     def __init__(
-        self, host: ChatHost, transcript: Transcript, given: Given, taint: set[str], sink: str
+        self,
+        host: ChatHost,
+        transcript: Transcript,
+        given: Given,
+        taint: set[str],
+        sink: str,
+        heard: Heard,
     ) -> None:
         self._host = host
         self._transcript = transcript
         self._given = given
         self._taint = taint
         self._sink = sink
+        self._heard = heard
 
     async def begin(self, text: str, is_typed: bool, news: News) -> None:
         """Say the person's words. Raises Misconfigured: there is nothing in them to say."""
@@ -80,7 +88,7 @@ class Opening:
 
     async def _read(self, mention: ResourceMention, news: News) -> ReadResourceResult | None:
         name = one_line(f"@{mention.server}:{mention.uri}", SHOWN_CHARS)
-        origin = Origin(self._taint, self._sink)
+        origin = Origin(self._taint, self._sink, self._heard)
         try:
             found = await self._host.read_resource(
                 mention.server, mention.uri, conversation=origin, is_own_act=True
@@ -100,7 +108,7 @@ class Opening:
 
     async def _prompt(self, call: PromptCall, news: News) -> None:
         arguments = self._arguments(call, await self._found(call))
-        origin = Origin(self._taint, self._sink)
+        origin = Origin(self._taint, self._sink, self._heard)
         found = await self._host.get_prompt(
             call.server, call.name, arguments or None, conversation=origin, is_own_act=True
         )

@@ -18,6 +18,7 @@ from dragoman.host.chat.events import (
 from dragoman.host.chat.given import Given, failed, succeeded
 from dragoman.host.chat.needs import Bounds, ChatHost, Origin
 from dragoman.host.chat.refusals import failure_text, refusal_text, was_run
+from dragoman.host.heard import Heard
 from dragoman.host.kinds import Denied
 from dragoman.host.models.base import ToolUse
 from dragoman.host.models.words import read_arguments
@@ -39,7 +40,7 @@ NOT_BEGUN = "Not called: the turn was stopped before."
 class Serving:
     """Makes the calls of a conversation, through its host.
 
-    `taint` is the conversation's own set: whose words came back is noted there.
+    `taint` and `heard` are the conversation's own: whose words came back is noted there.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Serving:
         *,
         taint: set[str],
         sink: str,
+        heard: Heard,
     ) -> None:
         self._host = host
         self._shelf = shelf
@@ -60,6 +62,7 @@ class Serving:
         self._bounds = bounds
         self._taint = taint
         self._sink = sink
+        self._heard = heard
 
     async def serve(self, uses: Sequence[ToolUse], left: int, trace: str, news: News) -> None:
         """Answer every call of one answer, side by side; the answers go into the transcript.
@@ -69,7 +72,7 @@ class Serving:
         answers: dict[str, ToolResultContent] = {}
         places = asyncio.Semaphore(self._bounds.parallel)
         # What one of them brings has not led to the others: each starts from what there was.
-        origins = [Origin(self._taint, self._sink) for _ in uses]
+        origins = [Origin(self._taint, self._sink, self._heard) for _ in uses]
         share = self._given.share(len(uses))
 
         async def serve(use: ToolUse, origin: Origin) -> None:
