@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -202,6 +203,29 @@ def test_two_calls_at_once_are_asked_one_after_the_other(place: Place) -> None:
         assert screen.finish() == 0
     assert text.count("was refused (person_denied)") == 1
     assert text.count("✓ weather/forecast") == 1
+
+
+@pytest.mark.long
+def test_the_same_call_three_times_is_one_question_that_says_so(place: Place) -> None:
+    model = place.script({"calls": FORECAST["calls"] * 3}, "Done.")
+    with talk(place, "--model", model) as screen:
+        screen.until(at_prompt)
+        screen.type("Thrice?\r")
+        screen.until("3 identical calls wait for this answer")
+        screen.until("[o] once")
+        screen.type("o")
+        screen.until("Done.")
+        text = screen.until(at_prompt)
+        screen.type("\x04")
+        assert screen.finish() == 0
+    assert text.count("allowed once, all 3 identical calls: tool.call(weather/forecast)") == 1
+    assert text.count("✓ weather/forecast") == 3
+    records = [
+        json.loads(line)
+        for line in place.run("host", "audit", "show", "--json").stdout.splitlines()
+    ]
+    asked = [one for one in records if one["kind"] == "decision" and one["action"] == "tool.call"]
+    assert len({one["approval"] for one in asked[-3:]}) == 1
 
 
 @pytest.mark.long
