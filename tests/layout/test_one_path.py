@@ -51,7 +51,7 @@ MADE_BY: dict[str, set[str]] = {
 # The same for methods, by what stands before the dot.
 DONE_BY: dict[str, set[str]] = {
     "broker.ask": {"mediator"},
-    "audit.decision": {"mediator"},
+    "audit.decision_in_turn": {"mediator"},
     "grants.add": {"mediator"},
     "gate.admit": {"calls"},
     "gate.lend_answer": {"inbound"},

@@ -7,15 +7,13 @@ bytes that were decided about, the request, the release of the answer, the recor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from dragoman.client.client import Client, OnProgress
-from dragoman.client.outputs import Output
 from dragoman.client.results import ToolResult
 from dragoman.errors import (
     DeadlineExceeded,
@@ -30,6 +28,7 @@ from dragoman.host.asks.visits import Held
 from dragoman.host.catalogue import Offer
 from dragoman.host.connections import Connection
 from dragoman.host.gate import Ticket
+from dragoman.host.heard import Heard, OnBehalf
 from dragoman.host.kinds import Action, Code, Denied, Effect, Intent, Risk, Step, Trust, View
 from dragoman.host.mediator import Clearance, Mediator, frozen
 from dragoman.host.policy import risks_of
@@ -115,7 +114,8 @@ class _Reading:
 class Calls:
     """Asks servers, through the mediator.
 
-    `visit` puts to the person what a server wants done before it runs a request.
+    `visit` puts to the person what a server wants done before it runs a request. `on_behalf` notes
+    which conversation a request is for, while it runs.
     """
 
     def __init__(
@@ -123,10 +123,12 @@ class Calls:
         mediator: Mediator,
         connection_of: Callable[[str], Connection],
         visit: Visit | None = None,
+        on_behalf: OnBehalf | None = None,
     ) -> None:
         self._mediator = mediator
         self._connection_of = connection_of
         self._visit = visit
+        self._on_behalf = on_behalf or OnBehalf()
         self._checks: dict[tuple[str, str], SchemaCheck | None] = {}
 
     # --- tools ------------------------------------------------------------------------------------
@@ -152,18 +154,22 @@ class Calls:
         wanted = CallToolParams.of(name, dict(arguments or {}))
         given = frozen(bytes(wanted.raw_arguments))
         taint = _taint_of(context)
+        seen: tuple[int, Offer]
 
         async def intent_of(payload: bytes) -> Intent:
+            nonlocal seen
             catalogue = await connection.fresh()
             offer = catalogue.need("tool", name, server)
-            values = msgspec.json.decode(payload, type=dict[str, Any])
+            values = _values.decode(payload)
             check = None if offer.problems else self._check(offer, "inputSchema")
             faults = check.faults(values) if check is not None else []
             if faults:
                 raise InvalidArguments(faults)
+            seen = (connection.changes, offer)
             return connection.intent(
                 Action.TOOL_CALL,
                 name,
+                looked=True,
                 arguments=values,
                 fingerprint=offer.definition.full,
                 taint=taint,
@@ -172,7 +178,7 @@ class Calls:
             )
 
         intent = await intent_of(given)
-        offer = (await connection.fresh()).need("tool", name, server)
+        _, offer = seen
         flows, must_ask = self._flows(connection, context)
         clearance = await self._mediator.clear(
             intent,
@@ -182,17 +188,16 @@ class Calls:
                 facts=(*_tool_facts(offer), *_flow_facts(context), *connection.identity.lines),
             ),
             editable=("",),
-            risks=[*offer.flags, *risks_of(intent)],
+            risks=lambda: [*offer.flags, *risks_of(intent)],
             trace=trace,
             again=intent_of,
             must_ask=must_ask,
             also=flows,
+            looked=True,
         )
-        if on_started is not None:
-            with self._recorded(clearance, context):
-                on_started(clearance)
 
         async def send(clearance: Clearance) -> HostResult:
+            _as_seen(connection, seen[0], clearance)
             ticket = Ticket(
                 method="tools/call", name=name, body=clearance.payload, decision=clearance.decision
             )
@@ -208,26 +213,30 @@ class Calls:
             await self._release(connection, clearance, outcome.raw)
             return outcome
 
-        what = f"the call of its tool {name!r}"
         clearance, outcome = await self._sent(
-            connection, clearance, send, what=what, again=intent_of, context=context
-        )
-        self._mediator.settle(
+            connection,
             clearance,
-            "failed" if outcome.is_error else "ok",
-            result=outcome.raw,
-            flags=[flag.code for flag in outcome.flags],
+            send,
+            what=f"the call of its tool {name!r}",
+            again=intent_of,
+            context=context,
+            on_started=on_started,
+        )
+        # What says nothing stays out of the record.
+        flags = {"flags": [flag.code for flag in outcome.flags]} if outcome.flags else {}
+        await self._mediator.settle(
+            clearance, "failed" if outcome.is_error else "ok", result=outcome.raw, **flags
         )
         if context is not None and not _is_clean(intent):
             context.taint.add(server)
+        if (heard := _heard_of(context)) is not None:
+            heard.add(server, outcome.raw)
         return outcome
 
     def _result(self, clearance: Clearance, offer: Offer, result: ToolResult) -> HostResult:
         """The result with what is to be said of it."""
         flags: list[Risk] = []
-        schema = offer.definition.raw.get("outputSchema")
-        output = Output(schema if isinstance(schema, dict) else None)
-        if output.schema is not None and not result.is_error:
+        if offer.has_output and not result.is_error:
             said = self._output_faults(offer, result)
             if said:
                 flags.append(Risk(code="output_unfit", text=said))
@@ -243,7 +252,7 @@ class Calls:
             flags=flags,
             sent=clearance.payload,
             was_edited=clearance.was_edited,
-            is_wrapped=output.is_wrapped,
+            is_wrapped=offer.is_wrapped,
         )
 
     def _output_faults(self, offer: Offer, result: ToolResult) -> str:
@@ -258,15 +267,18 @@ class Calls:
     def _check(self, offer: Offer, member: str) -> SchemaCheck | None:
         """The check of one of a tool's schemas; None for one that cannot be used."""
         key = (offer.definition.full, member)
-        if key not in self._checks:
+        try:
+            return self._checks[key]
+        except KeyError:
             if len(self._checks) >= MAX_CHECKS:
                 self._checks.clear()
-            try:
-                self._checks[key] = SchemaCheck(offer.definition.raw[member], is_ours=False)
-            except (Misconfigured, LookupError, TypeError):
-                # The server checks its own arguments; of results it is said that nobody did.
-                self._checks[key] = None
-        return self._checks[key]
+        try:
+            check = SchemaCheck(offer.definition.raw[member], is_ours=False)
+        except (Misconfigured, LookupError, TypeError):
+            # The server checks its own arguments; of results it is said that nobody did.
+            check = None
+        self._checks[key] = check
+        return check
 
     # --- resources, prompts, completions ----------------------------------------------------------
 
@@ -288,12 +300,15 @@ class Calls:
             return connection.intent(
                 Action.RESOURCE_READ,
                 uri,
+                looked=True,
                 taint=_taint_of(context),
                 is_destructive=False,
                 is_read_only=True,
             )
 
-        async def read(client: Client, timeout_s: float | None) -> ReadResourceResult:
+        async def read(
+            clearance: Clearance, client: Client, timeout_s: float | None
+        ) -> ReadResourceResult:
             return await client.read_resource(uri, timeout_s=timeout_s)
 
         return await self._fetch(
@@ -327,14 +342,18 @@ class Calls:
         connection = self._connection_of(server)
         given = None if arguments is None else dict(arguments)
         payload = frozen(msgspec.json.encode(given or {}))
+        seen: int
 
         async def intent_of(payload: bytes) -> Intent:
+            nonlocal seen
             catalogue = await connection.fresh()
             offer = catalogue.need("prompt", name, server)
+            seen = connection.changes
             return connection.intent(
                 Action.PROMPT_GET,
                 name,
-                arguments=msgspec.json.decode(payload, type=dict[str, Any]),
+                looked=True,
+                arguments=_values.decode(payload),
                 fingerprint=offer.definition.full,
                 taint=_taint_of(context),
                 is_destructive=False,
@@ -342,7 +361,10 @@ class Calls:
                 problems=offer.problems,
             )
 
-        async def get(client: Client, timeout_s: float | None) -> GetPromptResult:
+        async def get(
+            clearance: Clearance, client: Client, timeout_s: float | None
+        ) -> GetPromptResult:
+            _as_seen(connection, seen, clearance)
             return await client.get_prompt(name, given, timeout_s=timeout_s)
 
         return await self._fetch(
@@ -367,7 +389,7 @@ class Calls:
         connection: Connection,
         reading: _Reading,
         intent_of: Callable[[bytes], Awaitable[Intent]],
-        ask: Callable[[Client, float | None], Awaitable[F]],
+        ask: Callable[[Clearance, Client, float | None], Awaitable[F]],
         *,
         context: Context | None,
         timeout_s: float | None,
@@ -390,6 +412,7 @@ class Calls:
             must_ask=must_ask,
             is_own_act=is_own_act,
             also=flows,
+            looked=True,
         )
 
         async def send(clearance: Clearance) -> F:
@@ -400,7 +423,7 @@ class Calls:
                 decision=clearance.decision,
             )
             with connection.gate.admit(ticket):
-                result = await ask(_client(connection), _patience(connection, timeout_s))
+                result = await ask(clearance, _client(connection), _patience(connection, timeout_s))
             await self._release(connection, clearance, result)
             return result
 
@@ -408,9 +431,11 @@ class Calls:
         clearance, result = await self._sent(
             connection, clearance, send, what=what, again=intent_of, context=context
         )
-        self._mediator.settle(clearance, "ok", result=result)
+        await self._mediator.settle(clearance, "ok", result=result)
         if context is not None:
             context.taint.add(connection.server)
+        if (heard := _heard_of(context)) is not None:
+            heard.add(connection.server, result)
         return result
 
     async def complete(
@@ -434,6 +459,7 @@ class Calls:
         intent = connection.intent(
             Action.COMPLETE,
             ref.name if isinstance(ref, PromptReference) else ref.uri,
+            looked=True,
             arguments={argument: value},
             is_destructive=False,
             is_read_only=True,
@@ -443,8 +469,8 @@ class Calls:
             payload=b"[" + b",".join(texts) + b"]",
             facts=connection.identity.lines,
         )
-        clearance = await self._mediator.clear(intent, view, is_own_act=is_own_act)
-        with self._recorded(clearance):
+        clearance = await self._mediator.clear(intent, view, is_own_act=is_own_act, looked=True)
+        try:
             ticket = Ticket(
                 method="completion/complete",
                 name="",
@@ -459,7 +485,10 @@ class Calls:
                     context=settled,
                     timeout_s=_patience(connection, timeout_s),
                 )
-        self._mediator.settle(clearance, "ok")
+        except (DragomanError, asyncio.CancelledError) as error:
+            await self._ended(clearance, error)
+            raise
+        await self._mediator.settle(clearance, "ok")
         return result
 
     # --- sending ----------------------------------------------------------------------------------
@@ -473,6 +502,7 @@ class Calls:
         what: str,
         again: Callable[[bytes], Awaitable[Intent]],
         context: Context | None,
+        on_started: Callable[[Clearance], None] | None = None,
     ) -> tuple[Clearance, S]:
         """Send a request; once more, after the person was where the server wanted them first.
 
@@ -480,24 +510,37 @@ class Calls:
         and an outcome of its own.
         """
         rounds = 0
-        with _under_way(connection, clearance, what):
+        # What a server asks meanwhile may be on its behalf.
+        trace, heard = clearance.trace, _heard_of(context)
+        connection.under_way[trace] = what
+        self._on_behalf.begin(connection.server, heard)
+        try:
             while True:
                 try:
-                    with self._recorded(clearance, context):
-                        return clearance, await send(clearance)
-                except RemoteFailure as refusal:
+                    if on_started is not None and not rounds:
+                        on_started(clearance)
+                    return clearance, await send(clearance)
+                except (DragomanError, asyncio.CancelledError) as error:
+                    await self._ended(clearance, error, context)
+                    if not isinstance(error, RemoteFailure):
+                        raise
                     client = connection.client
-                    asked = [] if client is None else client.required_elicitations(refusal)
+                    asked = [] if client is None else client.required_elicitations(error)
                     if self._visit is None or not asked:
                         raise
                     rounds += 1
                     held = Held(clearance=clearance, what=what, again=again)
-                    clearance = await self._visit(connection, asked, held, refusal, rounds)
+                    clearance = await self._visit(connection, asked, held, error, rounds)
+        finally:
+            self._on_behalf.end(connection.server, heard)
+            connection.under_way.pop(trace, None)
 
     # --- flows and releases -----------------------------------------------------------------------
 
     def _flows(self, connection: Connection, context: Context | None) -> tuple[list[Intent], str]:
         """Which words would go where by this request, and why that has to be asked about.
+
+        The store was looked at just now.
 
         Raises:
             Denied: one of the flows is forbidden.
@@ -511,8 +554,8 @@ class Calls:
         for source, sink in sinks:
             if not sink or sink == f"server:{source}":
                 continue
-            flow = connection.intent(Action.FLOW, f"{source} -> {sink}")
-            verdict = self._mediator.judge(flow)
+            flow = connection.intent(Action.FLOW, f"{source} -> {sink}", looked=True)
+            verdict = self._mediator.judge(flow, looked=True)
             # To the model that the person chose goes what they let it ask for: only a rule says
             # otherwise.
             if sink.startswith("model:") and verdict.step in (Step.DEFAULT, Step.RISK):
@@ -544,54 +587,57 @@ class Calls:
             payload=msgspec.json.encode(result),
         )
         release = await self._mediator.clear(intent, view, trace=clearance.trace)
-        self._mediator.settle(release, "ok")
+        await self._mediator.settle(release, "ok")
 
-    @contextmanager
-    def _recorded(self, clearance: Clearance, context: Context | None = None) -> Iterator[None]:
-        """Record how it ended when it ends badly."""
-        try:
-            yield
-        except Denied as denied:
-            self._mediator.settle(clearance, "refused", error=denied.code)
-            raise
-        except (LinkError, DeadlineExceeded) as error:
-            # Whether it ran, nobody knows, unless it was certainly not sent.
-            sent = getattr(error, "sent", None)
-            status = "failed" if sent is False else "unknown"
-            self._mediator.settle(clearance, status, error=type(error).__name__)
-            raise
-        except (RemoteFailure, PeerError) as error:
-            if context is not None:
-                # What a server says of its failure are its words as well.
-                context.taint.add(clearance.intent.server)
-            name = type(error).__name__
-            said = f"error {error.code}" if isinstance(error, RemoteFailure) else name
-            self._mediator.settle(clearance, "failed", error=said)
-            raise
-        except asyncio.CancelledError:
-            self._mediator.settle(clearance, "cancelled")
-            raise
-        except DragomanError as error:
-            self._mediator.settle(clearance, "failed", error=type(error).__name__)
-            raise
+    async def _ended(
+        self, clearance: Clearance, error: BaseException, context: Context | None = None
+    ) -> None:
+        """Record how it ended: badly."""
+        status, said = "failed", type(error).__name__
+        match error:
+            case Denied():
+                status, said = "refused", error.code
+            case LinkError() | DeadlineExceeded():
+                # Whether it ran, nobody knows, unless it was certainly not sent.
+                if getattr(error, "sent", None) is not False:
+                    status = "unknown"
+            case RemoteFailure() | PeerError():
+                if context is not None:
+                    # What a server says of its failure are its words as well.
+                    context.taint.add(clearance.intent.server)
+                if isinstance(error, RemoteFailure):
+                    said = f"error {error.code}"
+            case asyncio.CancelledError():
+                status, said = "cancelled", ""
+        await self._mediator.settle(clearance, status, error=said)
 
 
 # 4,096 output schemas that were read: the definitions of one server at their bound.
 MAX_CHECKS = 4_096
 
 
+def _heard_of(context: Context | None) -> Heard | None:
+    """What a conversation has of its servers; None of what is no conversation."""
+    found = getattr(context, "heard", None)
+    return found if isinstance(found, Heard) else None
+
+
 def _taint_of(context: Context | None) -> frozenset[str]:
     return frozenset() if context is None else frozenset(context.taint)
 
 
-@contextmanager
-def _under_way(connection: Connection, clearance: Clearance, what: str) -> Iterator[None]:
-    """Note a request while it runs: what a server asks meanwhile may be on its behalf."""
-    connection.under_way[clearance.trace] = what
-    try:
-        yield
-    finally:
-        connection.under_way.pop(clearance.trace, None)
+def _as_seen(connection: Connection, changes: int, clearance: Clearance) -> None:
+    """What is about to be sent is for the server as it was when that was decided; else Denied.
+
+    The record may have waited for another process, and the loop went on meanwhile.
+    """
+    if connection.changes != changes:
+        raise Denied(
+            Code.PIN_CHANGED,
+            clearance.intent.subject,
+            "the server, or what it offers, has changed since that was decided",
+            server=connection.server,
+        )
 
 
 def _client(connection: Connection) -> Client:
@@ -609,6 +655,9 @@ def _patience(connection: Connection, timeout_s: float | None) -> float | None:
 def _is_clean(intent: Intent) -> bool:
     """Whether what comes back holds nobody's words but those of a server that is trusted."""
     return intent.trust is Trust.TRUSTED and not intent.is_open_world
+
+
+_values = msgspec.json.Decoder(dict[str, Any])
 
 
 def _tool_facts(offer: Offer) -> list[tuple[str, str]]:

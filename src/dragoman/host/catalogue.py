@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from dragoman.client.outputs import Output
 from dragoman.errors import LimitExceeded, Misconfigured, PeerError
 from dragoman.host.definitions import Definition, cleaned, hints_of
 from dragoman.host.kinds import Code, Problem, Risk
@@ -64,24 +65,16 @@ class Offer:
     state: PinState
     problems: tuple[Problem, ...] = ()
     flags: tuple[Risk, ...] = ()
+    #: What a tool's annotations claim, as the members of an `Intent`.
+    claims: Mapping[str, bool] = field(default_factory=dict)
+    #: Whether a tool has an output schema, and whether its value is wrapped in an object to travel.
+    has_output: bool = False
+    is_wrapped: bool = False
 
     @property
     def name(self) -> str:
         """Its name as the server gave it, or its URI template."""
         return self.definition.name
-
-    @property
-    def claims(self) -> dict[str, bool]:
-        """What a tool's annotations claim, as the members of an `Intent`."""
-        hints = hints_of(self.definition)
-        raw = self.definition.raw
-        said = raw.get("annotations") if isinstance(raw, dict) else None
-        return {
-            "is_destructive": hints.is_destructive,
-            "is_open_world": hints.is_open_world,
-            "is_read_only": hints.is_read_only,
-            "claims_destructive": isinstance(said, dict) and said.get("destructiveHint") is True,
-        }
 
     @property
     def is_usable(self) -> bool:
@@ -122,6 +115,7 @@ class Catalogue:
                 record=None,
                 state=offer.state,
                 problems=(*offer.problems, fault),
+                claims=offer.claims,
             )
 
     def offers(self, kind: str) -> list[Offer]:
@@ -164,13 +158,30 @@ def _offer(definition: Definition, report: PinReport, offers: Callable[[str], bo
             problems.append(
                 Problem(code=Code.DEFINITION_UNFIT, text=f"it is no {definition.kind}: {fault}")
             )
+    raw = definition.raw if isinstance(definition.raw, dict) else {}
+    schema = raw.get("outputSchema")
+    output = Output(schema if isinstance(schema, dict) else None)
     return Offer(
         definition=definition,
         record=record,
         state=state,
         problems=tuple(problems),
         flags=(*definition.risks, *report.risks_of(definition)),
+        claims=_claims_of(definition, raw),
+        has_output=output.schema is not None,
+        is_wrapped=output.is_wrapped,
     )
+
+
+def _claims_of(definition: Definition, raw: Mapping[str, Any]) -> dict[str, bool]:
+    hints = hints_of(definition)
+    said = raw.get("annotations")
+    return {
+        "is_destructive": hints.is_destructive,
+        "is_open_world": hints.is_open_world,
+        "is_read_only": hints.is_read_only,
+        "claims_destructive": isinstance(said, dict) and said.get("destructiveHint") is True,
+    }
 
 
 async def read_all(

@@ -278,7 +278,7 @@ class Connection:
             # Before anybody is asked about it: it could not be started.
             raise Misconfigured("; ".join(self.entry.faults))
         self._clearance = await self._may_start()
-        self._mediator.settle(self._clearance, "ok")
+        await self._mediator.settle(self._clearance, "ok")
         self._move(ServerState.CONNECTING, "")
         connector = self.gate.guard(await self._connector())
         self.client = Client(
@@ -344,8 +344,18 @@ class Connection:
     @property
     def trust(self) -> Trust:
         """What the user thinks of the server with this identity. Raises Denied: it is not known."""
-        with self._stored():
-            return self._grants.trust_of(self.identity.digest)
+        return self._trust()
+
+    def _trust(self, *, looked: bool = False) -> Trust:
+        try:
+            return self._grants.trust_of(self.identity.digest, looked=looked)
+        except StoreFailed as failed:
+            raise self._unread(failed) from None
+
+    @property
+    def changes(self) -> int:
+        """How often it was said that the server, or what it offers, is not what it was."""
+        return self._changes
 
     @contextmanager
     def _stored(self) -> Iterator[None]:
@@ -353,22 +363,27 @@ class Connection:
         try:
             yield
         except StoreFailed as failed:
-            raise Denied(
-                Code.STORE_FAILED,
-                f"anything of {self.server}",
-                f"what was allowed cannot be read: {failed}",
-                server=self.server,
-            ) from None
+            raise self._unread(failed) from None
 
-    def intent(self, action: Action, object: str = "", **more: Any) -> Intent:
-        """Something wanted of this server."""
+    def _unread(self, failed: StoreFailed) -> Denied:
+        return Denied(
+            Code.STORE_FAILED,
+            f"anything of {self.server}",
+            f"what was allowed cannot be read: {failed}",
+            server=self.server,
+        )
+
+    def intent(
+        self, action: Action, object: str = "", *, looked: bool = False, **more: Any
+    ) -> Intent:
+        """Something wanted of this server. `looked`: see `GrantStore.look`."""
         return Intent(
             action=action,
             server=self.server,
             identity=self.identity.digest,
             object=object,
             principal=self.principal,
-            trust=self.trust,
+            trust=self._trust(looked=looked),
             **more,
         )
 
@@ -419,19 +434,23 @@ class Connection:
         )
         try:
             with self._stored():
-                if self._grants.last_identity(self.server, self.project) is None:
-                    self._grants.set_identity(
-                        self.server,
-                        self.identity.digest,
-                        self.identity.lines,
-                        project=self.project,
-                    )
-                if self.trust is Trust.UNKNOWN:
-                    self._grants.set_trust(self.server, self.identity.digest, Trust.REVIEWED)
+                await self._grants.in_turn(self._keep_identity)
+                await self._grants.in_turn(self._keep_trust)
         except Denied as denied:
-            self._mediator.settle(clearance, "refused", error=denied.code)
+            await self._mediator.settle(clearance, "refused", error=denied.code)
             raise
         return clearance
+
+    def _keep_identity(self) -> None:
+        """What was approved is what this server is from now on."""
+        if self._grants.last_identity(self.server, self.project) is None:
+            self._grants.set_identity(
+                self.server, self.identity.digest, self.identity.lines, project=self.project
+            )
+
+    def _keep_trust(self) -> None:
+        if self._grants.trust_of(self.identity.digest) is Trust.UNKNOWN:
+            self._grants.set_trust(self.server, self.identity.digest, Trust.REVIEWED)
 
     async def _again(self, payload: bytes) -> Intent:
         is_child = isinstance(self.entry.entry, ServerEntry)
@@ -493,12 +512,25 @@ class Connection:
     async def fresh(self, timeout_s: float = LIST_TIMEOUT_S) -> Catalogue:
         """What the server offers now; read anew if it has said that something changed.
 
+        The store was looked at when it returns; see `GrantStore.look`.
+
         Raises:
             LinkError: the server cannot be reached, or is not approved; `sent` is False.
             DeadlineExceeded: it does not say in time.
+            Denied: what was allowed cannot be read.
         """
-        if self.catalogue is not None and not self._is_stale:
-            return self.catalogue
+        while True:
+            if self.catalogue is None or self._is_stale:
+                await self._until_fresh(timeout_s)
+            try:
+                await self._grants.look()
+            except StoreFailed as failed:
+                raise self._unread(failed) from None
+            # The look may have waited for another process.
+            if self.catalogue is not None and not self._is_stale:
+                return self.catalogue
+
+    async def _until_fresh(self, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
                 while self.catalogue is None or self._is_stale:
@@ -512,7 +544,6 @@ class Connection:
                 timeout_s,
                 f"it is {self.state}: {self.detail}",
             ) from None
-        return self.catalogue
 
     def unavailable(self) -> DragomanError:
         """Why the server cannot be used now."""
@@ -638,8 +669,11 @@ class Connection:
         except Denied:
             # They stay hidden; the server is of no use, but nobody is hurt.
             return catalogue.report
-        self._pins.accept(self.identity, fit, session_only=clearance.scope is Scope.SESSION)
-        self._mediator.settle(clearance, "ok")
+        is_for_now = clearance.scope is Scope.SESSION
+        await self._grants.in_turn(
+            lambda: self._pins.accept(self.identity, fit, session_only=is_for_now)
+        )
+        await self._mediator.settle(clearance, "ok")
         return self._pins.review(self.identity, catalogue.definitions)
 
     def repin(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 
@@ -64,8 +64,8 @@ def frozen(payload: bytes) -> bytes:
 ALL_SCOPES = (Scope.ONCE, Scope.SESSION, Scope.ALWAYS)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Clearance:
+# A Struct rather than a dataclass, which takes several times as long to make: one for every call.
+class Clearance(msgspec.Struct, frozen=True, kw_only=True):
     """Leave to do one thing.
 
     `payload` is the exact JSON text that may be sent or released; `decision` is the number of the
@@ -119,12 +119,15 @@ class Mediator:
         """Allow nothing any more."""
         self._is_closed = True
 
-    def judge(self, intent: Intent) -> Verdict:
-        """What policy and the remembered answers say of it now; nothing is asked or recorded."""
+    def judge(self, intent: Intent, *, looked: bool = False) -> Verdict:
+        """What policy and the remembered answers say of it now; nothing is asked or recorded.
+
+        `looked`: see `GrantStore.look`.
+        """
         return evaluate(
             self.policy,
             intent,
-            self._grants_for(intent),
+            self._grants_for(intent, looked=looked),
             session=self.session,
             now=self._clock(),
             can_ask=self.broker.can_ask,
@@ -147,20 +150,25 @@ class Mediator:
         view: View,
         *,
         editable: Sequence[str] = (),
-        risks: Sequence[Risk] = (),
+        risks: Sequence[Risk] | Callable[[], Sequence[Risk]] = (),
         scopes: Sequence[Scope] = ALL_SCOPES,
         trace: str = "",
         again: Remake | None = None,
         must_ask: str = "",
         is_own_act: bool = False,
         also: Sequence[Intent] = (),
+        looked: bool = False,
     ) -> Clearance:
         """Decide about one thing; returns when it may be done.
 
-        `again` gives the intent as it stands after a person has answered. `must_ask` is a reason
+        `again` gives the intent as it stands after a person has answered. `risks` may be a function that
+        gives them, for when somebody is asked. `must_ask` is a reason
         to ask even though a rule allows it. With `is_own_act` the person has done it themselves, in
         so many words, so that only a deny can stop it. `also` are intents that the same answer
-        settles, such as the flows that a call brings about.
+        settles, such as the flows that a call brings about. `looked`: see `GrantStore.look`.
+
+        The loop may go on between the decision and the return, while the record waits for another
+        process: what the caller knew before may have changed.
 
         Raises:
             Denied: policy, a person, a deadline, or a store or audit that cannot be written.
@@ -169,6 +177,8 @@ class Mediator:
             raise Denied(Code.HOST_CLOSED, intent.subject, "the host is closing")
         trace = trace or token_hex(8)
         try:
+            if not looked:
+                await self._look(intent)
             return await self._clear(
                 intent, view, editable, risks, scopes, trace, again, must_ask, is_own_act, also
             )
@@ -179,14 +189,14 @@ class Mediator:
             verdict = Verdict(
                 effect=Effect.DENY, step=Step.INTEGRITY, rule=denied.rule, code=denied.code
             )
-            raise self._denied(intent, verdict, view, trace) from None
+            raise await self._denied(intent, verdict, view, trace) from None
 
     async def _clear(
         self,
         intent: Intent,
         view: View,
         editable: Sequence[str],
-        risks: Sequence[Risk],
+        risks: Sequence[Risk] | Callable[[], Sequence[Risk]],
         scopes: Sequence[Scope],
         trace: str,
         again: Remake | None,
@@ -194,7 +204,7 @@ class Mediator:
         is_own_act: bool,
         also: Sequence[Intent],
     ) -> Clearance:
-        verdict = self.judge(intent)
+        verdict = self.judge(intent, looked=True)
         if must_ask and verdict.effect is Effect.ALLOW and not is_own_act:
             verdict = self._ask_instead(verdict, must_ask)
         if is_own_act and (verdict.effect is Effect.ASK or verdict.code is Code.NOBODY_TO_ASK):
@@ -202,12 +212,12 @@ class Mediator:
                 verdict, effect=Effect.ALLOW, rule="the person's own act", layer="", code=None
             )
         if verdict.effect is Effect.DENY:
-            raise self._denied(intent, verdict, view, trace)
+            raise await self._denied(intent, verdict, view, trace)
         if verdict.effect is Effect.ASK:
             return await self._ask(
                 intent, verdict, view, editable, risks, scopes, trace, again, also
             )
-        return self._allow(intent, verdict, view.payload, view, trace)
+        return await self._allow(intent, verdict, view.payload, view, trace)
 
     def _ask_instead(self, verdict: Verdict, why: str) -> Verdict:
         if not self.broker.can_ask:
@@ -222,7 +232,7 @@ class Mediator:
         verdict: Verdict,
         view: View,
         editable: Sequence[str],
-        risks: Sequence[Risk],
+        risks: Sequence[Risk] | Callable[[], Sequence[Risk]],
         scopes: Sequence[Scope],
         trace: str,
         again: Remake | None,
@@ -235,7 +245,7 @@ class Mediator:
             view=view,
             view_digest=digest,
             why=verdict.rule,
-            risks=tuple(risks),
+            risks=tuple(risks() if callable(risks) else risks),
             scopes=tuple(scopes),
             editable=tuple(editable),
             timeout_s=self.policy.approval_timeout_s,
@@ -250,7 +260,7 @@ class Mediator:
                 effect=Effect.DENY, step=verdict.step, rule=denied.rule, code=denied.code
             )
             request = replace(request, id=denied.approval)
-            raise self._denied(intent, verdict, view, trace, request=request) from None
+            raise await self._denied(intent, verdict, view, trace, request=request) from None
         if decision.approval != request.id:
             # Another caller had asked the same: what was shown and answered is that question.
             request = replace(request, id=decision.approval)
@@ -261,18 +271,23 @@ class Mediator:
                 rule="the answer was for another view than the one shown",
                 code=Code.VIEW_CHANGED,
             )
-            raise self._denied(intent, verdict, view, trace, request=request, decision=decision)
+            raise await self._denied(
+                intent, verdict, view, trace, request=request, decision=decision
+            )
         if decision.effect is not Effect.ALLOW:
-            raise self._refused_by_person(intent, verdict, view, trace, request, decision)
+            raise await self._refused_by_person(intent, verdict, view, trace, request, decision)
         payload = view.payload if decision.payload is None else frozen(decision.payload)
         now = intent if again is None else await again(payload)
+        await self._look(now)
         verdict = self._after_yes(intent, now, verdict, decision)
         if verdict.effect is Effect.DENY:
-            raise self._denied(now, verdict, view, trace, request=request, decision=decision)
+            raise await self._denied(now, verdict, view, trace, request=request, decision=decision)
         if decision.scope is not Scope.ONCE and decision.scope in scopes:
             for settled in (now, *also):
-                self._remember(settled, decision, request)
-        return self._allow(now, verdict, payload, view, trace, request=request, decision=decision)
+                await self._remember(settled, decision, request)
+        return await self._allow(
+            now, verdict, payload, view, trace, request=request, decision=decision
+        )
 
     def _after_yes(
         self, shown: Intent, intent: Intent, before: Verdict, decision: Decision
@@ -296,7 +311,7 @@ class Mediator:
         verdict = evaluate(
             self.policy,
             intent,
-            [*self._grants_for(intent), yes],
+            [*self._grants_for(intent, looked=True), yes],
             session=self.session,
             now=self._clock(),
             can_ask=True,
@@ -327,7 +342,7 @@ class Mediator:
             grant="",
         )
 
-    def _refused_by_person(
+    async def _refused_by_person(
         self,
         intent: Intent,
         verdict: Verdict,
@@ -340,7 +355,7 @@ class Mediator:
         if not is_cancel and decision.scope is not Scope.ONCE:
             # It is refused all the same, now; that it will be asked again is the lesser harm.
             with suppress(Denied):
-                self._remember(intent, decision, request)
+                await self._remember(intent, decision, request)
         said = f": {decision.note}" if decision.note else ""
         verdict = Verdict(
             effect=Effect.DENY,
@@ -349,9 +364,9 @@ class Mediator:
             layer="grants",
             code=Code.CANCELLED if is_cancel else Code.PERSON_DENIED,
         )
-        return self._denied(intent, verdict, view, trace, request=request, decision=decision)
+        return await self._denied(intent, verdict, view, trace, request=request, decision=decision)
 
-    def _remember(self, intent: Intent, decision: Decision, request: ApprovalRequest) -> None:
+    async def _remember(self, intent: Intent, decision: Decision, request: ApprovalRequest) -> None:
         """Keep an answer that holds longer than once. Raises Denied when it cannot be kept.
 
         Of those that waited for the same answer, the first one keeps it.
@@ -378,13 +393,13 @@ class Mediator:
             note=decision.note,
         )
         try:
-            self.grants.add(grant)
+            await self.grants.in_turn(lambda: self.grants.add(grant))
         except StoreFailed as failed:
             raise Denied(
                 Code.STORE_FAILED, intent.subject, f"the answer cannot be kept: {failed}"
             ) from None
 
-    def renew(self, clearance: Clearance, intent: Intent, why: str) -> Clearance:
+    async def renew(self, clearance: Clearance, intent: Intent, why: str) -> Clearance:
         """Leave to send the same bytes once more, which a person agreed to beforehand.
 
         For a request that the server refused to run until something was done. `intent` is how it
@@ -398,26 +413,40 @@ class Mediator:
             raise Denied(Code.HOST_CLOSED, intent.subject, "the host is closing")
         view = View(headline=why, payload=clearance.payload)
         agreed = Decision(effect=Effect.ALLOW, view_digest="")
+        await self._look(intent)
         verdict = self._after_yes(clearance.intent, intent, clearance.verdict, agreed)
         if verdict.effect is Effect.DENY:
-            raise self._denied(intent, verdict, view, clearance.trace)
-        renewed = self._allow(
+            raise await self._denied(intent, verdict, view, clearance.trace)
+        renewed = await self._allow(
             intent, replace(verdict, rule=why), clearance.payload, view, clearance.trace
         )
-        return replace(renewed, was_edited=clearance.was_edited)
+        return msgspec.structs.replace(renewed, was_edited=clearance.was_edited)
 
     # --- the two ends -----------------------------------------------------------------------------
 
-    def _grants_for(self, intent: Intent) -> Sequence[Grant]:
+    async def _look(self, intent: Intent) -> None:
         try:
-            return self.grants.find(intent.principal, intent.identity, intent.server)
+            await self.grants.look()
         except StoreFailed as failed:
-            # A stored no may be in there: without it nothing is allowed.
-            raise Denied(
-                Code.STORE_FAILED, intent.subject, f"the grants cannot be read: {failed}"
-            ) from None
+            raise self._unread(intent, failed) from None
 
-    def _allow(
+    def _grants_for(self, intent: Intent, *, looked: bool = False) -> Sequence[Grant]:
+        try:
+            return self.grants.find(intent.principal, intent.identity, intent.server, looked=looked)
+        except StoreFailed as failed:
+            raise self._unread(intent, failed) from None
+
+    def _unread(self, intent: Intent, failed: StoreFailed) -> Denied:
+        # A stored no may be in there: without it nothing is allowed.
+        return Denied(Code.STORE_FAILED, intent.subject, f"the grants cannot be read: {failed}")
+
+    async def _spend(self, grant: str) -> bool:
+        """Use up a grant that was found just now."""
+        if self.grants.is_counted(grant):
+            return await self.grants.in_turn(lambda: self.grants.spend(grant))
+        return self.grants.spend(grant, looked=True)
+
+    async def _allow(
         self,
         intent: Intent,
         verdict: Verdict,
@@ -430,7 +459,7 @@ class Mediator:
     ) -> Clearance:
         if verdict.grant:
             try:
-                is_left = self.grants.spend(verdict.grant)
+                is_left = await self._spend(verdict.grant)
             except StoreFailed as failed:
                 raise Denied(
                     Code.STORE_FAILED, intent.subject, f"the grant cannot be used: {failed}"
@@ -442,9 +471,9 @@ class Mediator:
                     code=Code.GRANT_SPENT,
                     rule=f"the grant {verdict.grant} is used up",
                 )
-                raise self._denied(intent, spent, view, trace)
+                raise await self._denied(intent, spent, view, trace)
         began_at = time.monotonic()
-        mark = self._record(intent, verdict, payload, view, trace, request, decision)
+        mark = await self._record(intent, verdict, payload, view, trace, request, decision)
         return Clearance(
             intent=intent,
             payload=payload,
@@ -458,7 +487,7 @@ class Mediator:
             note="" if decision is None else decision.note,
         )
 
-    def _denied(
+    async def _denied(
         self,
         intent: Intent,
         verdict: Verdict,
@@ -472,7 +501,8 @@ class Mediator:
         code = verdict.code or Code.RULE_DENIED
         rule, seq = verdict.rule, 0
         try:
-            seq = self._record(intent, verdict, view.payload, view, trace, request, decision).seq
+            mark = await self._record(intent, verdict, view.payload, view, trace, request, decision)
+            seq = mark.seq
         except Denied as failed:
             # It is refused either way; what could not be written is said beside it.
             rule = f"{rule} (and {failed.rule})"
@@ -487,7 +517,7 @@ class Mediator:
             decision=seq,
         )
 
-    def _record(
+    async def _record(
         self,
         intent: Intent,
         verdict: Verdict,
@@ -500,7 +530,7 @@ class Mediator:
         # Of an edit both are kept: what was asked for, and what is sent.
         edit = {"original": view.payload} if payload != view.payload else {}
         try:
-            return self.audit.decision(
+            return await self.audit.decision_in_turn(
                 intent,
                 verdict,
                 payload=payload,
@@ -519,7 +549,7 @@ class Mediator:
                 server=intent.server,
             ) from None
 
-    def settle(self, clearance: Clearance, status: str, **details: Any) -> None:
+    async def settle(self, clearance: Clearance, status: str, **details: Any) -> None:
         """Record how it ended: "ok", "failed", "refused", "cancelled" or "unknown".
 
         Raises:
@@ -528,7 +558,7 @@ class Mediator:
         """
         took_ms = (time.monotonic() - clearance.began_at) * 1000
         try:
-            self.audit.outcome(clearance.mark, status, duration_ms=took_ms, **details)
+            await self.audit.outcome_in_turn(clearance.mark, status, duration_ms=took_ms, **details)
         except AuditFailed as failed:
             raise Denied(
                 Code.AUDIT_FAILED,

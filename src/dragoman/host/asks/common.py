@@ -131,7 +131,7 @@ class Mediates(Protocol):
     ) -> Cleared:
         """Decide about one thing. Raises Denied."""
 
-    def settle(self, clearance: Any, status: str, **details: Any) -> None:
+    async def settle(self, clearance: Any, status: str, **details: Any) -> None:
         """Record how it ended."""
 
 

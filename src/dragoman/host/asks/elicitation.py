@@ -102,7 +102,7 @@ class Elicitation:
                     cleared = await self._fill(asker, params, turn)
                     content = read_json(cleared.payload)
                     result = ElicitResult(action="accept", content=content)
-                    self._mediator.settle(cleared, "ok")
+                    await self._mediator.settle(cleared, "ok")
                     decision = cleared.decision
         except Denied as denied:
             action: Literal["cancel", "decline"]
@@ -120,7 +120,7 @@ class Elicitation:
         """
         with self._turn(asker) as turn:
             cleared = await self._visit(asker, params, turn, then)
-            self._mediator.settle(cleared, "ok")
+            await self._mediator.settle(cleared, "ok")
         return cleared
 
     @contextmanager

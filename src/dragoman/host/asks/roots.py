@@ -217,7 +217,7 @@ class RootsBook:
                 risks=unseen_risks(texts_in([root.uri, root.name or ""])),
                 again=again,
             )
-            self._mediator.settle(cleared, "ok")
+            await self._mediator.settle(cleared, "ok")
         except Denied as denied:
             return denied
         return cleared

@@ -257,14 +257,14 @@ class _Exchange:
                 except BaseException as error:
                     if _is_again(error) and number < MAX_ANSWERS:
                         continue
-                    self._mediator.settle(clearance, "ok", answers=number, released=False)
+                    await self._mediator.settle(clearance, "ok", answers=number, released=False)
                     raise
                 break
-            self._mediator.settle(clearance, "ok", answers=number, released=True)
+            await self._mediator.settle(clearance, "ok", answers=number, released=True)
             self._released = released.payload
             if released.payload != self._answered:
                 result = read_record(CreateMessageResult, read_json(released.payload))
-            self._mediator.settle(released, "ok")
+            await self._mediator.settle(released, "ok")
             return Answered(result=result, payload=released.payload, decision=released.decision)
         finally:
             if not isinstance(reserved, Problem):
@@ -359,10 +359,10 @@ class _Exchange:
             check_sampling_result(result)
             self._answered = msgspec.json.encode(result)
         except asyncio.CancelledError:
-            self._mediator.settle(clearance, "cancelled")
+            await self._mediator.settle(clearance, "cancelled")
             raise
         except Exception as error:
-            self._mediator.settle(clearance, "failed", error=type(error).__name__)
+            await self._mediator.settle(clearance, "failed", error=type(error).__name__)
             raise
         return result
 

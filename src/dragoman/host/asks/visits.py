@@ -150,7 +150,7 @@ class Visits:
         given = held.clearance
         now = await held.again(given.payload)
         why = "the server says that it has ended, and the person agreed to this with the address"
-        return self._mediator.renew(given, now, why)
+        return await self._mediator.renew(given, now, why)
 
     async def _ask(self, asker: Asker, asked: Sequence[ElicitParams], held: Held) -> Clearance:
         """The same request as a question: the person says that they are done, or gives up."""
