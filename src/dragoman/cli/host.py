@@ -243,16 +243,24 @@ def add(
 def remove(settings: HostSettings, name: str) -> int:
     """Take a server out of the mcp.json. What was remembered of it stays, and is useless."""
     from dragoman.host.formats import read_text, save
+    from dragoman.host.formats.portable import secret_names
 
     path = settings.file()
     before = read_text(path)
-    save(path, _format(OWN_FORMAT).remove(name, before, path), before=before)
-    _told(
-        Screen(),
-        settings,
-        {"config": str(path), "removed": [name]},
-        [f"{path}: {name} was removed"],
-    )
+    own = _format(OWN_FORMAT)
+    after = own.remove(name, before, path)
+    secrets = [
+        secret
+        for server in own.read(before, path).servers
+        if server.name == name
+        for secret in secret_names(server)
+    ]
+    save(path, after, before=before)
+    lines = [f"{path}: {name} was removed"]
+    if secrets:
+        lines.append(f"its secrets stay where they are kept: {', '.join(secrets)}")
+    document = {"config": str(path), "removed": [name], "secretsLeft": secrets}
+    _told(Screen(), settings, document, lines)
     return Exit.OK
 
 
@@ -412,11 +420,13 @@ async def _trust_server(
     from dragoman.cli.host_pages import lines_of
 
     # There is such a server, and what it depends on was said.
-    used.identity(server)
+    risks = used.identity(server).risks
     (status,) = (one for one in _at_rest(used) if one.server == server)
     if not is_sure:
         for label, text in status.facts:
             screen.note(f"{label}: {text}", "")
+        for risk in risks:
+            screen.note(f"! {risk.text}", "yellow")
         if status.diff:
             screen.note("what has changed since you accepted it:", "yellow")
             screen.err.print(lines_of(status.diff))
@@ -474,7 +484,8 @@ def pin(settings: HostSettings, server: str, names: tuple[str, ...], yes: bool, 
     screen = Screen()
 
     async def work(used: Host) -> tuple[str, bool]:
-        difference = used.diff(server)
+        parts = [used.diff(server, name) for name in names] if names else [used.diff(server)]
+        difference = "\n".join(part for part in parts if part)
         if difference:
             if not yes:
                 screen.err.print(lines_of(difference))

@@ -8,6 +8,7 @@ listed. Whoever asked saves it, with `save`.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import tempfile
 from collections.abc import Mapping
@@ -69,7 +70,9 @@ def find_format(name: str) -> Format:
     """The format of that name, such as "claude-desktop". Raises Misconfigured."""
     if name in FORMATS:
         return FORMATS[name]
-    raise Misconfigured(f"{name!r} is no known format; there are {', '.join(FORMATS)}")
+    near = difflib.get_close_matches(name, FORMATS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FORMATS)}"
+    raise Misconfigured(f"{name!r} is no known format; {hint}")
 
 
 def read_text(path: Path) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "holds_secret",
     "inputs_of",
     "move_secrets",
+    "secret_names",
     "secrets_in",
     "variable",
     "with_inputs",
@@ -227,17 +228,21 @@ def with_inputs(server: Portable, names: Mapping[str, str]) -> Portable:
 
 def inputs_of(server: Portable) -> list[str]:
     """The names of the questions to the person that stand in its texts."""
+    return _names_of(server, "input")
+
+
+def secret_names(server: Portable) -> list[str]:
+    """The names of the stored secrets that stand in its texts."""
+    return _names_of(server, "secret", "keyring")
+
+
+def _names_of(server: Portable, *kinds: str) -> list[str]:
     texts = (
         server.command, *server.args, *server.env.values(), server.env_file, server.cwd,
         server.url, *server.headers.values(),
     )  # fmt: skip
-    found = {
-        part.name: None
-        for text in texts
-        for part in text
-        if isinstance(part, Variable) and part.kind == "input"
-    }
-    return list(found)
+    found = (part for text in texts for part in text if isinstance(part, Variable))
+    return list(dict.fromkeys(part.name for part in found if part.kind in kinds))
 
 
 def move_secrets(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -273,8 +274,11 @@ class Format:
         """The text without that server. Raises Misconfigured: there is none."""
         document = self.document(onto, path)
         way = self._way(document.value)
-        if name not in self._table(document.value, path):
-            raise Misconfigured(f"{path} has no server {name!r}")
+        there = self._table(document.value, path)
+        if name not in there:
+            near = difflib.get_close_matches(name, list(there), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise Misconfigured(f"{path} has no server {name!r}{hint}")
         document.remove((*way, name))
         return document.text
 
