@@ -489,7 +489,9 @@ def test_twenty_at_once_are_one_question(stage: Stage, is_allowed: bool) -> None
             await host.ready()
             calls = [host.call_tool("evil", "wipe", WIPE) for _ in range(20)]
             found = await asyncio.gather(*calls, return_exceptions=True)
-            assert sum(isinstance(one, Denied) for one in found) == (0 if is_allowed else 20)
+            denied = [one for one in found if isinstance(one, Denied)]
+            (asked,) = person.questions("tool.call")
+            assert [one.approval for one in denied] == ([] if is_allowed else [asked.id] * 20)
 
     run(main())
     assert len(person.questions("tool.call")) == 1

@@ -162,7 +162,7 @@ class Denied(Refused):
         self.note = note
         # The number of the audit record of the refusal; 0 when there is none.
         self.decision = decision
-        # The id of the question that got no answer; "" when nobody was asked.
+        # The id of the question that it is the answer to, or that got none; "" when nobody was asked.
         self.approval = approval
         super().__init__(rule, subject)
 

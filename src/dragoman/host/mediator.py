@@ -515,6 +515,7 @@ class Mediator:
             diff="\n".join(problem.diff for problem in intent.problems if problem.diff),
             note="" if decision is None else decision.note,
             decision=seq,
+            approval="" if request is None else request.id,
         )
 
     async def _record(
