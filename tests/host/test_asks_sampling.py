@@ -370,24 +370,31 @@ def test_rules_alone_can_offer_it_to_a_program_without_a_person() -> None:
 # --- context --------------------------------------------------------------------------------------
 
 
-class Words:
-    """Words of two servers, as a conversation might hold them."""
-
-    def sources(self, server: str, wanted: str) -> Sequence[str]:
-        return [server] if wanted == "thisServer" else [server, "mail", "files"]
-
-    def text(self, sources: Sequence[str]) -> str:
-        return "".join(f"<words of {source}>" for source in sources)
+WORDS = {"maps": "a map", "mail": "a letter", "files": "a file"}
 
 
+def words(server: str) -> dict[str, str]:
+    """Words of three servers, as the conversation might hold them that a call is made for."""
+    return WORDS if server == "maps" else {}
+
+
+def brings(wanted: str) -> Any:
+    return edits(includeContext=wanted)
+
+
+def texts(sent: CreateMessageParams) -> str:
+    return json.dumps(msgspec.to_builtins(sent))
+
+
+@duty("sampling.discretion")
 @pytest.mark.parametrize("wanted", ["thisServer", "allServers"])
 def test_context_that_nobody_granted_is_none(wanted: str) -> None:
     models, person = Models(), Person(True)
     with desk(person) as at:
-        sample(at, models, params(include_context=wanted), context=Words())
+        sample(at, models, params(include_context=wanted), context=words)
     ((_, sent),) = models.given
     assert sent.include_context == "none"
-    assert "words of" not in str(sent)
+    assert not any(one in texts(sent) for one in WORDS.values())
     assert fact(person.asked[0], "context") == f"it asks for {wanted}, and gets nothing"
 
 
@@ -395,10 +402,124 @@ def test_context_comes_from_those_whose_flow_is_allowed_and_is_shown() -> None:
     models, person = Models(), Person(True)
     with desk(person, "allow flow(mail -> server:maps)") as at:
         asked = params(include_context="allServers", system_prompt="Be brief.")
-        sample(at, models, asked, context=Words())
+        sample(at, models, asked, context=words)
+        (outcome,) = at.records("outcome")[:1]
     ((_, sent),) = models.given
-    assert sent.system_prompt == "Be brief.\n\n<words of mail>"
-    assert payload_of(person.asked[0])["systemPrompt"] == sent.system_prompt
+    # Not among the system's words: there a model takes it for orders.
+    assert sent.system_prompt == "Be brief."
+    first, second = payload_of(person.asked[0])["messages"]
+    assert "'mail'" in first["content"]["text"]
+    assert first["content"]["text"].endswith("a letter")
+    assert first["role"] == "user"
+    assert second["content"]["text"] == "Which colour?"
+    assert fact(person.asked[0], "context") == "it asks for allServers, and gets the words of mail"
+    assert fact(person.asked[1], "words in the prompt") == "mail"
+    assert outcome["details"]["context"] == ["mail"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given", "come_in"),
+    [
+        ("thisServer", "thisServer", ["maps"]),
+        ("allServers", "thisServer", ["maps"]),
+        ("allServers", "allServers", ["maps", "mail", "files"]),
+    ],
+)
+def test_a_person_brings_words_in_and_sees_them_before_they_go_out(
+    wanted: str, given: str, come_in: list[str]
+) -> None:
+    models = Models()
+    person = Person(brings(given), True)
+    with desk(person) as at:
+        sample(at, models, params(include_context=wanted), context=words)
+        refused, allowed = (one for one in at.records() if one["action"] == REQUEST)
+        outcome = at.records("outcome")[0]
+    first, second = person.of(REQUEST)
+    assert "includeContext" in fact(first, "to give it context")
+    assert not any(one in first.view.payload.decode() for one in WORDS.values())
+    # The second shows all of it, is for this once, and is what is sent.
+    assert [risk.code for risk in second.risks][:1] == ["filled_in"]
+    assert second.scopes == (Scope.ONCE,)
+    ((model, sent),) = models.given
+    assert payload_of(second) == {"model": model, **msgspec.to_builtins(sent)}
+    assert [one for one in WORDS if WORDS[one] in texts(sent)] == come_in
+    assert (refused["effect"], allowed["effect"]) == ("deny", "allow")
+    assert outcome["details"]["context"] == come_in
+
+
+@pytest.mark.parametrize("wanted", ["none", "thisServer"])
+def test_a_person_gives_no_more_than_was_asked_for(wanted: str) -> None:
+    models = Models()
+    person = Person(brings("allServers"))
+    with desk(person) as at, pytest.raises(Refused):
+        sample(at, models, params(include_context=wanted), context=words)
+    assert models.given == []
+    assert person.asked[-1].risks[0].code == "faults"
+
+
+def test_words_that_came_in_are_not_brought_in_twice() -> None:
+    models = Models()
+    person = Person(brings("allServers"))
+    with desk(person) as at, pytest.raises(Refused):
+        sample(at, models, params(include_context="allServers"), context=words)
+    assert models.given == []
+    assert person.asked[-1].view.payload.count(b"a letter") == 1
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "deny flow(mail -> server:maps)",
+        "deny flow(mail -> model:local)",
+        "deny flow(mail -> model:*)",
+    ],
+)
+def test_words_that_a_rule_keeps_back_are_not_there_to_be_given(rule: str) -> None:
+    models = Models()
+    person = Person(brings("allServers"), True)
+    with desk(person, rule) as at:
+        sample(at, models, params(include_context="allServers"), context=words)
+    ((_, sent),) = models.given
+    assert [one for one in WORDS if WORDS[one] in texts(sent)] == ["maps", "files"]
+    assert "mail" not in fact(person.asked[0], "to give it context")
+
+
+def test_words_kept_from_one_provider_do_not_follow_an_edit_to_it() -> None:
+    models = Models()
+    person = Person(brings("allServers"), edits(model="cloud:large"))
+    with desk(person, "deny flow(mail -> model:cloud)") as at, pytest.raises(Refused):
+        sample(at, models, params(include_context="allServers"), context=words)
+    assert models.given == []
+
+
+def test_without_a_word_of_the_person_a_kept_yes_brings_nothing_in() -> None:
+    """Neither a yes to all prompts of this server, nor rules that allow them."""
+    models = Models()
+    settings = SamplingRules(default="allow", release="allow")
+    with desk(Person(False), sampling=settings) as at:
+        sample(at, models, params(include_context="allServers"), context=words)
+    ((_, sent),) = models.given
+    assert not any(one in texts(sent) for one in WORDS.values())
+
+
+def test_a_rule_that_asks_about_the_way_to_the_model_is_asked_about() -> None:
+    models, person = Models(), Person(True)
+    rules = ("allow flow(mail -> server:maps)", "ask flow(mail -> model:local)")
+    settings = SamplingRules(default="allow", release="allow")
+    with desk(person, *rules, sampling=settings) as at:
+        sample(at, models, params(include_context="allServers"), context=words)
+    (asked,) = person.of(REQUEST)
+    assert "mail -> model:local" in asked.why
+
+
+def test_context_counts_against_the_tokens_of_the_server() -> None:
+    settings = SamplingRules(max_tokens_per_session=200)
+    long = {"maps": "word " * 400}
+    with desk(Person(True), "allow flow(maps -> server:maps)", sampling=settings) as at:
+        asked = params(include_context="thisServer")
+        with pytest.raises(Refused, match="tokens"):
+            sample(at, Models(), asked, context=lambda server: long)
+        assert sample(at, Models(), params()).result.text == "blue"
 
 
 # --- the second gate ------------------------------------------------------------------------------

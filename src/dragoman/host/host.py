@@ -64,6 +64,7 @@ from dragoman.host.events import (
 )
 from dragoman.host.gate import Passage
 from dragoman.host.grants import GrantStore
+from dragoman.host.heard import OnBehalf
 from dragoman.host.identity import ServerIdentity, identity_of
 from dragoman.host.inbound import Inbound
 from dragoman.host.kinds import Action, Grant, Intent, Problem, Risk, Trust, Verdict
@@ -150,10 +151,14 @@ class Host:
             policy=policy, grants=grants, audit=audit, broker=broker, session=self.session
         )
         self._connections: dict[str, Connection] = {}
+        on_behalf = OnBehalf()
         self._inbound = Inbound(
-            self._mediator, self._model_source(), on_roots_changed=self._tell_roots
+            self._mediator,
+            self._model_source(),
+            on_roots_changed=self._tell_roots,
+            context=on_behalf.words,
         )
-        self._calls = Calls(self._mediator, self._connection, self._inbound.visit)
+        self._calls = Calls(self._mediator, self._connection, self._inbound.visit, on_behalf)
         self._end_of_broker = broker.on_event(self._asked)
         self._is_open = False
         self._is_closing = False

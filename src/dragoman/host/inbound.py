@@ -14,6 +14,7 @@ import msgspec
 
 from dragoman.errors import RemoteFailure
 from dragoman.host.asks.common import Answered, Asker
+from dragoman.host.asks.context import ContextSource
 from dragoman.host.asks.elicitation import Elicitation
 from dragoman.host.asks.roots import RootsBook
 from dragoman.host.asks.sampling import ModelSource, Sampling
@@ -39,9 +40,12 @@ class Inbound:
         models: ModelSource | None,
         *,
         on_roots_changed: Callable[[str], object],
+        context: ContextSource | None = None,
     ) -> None:
         self._budgets: dict[str, Budget] = {}
-        self._sampling = None if models is None else Sampling(mediator, models, self._budget)
+        self._sampling = (
+            None if models is None else Sampling(mediator, models, self._budget, context=context)
+        )
         self._elicitation = Elicitation(mediator, self._budget)
         self._visits = Visits(mediator, self._elicitation)
         self.roots = RootsBook(mediator, self._budget, on_change=on_roots_changed)
@@ -63,6 +67,7 @@ class Inbound:
                 return answered.result
 
             options |= {"sampling_handler": sample, "sampling_tools": True}
+            options["sampling_context"] = sampling.offers_context(asker)
         offers_form = elicitation.is_offered(asker, Action.ELICIT_FORM)
         offers_url = elicitation.is_offered(asker, Action.ELICIT_URL)
         if offers_form or offers_url:

@@ -16,9 +16,10 @@ from dragoman.host.asks.common import (
     Asker,
     form_of,
 )
+from dragoman.host.asks.context import ContextSource
 from dragoman.host.asks.elicitation import Elicitation
 from dragoman.host.asks.roots import RootsBook, RootState
-from dragoman.host.asks.sampling import ContextSource, Kept, ModelSource, Sampling
+from dragoman.host.asks.sampling import Kept, ModelSource, Sampling
 
 __all__ = [
     "FACT_FORM",

@@ -232,26 +232,36 @@ async def clear_when_it_fits(
     check: Callable[[bytes], list[str]],
     problems: tuple[Problem, ...] = (),
     risks: Sequence[Risk] = (),
-    **options: Any,
+    fill_in: Callable[[bytes], tuple[bytes, str] | None] | None = None,
+    options: Callable[[], Mapping[str, Any]] = dict,
+    **fixed: Any,
 ) -> Cleared:
     """Clear what a person may change, and ask again, with the faults, when it does not fit then.
 
     `intent_of` makes the intent of a payload with more problems, `check` gives the faults of one,
-    a sentence each. `problems` are those there are from the start. `options` are `Mediates.clear`'s.
+    a sentence each. `problems` are those there are from the start. `fill_in` puts in what a person
+    has asked for by their change, with a sentence about it: it is shown before it is sent, too.
+    `options`, asked for each time, and `fixed` are those of `Mediates.clear`.
 
     Raises:
         Denied: refused; ARGUMENTS_UNFIT after `MAX_TRIES` answers that do not fit.
     """
-    faults: list[str] = []
+    said: list[Risk] = []
     for last in range(1, MAX_TRIES + 1):
         found: list[str] = []
-        answer = [payload]
+        # What is shown the next time, and what is said of it.
+        answer: list[Any] = [payload, said]
 
         async def again(
-            given: bytes, found: list[str] = found, answer: list[bytes] = answer
+            given: bytes, found: list[str] = found, answer: list[Any] = answer
         ) -> Intent:
-            answer[0] = given
-            found += check(given)
+            filled = None if fill_in is None else fill_in(given)
+            if filled is None:
+                found += check(given)
+                answer[:] = given, fault_risk(found)
+            else:
+                found.append(filled[1])
+                answer[:] = filled[0], [Risk(code="filled_in", text=filled[1])]
             unfit = (Problem(code=Code.ARGUMENTS_UNFIT, text="; ".join(found)),) if found else ()
             return intent_of(given, unfit)
 
@@ -260,14 +270,14 @@ async def clear_when_it_fits(
                 intent_of(payload, problems),
                 view_of(payload),
                 editable=("",),
-                risks=(*fault_risk(faults), *risks),
+                risks=(*said, *risks),
                 again=again,
-                **options,
+                **{**fixed, **options()},
             )
         except Denied:
             if not found or last == MAX_TRIES:
                 raise
-        faults, payload = found, answer[0]
+        payload, said = answer
     raise AssertionError("the last try returns or raises")
 
 

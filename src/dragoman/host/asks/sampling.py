@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,14 +30,30 @@ from dragoman.host.asks.common import (
     texts_in,
     unseen_risks,
 )
+from dragoman.host.asks.context import ContextSource, Offered
 from dragoman.host.budget import Budget, estimated_tokens
 from dragoman.host.canonical import read_json
-from dragoman.host.kinds import Action, Code, Denied, Effect, Intent, Problem, Risk, Step, View
+from dragoman.host.kinds import (
+    Action,
+    Code,
+    Denied,
+    Effect,
+    Intent,
+    Problem,
+    Risk,
+    Scope,
+    Step,
+    View,
+)
 from dragoman.model.checks import check_sampling, check_sampling_result
 from dragoman.model.content import AudioContent, ImageContent, TextContent
-from dragoman.model.sampling import CreateMessageParams, CreateMessageResult
+from dragoman.model.sampling import (
+    CreateMessageParams,
+    CreateMessageResult,
+    SamplingMessage,
+)
 
-__all__ = ["ContextSource", "Kept", "ModelSource", "Sampling"]
+__all__ = ["Kept", "ModelSource", "Sampling"]
 
 # 3 answers to one request: who still dislikes the third should edit or withhold it.
 MAX_ANSWERS = 3
@@ -60,16 +76,6 @@ class ModelSource(Protocol):
 
     async def answer(self, model: str, params: CreateMessageParams) -> CreateMessageResult:
         """What that model says."""
-
-
-class ContextSource(Protocol):
-    """What `includeContext` could stand for, where a host has such a thing and rules allow it."""
-
-    def sources(self, server: str, wanted: str) -> Sequence[str]:
-        """The servers whose words "thisServer" or "allServers" would bring in."""
-
-    def text(self, sources: Sequence[str]) -> str:
-        """Their words, as they would stand in the prompt."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,8 +102,8 @@ class Sampling:
     """Answers sampling requests, for all servers of a host.
 
     `budgets` gives each server's budget. `context` is what `includeContext` may stand for; without
-    it, and without a rule that allows the flow, it stands for nothing. `kept` has the last
-    exchanges, in memory only.
+    a rule that allows the flow, and without the person's word, it stands for nothing. `kept` has
+    the last exchanges, in memory only.
     """
 
     def __init__(
@@ -129,6 +135,12 @@ class Sampling:
             ):
                 return True
         return False
+
+    def offers_context(self, asker: Asker) -> bool:
+        """Whether its own words at least could be granted to this server."""
+        flow = asker.intent(Action.FLOW, f"{asker.server} -> server:{asker.server}")
+        is_open = self._mediator.judge(flow).effect is not Effect.DENY
+        return self._context is not None and is_open
 
     async def answer(
         self, asker: Asker, params: CreateMessageParams
@@ -169,19 +181,11 @@ class Sampling:
         """Every model there is."""
         return self._models.names()
 
-    def context_for(self, asker: Asker, wanted: str) -> tuple[list[str], str]:
-        """Whose words come along, as far as rules and grants allow it, and the words."""
-        if self._context is None or wanted not in ("thisServer", "allServers"):
-            return [], ""
-        sources = [
-            source
-            for source in self._context.sources(asker.server, wanted)
-            if self._mediator.judge(
-                asker.intent(Action.FLOW, f"{source} -> server:{asker.server}")
-            ).effect
-            is Effect.ALLOW
-        ]
-        return sources, self._context.text(sources) if sources else ""
+    def offered(self, asker: Asker, wanted: str) -> Offered:
+        """The words that may come along, as they are now."""
+        has_words = self._context is not None and wanted != "none"
+        words = dict(self._context(asker.server)) if self._context and has_words else {}
+        return Offered(mediator=self._mediator, asker=asker, wanted=wanted, words=words)
 
 
 class _Exchange:
@@ -200,6 +204,10 @@ class _Exchange:
         self._models = models
         self._asker = asker
         self._params = params
+        self._offered = sampling.offered(asker, params.include_context or "none")
+        # The servers whose words are in the prompt, and whether the person wanted them there.
+        self._sources: list[str] = []
+        self._was_filled = False
         self._trace = ""
         self._asked = msgspec.json.encode(params)
         self._sent = b""
@@ -231,10 +239,11 @@ class _Exchange:
         model = self._sampling.choose(params)
         if problem is None and not model:
             problem = Problem(code=Code.NOT_OFFERED, text="there is no model that may be used")
-        sources, context = self._sampling.context_for(asker, params.include_context or "none")
+        self._sources = self._offered.granted(model)
+        context = self._offered.message(self._sources)
         most = min(params.max_tokens, policy.sampling.max_tokens_per_request)
         reserved = budget.reserve(
-            _tokens_of(params) + estimated_tokens(context),
+            _tokens_of(_resolved(params, context, most)),
             most,
             most=policy.sampling.max_tokens_per_session,
         )
@@ -245,7 +254,7 @@ class _Exchange:
         spent = 0
         try:
             sent = _resolved(params, context, most)
-            clearance = await self._clear_request(model, sent, sources, most, problem)
+            clearance = await self._clear_request(model, sent, most, problem)
             self._trace, self._sent = clearance.trace, clearance.payload
             model, sent = _read_request(clearance.payload)
             for number in range(1, MAX_ANSWERS + 1):
@@ -257,10 +266,10 @@ class _Exchange:
                 except BaseException as error:
                     if _is_again(error) and number < MAX_ANSWERS:
                         continue
-                    await self._mediator.settle(clearance, "ok", answers=number, released=False)
+                    await self._settle(clearance, number, released=False)
                     raise
                 break
-            await self._mediator.settle(clearance, "ok", answers=number, released=True)
+            await self._settle(clearance, number, released=True)
             self._released = released.payload
             if released.payload != self._answered:
                 result = read_record(CreateMessageResult, read_json(released.payload))
@@ -270,13 +279,16 @@ class _Exchange:
             if not isinstance(reserved, Problem):
                 reserved.settle(spent)
 
+    async def _settle(self, clearance: Cleared, answers: int, *, released: bool) -> None:
+        words = {"context": self._sources} if self._sources else {}
+        await self._mediator.settle(clearance, "ok", answers=answers, released=released, **words)
+
     # --- the first gate ---------------------------------------------------------------------------
 
     async def _clear_request(
         self,
         model: str,
         sent: CreateMessageParams,
-        sources: Sequence[str],
         most: int,
         problem: Problem | None,
     ) -> Cleared:
@@ -293,6 +305,9 @@ class _Exchange:
             if chosen != model:
                 _, _, refused = self._flows(chosen)
                 more = more if refused is None else (*more, refused)
+            # A rule may have come meanwhile, and it may be another provider.
+            stands = [self._offered.problem(source, chosen) for source in self._sources]
+            more = (*more, *(one for one in stands if one is not None))
             return self._asker.intent(
                 Action.SAMPLING_REQUEST,
                 chosen,
@@ -304,19 +319,49 @@ class _Exchange:
         def check(given: bytes) -> list[str]:
             return _request_faults(given, self._sampling.names(), most)
 
+        def options() -> Mapping[str, Any]:
+            to_ask, why = self._offered.to_ask(self._sources, model)
+            reasons = "; ".join(one for one in (must_ask, why) if one)
+            if self._was_filled:
+                # The person's word for this prompt: it is not kept, and no kept one stands for it.
+                return {"scopes": (Scope.ONCE,), "must_ask": reasons or "words were brought in"}
+            return {"must_ask": reasons, "also": [*flows, *to_ask]}
+
         return await clear_when_it_fits(
             self._mediator,
             payload,
             intent_of=intent_of,
-            view_of=lambda given: self._request_view(given, sources, most),
+            view_of=lambda given: self._request_view(given, model, most),
             check=check,
             problems=problems,
             risks=_request_risks(self._asker, self._params),
-            must_ask=must_ask,
-            also=flows,
+            fill_in=self._fill_in,
+            options=options,
         )
 
-    def _request_view(self, payload: bytes, sources: Sequence[str], most: int) -> View:
+    def _fill_in(self, given: bytes) -> tuple[bytes, str] | None:
+        """The prompt with the words that the person wants in it; None when they want none."""
+        try:
+            model, params = _read_request(given)
+        except ValueError:
+            return None
+        wanted = params.include_context or "none"
+        found = self._offered.open_to_person(model, wanted)
+        new = [source for source in found if source not in self._sources]
+        if wanted == "none" or not new:
+            return None
+        self._sources += new
+        self._was_filled = True
+        filled = msgspec.structs.replace(
+            params,
+            messages=[*self._offered.message(new), *params.messages],
+            include_context="none",
+        )
+        payload = msgspec.json.encode({"model": model, **msgspec.to_builtins(filled)})
+        names = ", ".join(new)
+        return payload, f"The words of {names} are in the prompt now, as you wanted. Read them."
+
+    def _request_view(self, payload: bytes, model: str, most: int) -> View:
         params = self._params
         shown = facts_about(self._asker)
         wishes = _wishes(params)
@@ -324,8 +369,18 @@ class _Exchange:
             shown.append(("it wishes for", wishes))
         wanted = params.include_context or "none"
         if wanted != "none":
-            given = f"the words of {', '.join(sources)}" if sources else "nothing"
+            names = ", ".join(self._sources)
+            given = f"the words of {names}" if names else "nothing"
             shown.append(("context", f"it asks for {wanted}, and gets {given}"))
+            more = self._offered.open_to_person(model)
+            if set(more) - set(self._sources):
+                shown.append(
+                    (
+                        "to give it context",
+                        f"put {wanted!r} for includeContext below: the words of {', '.join(more)} "
+                        "come in, and you read them before they go out",
+                    )
+                )
         if params.max_tokens > most:
             shown.append(("tokens", f"it asks for {params.max_tokens}, and gets at most {most}"))
         return View(
@@ -378,7 +433,12 @@ class _Exchange:
             return View(
                 headline=f"Give this answer of your model to the server {self._asker.server!r}?",
                 payload=given,
-                facts=(*facts_about(self._asker), ("model", model), *self._asker.lines()),
+                facts=(
+                    *facts_about(self._asker),
+                    ("model", model),
+                    *([("words in the prompt", ", ".join(self._sources))] if self._sources else ()),
+                    *self._asker.lines(),
+                ),
             )
 
         return await clear_when_it_fits(
@@ -415,15 +475,17 @@ def _is_again(error: BaseException) -> bool:
 # --- prompts --------------------------------------------------------------------------------------
 
 
-def _resolved(params: CreateMessageParams, context: str, max_tokens: int) -> CreateMessageParams:
+def _resolved(
+    params: CreateMessageParams, context: Sequence[SamplingMessage], max_tokens: int
+) -> CreateMessageParams:
     """What the model is to be given: the wishes are settled, and nothing of the envelope is left.
 
-    Context is part of the system prompt, where a person reads it like the rest.
+    Context is among the messages, where a person reads it like the rest; in the system prompt the
+    model would take it for orders.
     """
-    system = "\n\n".join(part for part in (params.system_prompt, context) if part)
     return msgspec.structs.replace(
         params,
-        system_prompt=system or None,
+        messages=[*context, *params.messages],
         max_tokens=max_tokens,
         include_context="none",
         model_preferences=None,
@@ -452,7 +514,7 @@ def _request_faults(payload: bytes, names: Sequence[str], most: int) -> list[str
     if params.max_tokens > most:
         faults.append(f"maxTokens may be at most {most}")
     if params.include_context != "none":
-        faults.append("includeContext is settled already and stays none")
+        faults.append("there are no words to bring in: includeContext has to stay none")
     return faults
 
 
