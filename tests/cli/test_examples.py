@@ -138,6 +138,7 @@ def test_the_tour_says_a_plain_yes_where_nobody_is() -> None:
     assert max(len(line) for line in done.stdout.splitlines()[:-2]) <= 100
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
 def test_the_tour_asks_whoever_is_at_the_terminal() -> None:
     with Terminal(TOUR) as terminal:

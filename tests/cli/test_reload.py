@@ -89,6 +89,7 @@ def test_no_call_fails_while_the_code_changes_and_the_session_stays(tmp_path: Pa
     run_within_a_minute(talk)
 
 
+@pytest.mark.long
 def test_a_call_under_way_is_finished_by_the_code_it_began_with(tmp_path: Path) -> None:
     async def talk() -> None:
         heard = asyncio.Event()

@@ -82,6 +82,7 @@ def test_what_cannot_be_connected_to_is_refused_with_what_can(target: Any, said:
     run(main())
 
 
+@pytest.mark.long
 def test_a_child_that_never_answers_is_told_with_the_end_of_its_stderr(tmp_path: Path) -> None:
     script = tmp_path / "mute.py"
     script.write_text(
@@ -90,7 +91,8 @@ def test_a_child_that_never_answers_is_told_with_the_end_of_its_stderr(tmp_path:
 
     async def main() -> None:
         with pytest.raises(DeadlineExceeded, match="no key set") as late:
-            await Client(script, connect_timeout_s=1.0).connect()
+            # 10 s: long enough to start Python and have it say something, on any machine.
+            await Client(script, connect_timeout_s=10.0).connect()
         assert late.value.method == "initialize"
 
     run(main())

@@ -249,9 +249,9 @@ VICTIMS = pytest.mark.parametrize(
     "kind", [Victim, HttpVictim, OverHttpx, OverSse], ids=["stdio", "http", "httpx2", "sse"]
 )
 
-# The default run has one of each kind; the gate has them all.
+# The default run has one; the gate has them all.
 LONG_HTTP = (
-    pytest.param(HttpVictim, id="http"),
+    pytest.param(HttpVictim, id="http", marks=pytest.mark.long),
     pytest.param(OverHttpx, id="httpx2", marks=pytest.mark.long),
     pytest.param(OverSse, id="sse", marks=pytest.mark.long),
 )

@@ -391,6 +391,7 @@ def test_a_server_ends_when_its_parent_dies_though_stdin_stays_open() -> None:
         assert ended_within(pid)
 
 
+@pytest.mark.long
 def test_a_client_that_outlives_the_parent_keeps_the_server() -> None:
     with launched("stay", "impatient") as (launcher, pid):
         launcher.write(b"{}\n")
@@ -407,6 +408,7 @@ def test_a_client_that_outlives_the_parent_keeps_the_server() -> None:
         assert launcher.read_line() == b"{}\n"
 
 
+@pytest.mark.long
 def test_a_launcher_that_leaves_before_the_first_frame_is_not_missed() -> None:
     with launched("leave", "impatient") as (launcher, pid):
         launcher.wait()
