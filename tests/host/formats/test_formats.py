@@ -145,6 +145,68 @@ def test_clines_file_is_read_and_its_lists_become_proposals() -> None:
     assert (remote.disabled, remote.timeout_s, remote.allowed) == (True, 120, ("tool3",))
 
 
+def test_what_clines_command_line_writes_is_read_and_changed_as_a_whole() -> None:
+    cline = FORMATS["cline"]
+    text = json.dumps(
+        {
+            "mcpServers": {
+                "x": {
+                    "transport": {"type": "sse", "url": "https://x.example", "headers": {"A": "1"}},
+                    "disabled": True,
+                    "timeout": 60000,
+                    "metadata": {"source": "y"},
+                }
+            }
+        }
+    )
+    (server,) = cline.read(text, Path("x")).servers
+    assert (server.kind, server.url, server.headers) == (
+        "sse",
+        ("https://x.example",),
+        {"A": ("1",)},
+    )
+    # Longer than Cline waits: it is taken for its most.
+    assert (server.disabled, server.timeout_s) == (True, 3600)
+    assert server.extras == {"cline": {"metadata": {"source": "y"}}}
+    assert cline.write([server], onto=text).text == text
+    other = replace(server, url=("https://y.example",))
+    changed = cline.write([other], onto=text, may_replace=True).text
+    assert json.loads(changed)["mcpServers"]["x"] == {
+        "disabled": True,
+        "timeout": 60000,
+        "metadata": {"source": "y"},
+        "type": "sse",
+        "url": "https://y.example",
+        "headers": {"A": "1"},
+    }
+    assert cline.read(changed, Path("x")).servers == (other,)
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        ({"url": "https://x.example"}, "sse"),
+        ({"url": "https://x.example", "transportType": "http"}, "http"),
+        ({"url": "https://x.example", "transportType": "sse"}, "sse"),
+        ({"url": "https://x.example", "transportType": ["x"]}, "sse"),
+        ({"url": "https://x.example", "type": "streamableHttp", "transportType": "sse"}, "http"),
+        ({"command": "x", "url": "https://x.example", "transportType": "stdio"}, "stdio"),
+    ],
+)
+def test_how_cline_reaches_a_server_is_read_as_cline_reads_it(raw: Any, kind: str) -> None:
+    server = FORMATS["cline"].server("x", raw)
+    assert (server.kind, server.extras.get("cline", {}).get("transportType")) == (kind, None)
+
+
+def test_what_cline_runs_without_asking_stands_where_it_looks() -> None:
+    server = Portable(name="x", kind="stdio", command=("x",), allowed=("a",))
+    text = FORMATS["cline"].write([server]).text
+    assert json.loads(text)["mcpServers"]["x"]["autoApprove"] == ["a"]
+    old = '{"mcpServers": {"x": {"command": "x", "alwaysAllow": ["b"]}}}'
+    changed = FORMATS["cline"].write([server], onto=old, may_replace=True).text
+    assert json.loads(changed)["mcpServers"]["x"] == {"command": "x", "autoApprove": ["a"]}
+
+
 def test_codexs_file_is_read() -> None:
     found = servers_of("codex")
     context7, figma = found["context7"], found["figma"]
@@ -219,9 +281,30 @@ def test_the_places_are_those_of_the_products() -> None:
     assert FORMATS["goose"].files(windows, Path("/p"), platform="win32") == [
         Path("/u/Roaming/Block/goose/config/config.yaml")
     ]
+    cline = "settings/cline_mcp_settings.json"
+    assert FORMATS["cline"].files({"HOME": "/h"}, Path("/p")) == [
+        Path("/h/.cline/data") / cline,
+        Path("/h/.config/Code/User/globalStorage/saoudrizwan.claude-dev") / cline,
+    ]
+    for environ, path in (
+        ({"CLINE_MCP_SETTINGS_PATH": "/c/x.json"}, Path("/c/x.json")),
+        ({"CLINE_DATA_DIR": "/c/d"}, Path("/c/d") / cline),
+        ({"CLINE_DIR": "/c"}, Path("/c/data") / cline),
+    ):
+        assert FORMATS["cline"].files({"HOME": "/h", **environ}, Path("/p"))[0] == path
     assert FORMATS["codex"].files({"HOME": "/h"}, Path("/p")) == [
         Path("/p/.codex/config.toml"),
         Path("/h/.codex/config.toml"),
+    ]
+
+
+def test_claude_desktop_of_the_windows_store_keeps_its_file_in_its_package(tmp_path: Path) -> None:
+    package = tmp_path / "AppData/Local/Packages/Claude_abc/LocalCache/Roaming/Claude"
+    package.mkdir(parents=True)
+    environ = {"USERPROFILE": str(tmp_path), "APPDATA": str(tmp_path / "r")}
+    assert FORMATS["claude-desktop"].files(environ, Path("/p"), platform="win32") == [
+        package / "claude_desktop_config.json",
+        tmp_path / "r" / "Claude" / "claude_desktop_config.json",
     ]
 
 

@@ -70,8 +70,8 @@ def find_format(name: str) -> Format:
     """The format of that name, such as "claude-desktop". Raises Misconfigured."""
     if name in FORMATS:
         return FORMATS[name]
-    near = difflib.get_close_matches(name, FORMATS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FORMATS)}"
+    near = " or ".join(map(repr, difflib.get_close_matches(name, FORMATS)))
+    hint = f"did you mean {near}?" if near else f"there are {', '.join(FORMATS)}"
     raise Misconfigured(f"{name!r} is no known format; {hint}")
 
 
