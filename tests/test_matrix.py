@@ -24,14 +24,13 @@ from dragoman.revisions.registry import dialect_for
 from dragoman.transport.http.client import HttpOptions
 from tests.http.aids import serving
 from tests.requirements.duties import duty
-from tests.revisions.official import SPEC, places, schema_of
+from tests.revisions.official import HAS_SPEC, places, schema_of
 from tests.scenarios import REVISIONS, SCENARIOS, Seen, make_server
 from tests.support import Wire, run
 
 ROOT = Path(__file__).parent.parent
 LINKS = ("memory", "stdio", "sse", "streamable", "unix")
 CHOICES = (None, *REVISIONS)
-HAS_SPEC = (SPEC / REVISIONS[0] / "schema.json").is_file()
 
 
 def agreed_by(client: str | None, server: str | None) -> str | None:

@@ -22,6 +22,7 @@ from dragoman.testing.oracle import ClosedSchema
 from tools.generate_fields import PLACES
 
 __all__ = [
+    "HAS_SPEC",
     "SPEC",
     "complaints",
     "examples",
@@ -37,8 +38,9 @@ __all__ = [
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = Path(os.environ.get("DRAGOMAN_SPEC") or ROOT.parent / "shared" / "spec")
 
+HAS_SPEC = (SPEC / DIALECTS[0].wire / "schema.json").is_file()
 needs_spec = pytest.mark.skipif(
-    not (SPEC / DIALECTS[0].wire / "schema.json").is_file(),
+    not HAS_SPEC,
     reason="the official schemas are not here: set DRAGOMAN_SPEC to the folder that holds them",
 )
 
