@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dragoman.errors import Misconfigured
 
-__all__ = ["MAX_MENTIONS", "PromptCall", "ResourceMention", "prompt_in", "resources_in"]
+__all__ = ["MAX_MENTIONS", "PromptCall", "ResourceMention", "prompt_in", "quoted", "resources_in"]
 
 # An opening bracket or a quotation mark may stand before it; a letter makes it an address.
 _RESOURCE = re.compile(r"(?<![^\s(\[{\"'«„“])@([A-Za-z0-9_.-]+):(?:<([^>\n]+)>|(\S+))")
@@ -101,3 +101,10 @@ def prompt_in(text: str) -> PromptCall | None:
         else:
             named[word["name"]] = value
     return PromptCall(match.group(1), match.group(2) or match.group(3), named, tuple(placed))
+
+
+def quoted(value: str) -> str:
+    """A value as `prompt_in` reads it: between quotation marks where it needs them."""
+    if value and not re.search(r"\s", value) and value[0] not in "\"'":
+        return value
+    return '"' + re.sub(r'([\\"])', r"\\\1", value) + '"'

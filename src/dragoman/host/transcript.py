@@ -67,6 +67,13 @@ class Transcript:
         return self._tokens
 
     @property
+    def least(self) -> int:
+        """What the turn under way costs at least: its words, and what the model has not seen."""
+        calls = self._first_call
+        last = max(calls, len(self._messages) - 2)
+        return sum(self._costs[self._start : calls]) + sum(self._costs[last:])
+
+    @property
     def has_calls(self) -> bool:
         """Whether a tool was used in it."""
         return any(map(_has_uses, self._messages))
@@ -105,7 +112,7 @@ class Transcript:
         alone do not fit, nothing is taken out. Pictures go beyond what a request may have.
         """
         pictures = self._drop_pictures(MAX_PICTURES, MAX_PICTURE_CHARS)
-        if self._least() > budget_tokens:
+        if self.least > budget_tokens:
             return Trimmed(pictures=pictures)
         results = 0
         for at in range(len(self._messages) - 1):
@@ -139,12 +146,6 @@ class Transcript:
         while at < len(self._messages) and not _has_uses(self._messages[at]):
             at += 1
         return at
-
-    def _least(self) -> int:
-        """What the turn under way costs at least."""
-        calls = self._first_call
-        last = max(calls, len(self._messages) - 2)
-        return sum(self._costs[self._start : calls]) + sum(self._costs[last:])
 
     def _drop_turns(self, budget_tokens: int) -> None:
         """The oldest turns, as many as have to go; never the last."""

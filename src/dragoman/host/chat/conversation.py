@@ -306,7 +306,7 @@ class Conversation:
             tools.append(read_result_tool())
         budget = self._free()
         if to_half:
-            budget = min(budget, self.transcript.tokens // 2)
+            budget = max(min(budget, self.transcript.tokens // 2), self.transcript.least)
         gone = self.transcript.trim(budget)
         for count, what in (
             (gone.pictures, "oldest pictures"),
