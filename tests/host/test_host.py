@@ -15,6 +15,7 @@ from dragoman.errors import InvalidArguments, LinkError, Misconfigured, ToolErro
 from dragoman.host import ApprovalRequest, Code, Denied, Host, Scope, ServerState
 from dragoman.host.audit import read, verify
 from dragoman.host.config import Input
+from dragoman.host.events import ApprovalChanged, HostEvent
 from dragoman.host.kinds import Action, Decision, Effect, Trust
 from tests.requirements.duties import duty
 from tests.support import run
@@ -93,6 +94,36 @@ async def until(host: Host, holds: Callable[[], bool]) -> None:
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
+
+
+def test_twenty_identical_calls_are_one_question_whose_records_name_it(place: Place) -> None:
+    async def main() -> None:
+        counted: list[int] = []
+        person = Person(tool_call=False)
+        async with place.host(person) as host:
+            await host.ready()
+            host.broker.detach(person)
+
+            def count(event: HostEvent) -> None:
+                if isinstance(event, ApprovalChanged):
+                    counted.append(event.request.askers)
+
+            host.on_event(count)
+            with host.broker.watching():
+                calls = [
+                    asyncio.ensure_future(host.call_tool("plain", "add", {"a": 1, "b": 2}))
+                    for _ in range(20)
+                ]
+                await until(host, lambda: bool(counted) and counted[-1] == 20)
+                (asked,) = host.broker.pending()
+                host.broker.answer(asked.id, asked.allow("once"), channel="page")
+                await asyncio.gather(*calls)
+        assert counted == list(range(2, 21))
+        records = place.records(kind="decision", action="tool.call")
+        assert [(one["effect"], one["approval"]) for one in records] == [("allow", asked.id)] * 20
+        assert len(place.reached()) == 20
+
+    run(main())
 
 
 @duty("tools.ui.confirm", "tools.inputs-shown", "tools.audit", "trust.flows")
