@@ -18,12 +18,12 @@ import pytest
 
 from dragoman.client.config import ServerEntry
 from dragoman.errors import LinkError
-from dragoman.host.sandbox import Root, Sandbox, confine
+from dragoman.host.sandbox import Root, Sandbox, confine, starter
 from dragoman.host.sandbox.connector import ConfinedConnector
 from dragoman.host.sandbox.gatekeeper import Gatekeeper, GateLimits
 from dragoman.host.sandbox.targets import Address, Reach, parse_target
 from dragoman.jsonrpc.frame import Noise, Seen
-from dragoman.transport.base import Link
+from dragoman.transport.base import Connector, Link
 
 __all__ = ["Child", "Origin", "child", "descriptors", "needs_bubblewrap", "origin", "reach_of"]
 
@@ -48,7 +48,7 @@ def attempt(work, *given):
         return work(*given)
     except Exception as error:
         return type(error).__name__
-PROXY = os.environ["HTTP_PROXY"].removeprefix("http://").rpartition(":")
+PROXY = os.environ.get("HTTP_PROXY", "").removeprefix("http://").rpartition(":")
 def proxied(*sent, until=None):
     with socket.create_connection((PROXY[0], int(PROXY[2])), 10) as proxy:
         proxy.settimeout(10)
@@ -118,12 +118,18 @@ async def child(
     names: dict[str, list[Address]] | None = None,
     env: dict[str, str] | None = None,
     roots: Sequence[Root] = (),
+    sandbox: Sandbox | None = None,
+    source: Path = Path("mcp.json"),
+    guarded: Sequence[Path] = (),
     limits: GateLimits | None = None,
 ) -> AsyncIterator[Child]:
-    """A process that runs these lines and reaches these targets; of other names are `names`."""
+    """A process that runs these lines and reaches these targets; of other names are `names`.
+
+    Without targets its network is as `sandbox` says.
+    """
     entry = ServerEntry(
         name="x",
-        source=Path("mcp.json"),
+        source=source,
         command=sys.executable,
         args=("-I", "-c", _PRELUDE + textwrap.dedent(code)),
         env=env or {},
@@ -141,12 +147,14 @@ async def child(
         found.gatekeepers.append(made)
         return made
 
-    connector = ConfinedConnector(
-        confine(entry, Sandbox(reach=reach), roots=roots),
-        reach,
-        stderr=found.stderr.append,
-        make_gatekeeper=gatekeeper,
-    )
+    confined = confine(entry, sandbox or Sandbox(reach=reach), roots=roots, guarded=guarded)
+    connector: Connector
+    if targets:
+        connector = ConfinedConnector(
+            confined, reach, stderr=found.stderr.append, make_gatekeeper=gatekeeper
+        )
+    else:
+        connector = starter(confined, reach, stderr=found.stderr.append)
     link: Link = await connector.connect()
     found.link = link
     try:

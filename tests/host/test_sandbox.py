@@ -206,7 +206,7 @@ def test_what_steers_the_loader_does_not_steer_bubblewrap(tmp_path: Path) -> Non
         env={"LD_PRELOAD": "/nowhere.so", "A": "1"},
     )
     confined = confine(entry, Sandbox())
-    assert confined.env == {"A": "1"}
+    assert confined.env == {"A": "1", "TMPDIR": "/tmp"}
     done = subprocess.run(
         [confined.command, *confined.args], env=confined.env, capture_output=True, text=True
     )

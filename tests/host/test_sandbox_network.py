@@ -427,7 +427,7 @@ def test_a_network_that_cannot_be_made_is_said_and_nothing_is_started(
             process = await asyncio.create_subprocess_exec(*line, stderr=-1)
             _, said = await process.communicate()
             assert process.returncode == 1
-            assert said.startswith(b"dragoman: the network of the sandbox cannot be made: ")
+            assert said.startswith(b"dragoman: the sandbox cannot be made: ")
             assert why in said.decode()
             assert said.count(b"\n") == 1
             assert not marker.exists()

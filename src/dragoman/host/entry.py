@@ -98,12 +98,14 @@ class HostEntry:
         roots: Iterable[Root] = (),
         stderr: Callable[[str], object] | None = None,
         refused: Callable[[str], object] | None = None,
+        guarded: Iterable[Path] = (),
         environ: Mapping[str, str] = os.environ,
     ) -> Connector:
         """How to reach it, in its sandbox if it has one.
 
         `roots` are those the user has granted by now. `refused` is told, in a few words, of what a
-        confined server tried to reach and may not.
+        confined server tried to reach and may not. `guarded` are the host's own folders, which no
+        sandbox opens.
 
         Raises:
             Misconfigured: a secret, bubblewrap, a path of the sandbox or the URL is not there or
@@ -118,5 +120,5 @@ class HostEntry:
             return entry.connector(stderr=stderr, http=HttpOptions(stays_at_origin=True))
         if self.sandbox is None:
             return entry.connector(stderr=stderr)
-        confined = confine(entry, self.sandbox, roots=roots, environ=environ)
+        confined = confine(entry, self.sandbox, roots=roots, guarded=guarded, environ=environ)
         return starter(confined, self.sandbox.reach, stderr=stderr, refused=refused)

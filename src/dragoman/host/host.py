@@ -843,6 +843,7 @@ class _Hooks:
             roots=connection.entry.roots,
             stderr=heard,
             refused=lambda what: self.held_back(connection, what),
+            guarded=(host.state.path, default_policy_paths(host.config.project).user.parent),
         )
         host.audit.redactor.add(*connection.entry.secrets, *host.known_secrets())
         return connector

@@ -25,6 +25,7 @@ from dragoman.client.config import RemoteEntry, ServerEntry, project_of
 from dragoman.errors import Misconfigured
 from dragoman.host.canonical import digest
 from dragoman.host.kinds import Risk
+from dragoman.host.sandbox import shown_path
 from dragoman.host.secrets import looks_secret
 from dragoman.model.unseen import one_line, printable, unseen_in, warn_of_host
 from dragoman.transport.http.urls import is_loopback
@@ -366,7 +367,9 @@ def _describe_child(
     draft.facts["sandbox"] = confined
     if sandbox is not None and roots:
         # They are opened to it by the start itself, whatever it is told of roots.
-        opened = [(str(root.path), "writes" if root.is_writable else "reads") for root in roots]
+        opened = [
+            (shown_path(root.path), "writes" if root.is_writable else "reads") for root in roots
+        ]
         draft.line("sandbox opens", "\n".join(f"{how} {path}" for path, how in opened))
         draft.facts["opens"] = opened
     _warn_of_child(draft, real, program)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dragoman.host.sandbox.bubblewrap import Confined, confine, find_bubblewrap
 from dragoman.host.sandbox.connector import starter
-from dragoman.host.sandbox.declared import Root, Sandbox, read_sandbox
+from dragoman.host.sandbox.declared import Root, Sandbox, read_sandbox, shown_path
 
 __all__ = [
     "Confined",
@@ -21,5 +21,6 @@ __all__ = [
     "confine",
     "find_bubblewrap",
     "read_sandbox",
+    "shown_path",
     "starter",
 ]

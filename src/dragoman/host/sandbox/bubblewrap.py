@@ -40,8 +40,14 @@ _SYSTEM = (
     "/etc/pki",
     "/etc/ssl",
 )
+# Keys of the machine, which a host that runs as root could read.
+_KEPT = ("/etc/pki/tls/private", "/etc/ssl/private")
+# What of /proc belongs to the whole machine, and is root's to write even without a capability.
+_MACHINE = ("acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger")
 # Only for who may use the network.
 _NETWORK = ("/etc/hosts", "/etc/resolv.conf", "/etc/gai.conf", "/etc/services")
+# And for who reaches a list of hosts: names are looked for in a file of its own.
+_NETWORK_OF_A_LIST = ("/etc/gai.conf", "/etc/services")
 
 # Beside a folder `bin`: what the programs in it are made of. Nothing else of where they were
 # installed: with ~/.local/bin that would be all of ~/.local.
@@ -93,16 +99,19 @@ def confine(
     sandbox: Sandbox,
     *,
     roots: Iterable[Root] = (),
+    guarded: Iterable[Path] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Confined:
     """The command line that runs `entry` in its sandbox.
 
-    `roots` are those the user has granted; each is read only unless it says otherwise. The
-    environment is not part of the line, where every user could read it: bubblewrap hands on its
-    own. What would steer bubblewrap itself is the exception.
+    `roots` are those the user has granted; each is read only unless it says otherwise. The folders
+    in `guarded` are the host's own: no sandbox shows them. The environment is not part of the line,
+    where every user could read it: bubblewrap hands on its own. What would steer bubblewrap itself
+    is the exception.
 
     Raises:
-        Misconfigured: bubblewrap is not there, or a path or the program is not.
+        Misconfigured: bubblewrap is not there, or a path or the program is not; or a path opens
+            what no sandbox may open.
     """
     bwrap = find_bubblewrap(environ)
     name = entry.name
@@ -127,6 +136,8 @@ def confine(
     for root in roots:
         path = _existing(root.path, name)
         binds[path] = binds.get(path, False) or root.is_writable
+    _check_links(binds, name)
+    hidden = _hidden(binds, guarded, home, name)
     # No --new-session: `StdioConnector` makes one already, so there is no terminal to type into.
     # In a second one the server would be out of reach of who waits for its group to end.
     line = [
@@ -141,20 +152,33 @@ def confine(
         "ALL",
         "--hostname",
         "sandbox",
+        # Whoever makes a user namespace has all capabilities in it, and with them a way to parts
+        # of the kernel in which most of its faults are found.
+        *(("--disable-userns",) if _can_forbid_namespaces(bwrap) else ()),
     ]
-    for place in (*_SYSTEM, *(_NETWORK if sandbox.has_network else ())):
+    for place in (*_SYSTEM, *_of_network(sandbox)):
         line += _system(place)
+    for place in _KEPT:
+        if os.path.isdir(place):
+            line += ["--tmpfs", place]
     line += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - its own
+    for part in _MACHINE:
+        line += ["--ro-bind-try", f"/proc/{part}", f"/proc/{part}"]
     # An empty home, so that programs which look for their settings find a folder.
     if len(home.parts) > 1 and not _is_system(home):
         line += ["--tmpfs", str(home)]
     # Outer before inner: the later of two binds lies over the earlier one. What lies in another
     # one is there already; a link in it could not be bound upon.
-    for path in sorted(binds, key=lambda one: (len(one.parts), str(one))):
-        around = next((one for one in path.parents if one in binds), None)
+    for path in sorted(binds, key=_depth):
+        around = _around(path, binds)
         if around is not None and binds[around] == binds[path]:
             continue
+        if around is not None and binds[around]:
+            line += _pinned(around, path)
         line += ["--bind" if binds[path] else "--ro-bind", os.path.realpath(path), str(path)]
+    line += _read_only(entry.source, binds)
+    for path in hidden:
+        line += ["--tmpfs", str(path)]
     visible = entry.cwd is not None and any(
         _absolute(entry.cwd).is_relative_to(path) for path in (*binds, home)
     )
@@ -170,8 +194,110 @@ def confine(
             line += ["--setenv", name_of, value]
         else:
             handed_on[name_of] = value
+    # The host's folder for temporary files is not there.
+    handed_on.setdefault("TMPDIR", "/tmp")  # noqa: S108 - its own
     args = (*line, "--", str(program), *entry.args)
     return Confined(bwrap, args, Path("/"), handed_on, len(line))
+
+
+def _of_network(sandbox: Sandbox) -> Sequence[str]:
+    if sandbox.has_network:
+        return _NETWORK
+    return _NETWORK_OF_A_LIST if sandbox.reach.targets else ()
+
+
+def _depth(path: Path) -> tuple[int, str]:
+    return len(path.parts), str(path)
+
+
+def _around(path: Path, binds: Mapping[Path, bool]) -> Path | None:
+    """The innermost of these that the path lies in."""
+    return next((one for one in path.parents if one in binds), None)
+
+
+def _pinned(outer: Path, inner: Path) -> list[str]:
+    """Keep each folder on the way where it is: a mount point is not renamed.
+
+    A path that is read only would be another one if a folder around it made room for a new one.
+    """
+    line: list[str] = []
+    for part in reversed(inner.parents):
+        if part.is_relative_to(outer) and part != outer and not part.is_symlink():
+            line += ["--bind", os.path.realpath(part), str(part)]
+    return line
+
+
+def _read_only(source: Path, binds: Mapping[Path, bool]) -> list[str]:
+    """The file in which the server is configured: not for it to write, wherever it lies."""
+    real = Path(os.path.realpath(source))
+    line: list[str] = []
+    for path, is_writable in binds.items():
+        folder = Path(os.path.realpath(path))
+        if is_writable and real.is_relative_to(folder) and real.is_file():
+            inside = path / real.relative_to(folder)
+            line += [*_pinned(path, inside), "--ro-bind", str(real), str(inside)]
+    return line
+
+
+def _check_links(binds: Mapping[Path, bool], name: str) -> None:
+    """What the server can put in the place of a path is not for it to choose.
+
+    Raises:
+        Misconfigured: a path in a folder that it may write leads out of that folder.
+    """
+    for path in binds:
+        for outer in path.parents:
+            # Its program may well be a link, to an interpreter; what is run is bound read only.
+            if binds.get(outer) and not _leads_into(path, outer) and os.path.isdir(path):
+                raise Misconfigured(
+                    f"the server {name!r}: its sandbox names {str(path)!r}, a link to "
+                    f"{os.path.realpath(path)!r} in a folder that the server may write; name where"
+                    " it leads"
+                )
+
+
+def _leads_into(path: Path, outer: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(outer))
+
+
+def _hidden(
+    binds: Mapping[Path, bool], guarded: Iterable[Path], home: Path, name: str
+) -> list[Path]:
+    """The guarded folders that a path would show.
+
+    Raises:
+        Misconfigured: one could be written, or is what a path names; or all of the home could be
+            written, where programs start that nothing confines.
+    """
+    found = []
+    kept = [Path(os.path.realpath(one)) for one in guarded if os.path.isdir(one)]
+    for path, is_writable in binds.items():
+        real = Path(os.path.realpath(path))
+        if is_writable and Path(os.path.realpath(home)).is_relative_to(real):
+            raise Misconfigured(
+                f"the server {name!r}: its sandbox would write all of {str(path)!r}, and what is"
+                " written there runs without one (.profile, .ssh); name the folders in it"
+            )
+        for one in kept:
+            if real.is_relative_to(one) or (is_writable and one.is_relative_to(real)):
+                raise Misconfigured(
+                    f"the server {name!r}: its sandbox would open {str(one)!r}, where it is"
+                    f" remembered what you have allowed; leave {str(path)!r} out"
+                )
+            if one.is_relative_to(real):
+                found.append(path / one.relative_to(real))
+    return sorted(set(found), key=_depth)
+
+
+def _can_forbid_namespaces(bwrap: str) -> bool:
+    """Whether this bubblewrap knows how (0.8 and later).
+
+    Its options stand in it as text; to ask it would start a process before anything is decided.
+    """
+    try:
+        return b"--disable-userns" in Path(bwrap).read_bytes()
+    except OSError:
+        return False
 
 
 def _absolute(path: Path) -> Path:

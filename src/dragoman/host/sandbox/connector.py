@@ -1,9 +1,9 @@
-"""Starting a confined server that may reach some hosts, with a gatekeeper beside it.
+"""Starting a confined server; one that may reach some hosts with a gatekeeper beside it.
 
-What is started is `launch.py`, which makes a network of its own and becomes bubblewrap in it. The
-sockets that listen in that network come out through a door, a Unix socket that is there until they
-have come and that the sandbox does not show; from then on the gatekeeper takes the connections.
-Nothing runs in the sandbox but the server, and no way leads out of it but those sockets.
+What is started is `launch.py`, which becomes bubblewrap. With a list of hosts it makes a network of
+its own before that. The sockets that listen in it come out through a door, a Unix socket that is
+there until they have come and that the sandbox does not show; from then on the gatekeeper takes the
+connections. Nothing runs in the sandbox but the server, and no way leads out of it but those.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ log = logging.getLogger("dragoman.host")
 
 # 10 s, as the other side waits: a process that starts and a few system calls.
 _DOOR_S = 10.0
+# Without what a variable or a package might add to it.
+_LAUNCH = ("-I", "-S", str(Path(__file__).with_name("launch.py")))
 # What a path of a Unix socket may have, with its last zero byte; unix(7).
 _MAX_SOCKET_PATH = 107
 # Of this machine's own 127/8, so that no real host is hidden: the proxy, and one for each name.
@@ -73,10 +75,10 @@ def openings(reach: Reach) -> tuple[tuple[Opening, ...], str]:
     for target in reach.targets:
         if target.is_pattern:
             continue
-        place = target.host if target.address is not None else places.get(target.host)
-        if place is None:
-            place = places[target.host] = next(free)
-            lines.append(f"{place} {target.host}")
+        if target.address is None and target.host not in places:
+            places[target.host] = next(free)
+            lines.append(f"{places[target.host]} {target.host}")
+        place = places.get(target.host, target.host)
         # "localhost" and its address may both be listed: it is the same.
         found.setdefault((place, target.port), Opening(place, target.port, target))
     return tuple(found.values()), "\n".join(lines) + "\n"
@@ -98,8 +100,8 @@ def starter(
     """
     if not reach.targets:
         return StdioConnector(
-            command=confined.command,
-            args=confined.args,
+            command=_interpreter(),
+            args=(*_LAUNCH, "--", confined.command, *confined.args),
             env=confined.env,
             cwd=confined.cwd,
             stderr=stderr,
@@ -156,7 +158,7 @@ class ConfinedConnector:
             # Nothing waits in here: whoever cancels this finds a link or no process at all.
             link = await StdioConnector(
                 command=self._interpreter,
-                args=("-I", "-S", str(Path(__file__).with_name("launch.py")), door.path),
+                args=(*_LAUNCH, door.path),
                 env=self._confined.env,
                 cwd=self._confined.cwd,
                 stderr=self._stderr,
@@ -341,5 +343,5 @@ def _interpreter() -> str:
     own = "" if getattr(sys, "frozen", False) else sys.executable
     found = own or shutil.which("python3")
     if not found:
-        raise Misconfigured("a sandbox with a list of hosts needs a Python interpreter")
+        raise Misconfigured("a sandbox needs a Python interpreter to be started with")
     return found

@@ -11,7 +11,7 @@ from typing import Any
 from dragoman.errors import Misconfigured
 from dragoman.host.sandbox.targets import MAX_TARGETS, BadTargetError, Reach, Target, parse_target
 
-__all__ = ["Root", "Sandbox", "read_sandbox"]
+__all__ = ["Root", "Sandbox", "read_sandbox", "shown_path"]
 
 Fault = Callable[[tuple[str | int, ...], str], Misconfigured]
 Fill = Callable[[str, tuple[str | int, ...]], str]
@@ -53,12 +53,12 @@ class Sandbox:
         parts = ["network" if self.has_network else "no network"]
         if self.reach.targets:
             parts = [f"network to {self.reach} only"]
-        parts += [f"reads {_said(path)}" for path in self.read]
-        parts += [f"writes {_said(path)}" for path in self.write]
+        parts += [f"reads {shown_path(path)}" for path in self.read]
+        parts += [f"writes {shown_path(path)}" for path in self.write]
         return "confined: " + ", ".join(parts)
 
 
-def _said(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """A path, and where it leads: a link that is changed is another thing to agree to."""
     real = os.path.realpath(path)
     return str(path) if real == str(path) else f"{path} (which is {real})"

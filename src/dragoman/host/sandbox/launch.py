@@ -1,14 +1,19 @@
-"""A program, not a module: it makes a network of its own and becomes bubblewrap in it.
+"""A program, not a module: it does what bubblewrap has no option for, and becomes bubblewrap.
 
+    python -I -S launch.py -- BUBBLEWRAP ARGUMENT...
     python -I -S launch.py DOOR
 
+In both it takes away the system calls by which programs share keys: a keyring of the user's session
+would be open to the sandbox, too.
+
 DOOR is a Unix socket of the host. A line of JSON comes from it: `addresses` to add to the loopback
-interface, `listen` (pairs of address and port) to listen on, the `hosts` file, `argv` of
-bubblewrap with the place `at` in it where options may be added, and the `env` to add, in which
-"{proxy}" is the first of those listening. The listening sockets go through the door, and the host
-takes the connections: nothing but its decision leads out of this network. Then this program ends
-by becoming bubblewrap. It starts no process, leaves none, and hands on no descriptor but those it
-was started with and the text of the hosts file, which bubblewrap reads and closes.
+interface of a network that is made here, `listen` (pairs of address and port) to listen on in it,
+the `hosts` file, `argv` of bubblewrap with the place `at` in it where options may be added, and the
+`env` to add, in which "{proxy}" is the first of those listening. The listening sockets go through
+the door, and the host takes the connections: nothing but its decision leads out of this network.
+
+It starts no process, leaves none, and hands on no descriptor but those it was started with and the
+text of the hosts file, which bubblewrap reads and closes.
 
 It needs Linux and nothing but the standard library.
 """
@@ -16,10 +21,12 @@ It needs Linux and nothing but the standard library.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import signal
 import socket
+import stat
 import struct
 import sys
 from typing import Any, NoReturn
@@ -45,14 +52,54 @@ _RT_SCOPE_HOST = 254
 _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
 _IFF_UP = 1
+
+# linux/prctl.h, linux/seccomp.h, linux/filter.h, linux/audit.h
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_SECCOMP = 22
+_FILTER = 2
+_ALLOW = 0x7FFF0000
+_REFUSE = 0x00050000
+_LOAD = 0x20
+_JUMP_IF_SAME = 0x15
+_RETURN = 0x06
+# add_key, request_key and keyctl of each kind of program that a machine runs; x32 has a bit more.
+_X86_64 = (248, 249, 250)
+_KEY_CALLS = {
+    "x86_64": (
+        (0xC000003E, (*_X86_64, *(one | 0x40000000 for one in _X86_64))),
+        (0x40000003, (286, 287, 288)),
+    ),
+    "aarch64": ((0xC00000B7, (217, 218, 219)), (0x40000028, (309, 310, 311))),
+}
+
 # The first interface of every network is its loopback.
 _LOOPBACK = 1
 
 
-def main(door: str) -> NoReturn:
+def main(args: list[str]) -> NoReturn:
     """Do all of it; ends the process with a line on stderr when something is refused."""
     try:
-        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        environ = _first_environ()
+        if args[0] == "--":
+            argv = args[1:]
+        else:
+            argv, more = _behind(args[0])
+            environ |= {name.encode(): value.encode() for name, value in more.items()}
+        # One that is setuid needs the privilege that the filter asks us to give up.
+        if not os.stat(argv[0]).st_mode & stat.S_ISUID:
+            _forbid_keys()
+        # What the interpreter has changed for itself.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        os.execve(argv[0], argv, environ)  # noqa: S606 - the host says what
+    except OSError as error:
+        sys.stderr.write(f"dragoman: the sandbox cannot be made: {error}\n")
+        sys.exit(1)
+
+
+def _behind(door: str) -> tuple[list[str], dict[str, str]]:
+    """Make the network, and hand out what listens in it; the line to go on with, and its env."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
         channel.settimeout(_PATIENCE_S)
         channel.connect(door)
         plan = _read_plan(channel)
@@ -63,19 +110,13 @@ def main(door: str) -> NoReturn:
         socket.send_fds(channel, [b"L"], [one.fileno() for one in listening])
         if channel.recv(1) != b"G":
             raise OSError("the host has closed the door")
-        address, port = listening[0].getsockname()[:2]
-        environ = _first_environ()
-        for name, value in plan["env"].items():
-            environ[name.encode()] = value.replace("{proxy}", f"{address}:{port}").encode()
-        argv = plan["argv"]
-        argv[plan["at"] : plan["at"]] = ["--ro-bind-data", str(_text(plan["hosts"])), "/etc/hosts"]
-        # What the interpreter has changed for itself.
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
-        os.execve(argv[0], argv, environ)  # noqa: S606 - the host says what
-    except OSError as error:
-        sys.stderr.write(f"dragoman: the network of the sandbox cannot be made: {error}\n")
-        sys.exit(1)
+    proxy = "{}:{}".format(*listening[0].getsockname()[:2])
+    for one in listening:
+        one.close()
+    env = {name: value.replace("{proxy}", proxy) for name, value in plan["env"].items()}
+    argv = plan["argv"]
+    argv[plan["at"] : plan["at"]] = ["--ro-bind-data", str(_text(plan["hosts"])), "/etc/hosts"]
+    return argv, env
 
 
 def _read_plan(channel: socket.socket) -> Any:
@@ -110,6 +151,29 @@ def _enter_network() -> None:
         with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
             file.write(text)
     _ask_kernel(_RTM_NEWLINK, 0, struct.pack("=BxHiII", 0, 0, _LOOPBACK, _IFF_UP, _IFF_UP))
+
+
+def _forbid_keys() -> None:
+    """Let no program from here on use the kernel's keyrings; it is told that there are none."""
+    blocks = _KEY_CALLS.get(os.uname().machine)
+    if blocks is None:
+        return
+    code = [(_LOAD, 0, 0, 4)]
+    for arch, numbers in blocks:
+        body = [(_LOAD, 0, 0, 0)]
+        for place, number in enumerate(numbers):
+            # To the refusal at the end of the block, or on to the next number.
+            body.append((_JUMP_IF_SAME, len(numbers) - place, 0, number))
+        body += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE | errno.ENOSYS)]
+        code += [(_JUMP_IF_SAME, 0, len(body), arch), *body]
+    code.append((_RETURN, 0, 0, _ALLOW))
+    packed = b"".join(struct.pack("=HBBI", *one) for one in code)
+    text = ctypes.create_string_buffer(packed, len(packed))
+    program = struct.pack("HP", len(code), ctypes.addressof(text))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for call in ((_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), (_PR_SET_SECCOMP, _FILTER, program, 0, 0)):
+        if libc.prctl(*(one if isinstance(one, bytes) else ctypes.c_ulong(one) for one in call)):
+            raise OSError(ctypes.get_errno(), f"seccomp: {os.strerror(ctypes.get_errno())}")
 
 
 def _add_address(text: str) -> None:
@@ -155,4 +219,4 @@ def _text(text: str) -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])

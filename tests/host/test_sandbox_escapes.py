@@ -1,0 +1,301 @@
+"""What an attacker in a sandbox would try next: each way out, by a real process."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dragoman.client.config import ServerEntry
+from dragoman.errors import Misconfigured
+from dragoman.host.config import load_servers
+from dragoman.host.identity import identity_of
+from dragoman.host.sandbox import Root, Sandbox, confine, find_bubblewrap
+from tests.host.confined import child, needs_bubblewrap
+from tests.support import run
+
+pytestmark = needs_bubblewrap
+
+
+def told_by(code: str, **given: Any) -> Any:
+    """What a confined process tells."""
+
+    async def main() -> Any:
+        async with child(code, **given) as found:
+            return await found.told()
+
+    return run(main())
+
+
+def test_the_machines_settings_are_not_to_be_written_not_even_by_root() -> None:
+    told = told_by(
+        """
+        paths = ("sys/kernel/core_pattern", "sys/kernel/modprobe", "sysrq-trigger",
+            "irq/default_smp_affinity", "sys/kernel/hostname", "sys/vm/drop_caches")
+        tell(opened=[one for one in paths if type(attempt(open, f"/proc/{one}", "a")) is not str])
+        """
+    )
+    assert told == {"opened": []}
+
+
+def test_no_namespace_is_made_in_which_it_would_have_capabilities() -> None:
+    if b"--disable-userns" not in Path(find_bubblewrap()).read_bytes():
+        pytest.skip("this bubblewrap cannot forbid it")
+    told = told_by(
+        """
+        import ctypes
+        libc = ctypes.CDLL(None, use_errno=True)
+        tell(made=[libc.unshare(flag) for flag in (0x10000000, 0x20000, 0x40000000)])
+        """
+    )
+    assert told == {"made": [-1, -1, -1]}
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers of the calls are others")
+def test_the_keys_of_the_users_session_are_not_read() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    mine = -3
+    key = libc.syscall(248, b"user", b"dragoman-canary", b"s3cret", 6, mine)
+    if key < 0:
+        pytest.skip("there are no keyrings here")
+    code = f"""
+    import ctypes
+    libc = ctypes.CDLL(None, use_errno=True)
+    text = ctypes.create_string_buffer(64)
+    found = libc.syscall(250, 10, {mine}, b"user", b"dragoman-canary", 0)
+    tell(found=found, read=libc.syscall(250, 11, {key}, text, 64), text=text.value.decode())
+    """
+    try:
+        assert told_by(code) == {"found": -1, "read": -1, "text": ""}
+    finally:
+        libc.syscall(250, 21, key)
+
+
+def test_nothing_of_the_users_session_is_there_to_talk_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent of ssh, the session's bus, the display: not their sockets, not their names."""
+    for name in ("SSH_AUTH_SOCK", "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "XAUTHORITY"):
+        monkeypatch.setenv(name, "/tmp/canary")
+    abstract = f"\0dragoman-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listening, open(os.devnull) as leaked:
+        listening.bind(abstract)
+        listening.listen()
+        os.set_inheritable(leaked.fileno(), True)
+        told = told_by(
+            f"""
+            def connect(where):
+                with socket.socket(socket.AF_UNIX) as far:
+                    far.connect(where)
+            tell(
+                environ=sorted(os.environ),
+                first=open("/proc/1/environ").read(),
+                abstract=attempt(connect, {abstract!r}),
+                places=[one for one in ("/run", "/var", "/tmp/.X11-unix") if os.path.exists(one)],
+                descriptors=sorted(int(one) for one in os.listdir("/proc/self/fd"))[:-1],
+                home=os.listdir(os.path.expanduser("~")),
+                dev=[one for one in os.listdir("/dev") if one.startswith(("sd", "vd", "mem", "kvm"))],
+                node=attempt(os.mknod, "/tmp/node", 0o20666, os.makedev(1, 1)),
+                tty=attempt(open, "/dev/tty"),
+                temporary=os.environ["TMPDIR"],
+            )
+            """
+        )
+    assert "canary" not in str(told)
+    assert told["abstract"] == "ConnectionRefusedError"
+    assert told["places"] == told["dev"] == []
+    assert [one for one in told["home"] if one not in (*Path(sys.executable).parts, ".pyenv")] == []
+    assert told["descriptors"] == [0, 1, 2]
+    assert told["node"] == "PermissionError"
+    assert told["tty"] == "OSError"
+    assert told["temporary"] == "/tmp"
+
+
+def test_it_ends_nobody_but_itself() -> None:
+    """All that it may signal: its own group has its supervisor in it, and nobody else of ours."""
+
+    async def main() -> None:
+        for signal in (
+            "os.kill(-1, 9)",
+            "os.killpg(0, 9)",
+            "os.kill(1, 9); os.kill(os.getppid(), 9)",
+        ):
+            async with child(f"tell(up=True); {signal}; tell(alive=True)") as found:
+                assert await found.told() == {"up": True}
+                await (found.told() if "kill(1" in signal else found.exit_code())
+
+    run(main())
+
+
+def test_no_way_leads_from_one_folder_into_another(tmp_path: Path) -> None:
+    """Links, hard ones included, devices and programs that are another user's."""
+    for name in ("ro", "rw"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "ro" / "f").write_text("ro")
+    (tmp_path / "secret").write_text("s3cret")
+    (tmp_path / "rw" / "out").symlink_to(tmp_path / "secret")
+    ro, rw = str(tmp_path / "ro"), str(tmp_path / "rw")
+    told = told_by(
+        f"""
+        os.symlink({str(tmp_path)!r}, {rw!r} + "/up")
+        tell(
+            hard=attempt(os.link, {ro!r} + "/f", {rw!r} + "/f"),
+            moved=attempt(os.rename, {ro!r} + "/f", {rw!r} + "/f"),
+            mode=attempt(os.chmod, {ro!r} + "/f", 0o777),
+            out=attempt(open, {rw!r} + "/out"),
+            up=sorted(os.listdir({rw!r} + "/up")),
+            flags=[os.statvfs(one).f_flag & 6 for one in ("/", "/usr", {ro!r}, {rw!r})],
+            mount=attempt(os.rename, {rw!r}, {rw!r} + "2"),
+        )
+        """,
+        roots=(Root(tmp_path / "ro"), Root(tmp_path / "rw", is_writable=True)),
+    )
+    assert told["hard"] == told["moved"] == told["mode"] == told["mount"] == "OSError"
+    assert told["out"] == "FileNotFoundError"
+    assert told["up"] == ["ro", "rw"]
+    # Neither devices nor a setuid bit mean anything.
+    assert told["flags"] == [6, 6, 6, 6]
+
+
+def test_its_own_settings_and_its_own_program_are_not_for_it_to_write(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    settings = project / "deep" / ".vscode" / "mcp.json"
+    program = project / "tools" / "here" / "server.py"
+    for one in (settings, program):
+        one.parent.mkdir(parents=True)
+        one.write_text("as it was")
+    entry = ServerEntry(name="x", source=settings, command="/bin/sh", args=(str(program),), env={})
+    program.write_text(
+        f"""
+cd {project}
+for one in {settings} {program}; do
+    echo changed > $one; rm -f $one; mv $one $one.old; ln -sf /etc/passwd $one
+done
+mv deep elsewhere; mv deep/.vscode deep/code; mv tools elsewhere; mv tools/here tools/there
+rm -rf deep tools
+echo changed > new
+"""
+    )
+    before = program.read_text()
+    confined = confine(entry, Sandbox(), roots=[Root(project, is_writable=True)])
+
+    async def main() -> None:
+        import asyncio
+
+        line = (confined.command, *confined.args)
+        process = await asyncio.create_subprocess_exec(
+            *line, env={"PATH": "/usr/bin:/bin"}, stderr=-1
+        )
+        await process.communicate()
+
+    run(main())
+    assert settings.read_text() == "as it was"
+    assert program.read_text() == before
+    # All else in there is for it to write.
+    assert (project / "new").exists()
+
+
+def test_what_the_host_remembers_is_not_opened_to_it(tmp_path: Path) -> None:
+    state = tmp_path / "home" / ".local" / "state" / "dragoman"
+    state.mkdir(parents=True)
+    (state / "grants.sqlite").write_text("canary")
+    (tmp_path / "home" / "notes").write_text("mine")
+    home = str(tmp_path / "home")
+    told = told_by(
+        f"""
+        tell(
+            state=os.listdir({str(state)!r}),
+            notes=open({home!r} + "/notes").read(),
+        )
+        """,
+        sandbox=Sandbox(read=(tmp_path / "home",)),
+        guarded=[state],
+    )
+    assert told == {"state": [], "notes": "mine"}
+    entry = ServerEntry(name="x", source=tmp_path / "f", command=sys.executable, env={})
+    for path in (state, state.parent, state / "grants.sqlite", tmp_path / "home" / ".local"):
+        with pytest.raises(Misconfigured, match="what you have allowed"):
+            confine(entry, Sandbox(write=(path,)), guarded=[state])
+    with pytest.raises(Misconfigured, match="what you have allowed"):
+        confine(entry, Sandbox(read=(state,)), guarded=[state])
+    link = tmp_path / "link"
+    link.symlink_to(state)
+    with pytest.raises(Misconfigured, match="what you have allowed"):
+        confine(entry, Sandbox(read=(link,)), guarded=[state])
+
+
+@pytest.mark.parametrize("how", ["write", "root"])
+def test_all_of_the_home_is_not_for_it_to_write(tmp_path: Path, how: str) -> None:
+    entry = ServerEntry(name="x", source=tmp_path / "f", command=sys.executable, env={})
+    (tmp_path / "home" / "project").mkdir(parents=True)
+    environ = {**os.environ, "HOME": str(tmp_path / "home")}
+    for path in (tmp_path / "home", tmp_path):
+        sandbox = Sandbox(write=(path,)) if how == "write" else Sandbox()
+        roots = [] if how == "write" else [Root(path, is_writable=True)]
+        with pytest.raises(Misconfigured, match="name the folders in it"):
+            confine(entry, sandbox, roots=roots, environ=environ)
+    confine(entry, Sandbox(write=(tmp_path / "home" / "project",)), environ=environ)
+
+
+def test_a_link_that_it_may_change_is_not_followed_out_of_its_folder(tmp_path: Path) -> None:
+    """Or it would choose, for its next start, what it is shown."""
+    (tmp_path / "rw" / "within").mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "rw" / "data").symlink_to(tmp_path / "secret")
+    (tmp_path / "rw" / "same").symlink_to(tmp_path / "rw" / "within")
+    entry = ServerEntry(name="x", source=tmp_path / "f", command=sys.executable, env={})
+    roots = [Root(tmp_path / "rw", is_writable=True)]
+    with pytest.raises(Misconfigured, match="name where it leads"):
+        confine(entry, Sandbox(read=(tmp_path / "rw" / "data",)), roots=roots)
+    with pytest.raises(Misconfigured, match="name where it leads"):
+        confine(entry, Sandbox(), roots=[*roots, Root(tmp_path / "rw" / "data")])
+    confine(entry, Sandbox(write=(tmp_path / "rw" / "same",)), roots=roots)
+
+
+def test_a_link_that_leads_elsewhere_than_before_makes_another_server(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "one")
+    path = tmp_path / "mcp.json"
+
+    def of(**settings: object) -> list[str]:
+        raw = {"command": "run", **settings}
+        path.write_text(json.dumps({"mcpServers": {"x": raw}}))
+        entry = load_servers(path).servers["x"]
+        digests = [identity_of(entry).digest]
+        link.unlink()
+        link.symlink_to(tmp_path / "two")
+        digests.append(identity_of(entry).digest)
+        assert str(tmp_path / "two") in str(identity_of(entry).lines)
+        link.unlink()
+        link.symlink_to(tmp_path / "one")
+        return digests
+
+    for settings in (
+        {"sandbox": {"read": ["link"]}},
+        {"sandbox": {"write": ["link"]}},
+        {"sandbox": True, "roots": ["link"]},
+    ):
+        before, after = of(**settings)
+        assert before != after
+
+
+@pytest.mark.parametrize("path", ["/run", "/run/user", "/run/user/1000", "/var/run", "/run/"])
+def test_the_sockets_of_everything_that_runs_here_are_not_given_at_once(
+    tmp_path: Path, path: str
+) -> None:
+    settings = {"command": "run", "sandbox": {"read": [path]}}
+    file = tmp_path / "mcp.json"
+    file.write_text(json.dumps({"mcpServers": {"x": settings}}))
+    with pytest.raises(Misconfigured, match="cannot be given"):
+        load_servers(file)
+
+
+@pytest.mark.skipif(not os.path.isdir("/etc/ssl/private"), reason="there is no such folder")
+def test_the_private_keys_of_the_machine_are_not_shown() -> None:
+    assert told_by('tell(keys=os.listdir("/etc/ssl/private"))') == {"keys": []}
