@@ -28,7 +28,7 @@ from dragoman.host.sandbox import Root, read_sandbox
 from dragoman.host.secrets import find_literal_secrets, is_secret_name, looks_secret
 from dragoman.host.variables import Values, has_secret, reference, suggested, without_env_file
 
-__all__ = ["Report", "ServerReader"]
+__all__ = ["MAX_TIMEOUT_S", "Report", "ServerReader"]
 
 # What a server's settings may have; anything else is kept and noted.
 _KNOWN = (
