@@ -20,7 +20,7 @@ from dragoman.errors import Misconfigured
 from dragoman.host import Code, Denied, ServerState
 from dragoman.host.kinds import Effect, Scope, Trust
 from dragoman.model.unseen import UNSEEN, printable
-from tests.attacks.harness import ALLOW, HOSTILE, Person, Stage, attack, forever, tool
+from tests.attacks.harness import ALLOW, HOSTILE, Hostile, Person, Stage, attack, forever, tool
 from tests.support import run
 
 ROOT = Path(__file__).parents[2]
@@ -145,6 +145,17 @@ def _without_its_sandbox(entry: dict[str, Any]) -> str:
     return "sandbox"
 
 
+def _own_folder(stage: Stage, evil: Hostile) -> Path:
+    """A folder for what it needs: the one around it, with the host's state, no sandbox opens."""
+    own = stage.folder / "own"
+    own.mkdir()
+    evil.notes_file = own / "notes.jsonl"
+    evil.plan_file = own / "plan.json"
+    evil.write(evil.plan)
+    stage.entries["evil"]["args"][-1] = str(evil.plan_file)
+    return own
+
+
 @attack(2, "another command, URL or variable under the same name", "not started; a diff")
 @pytest.mark.parametrize(
     "change",
@@ -157,7 +168,8 @@ def test_another_server_under_the_name_is_not_started(
     if change is _without_its_sandbox:
         if shutil.which("bwrap") is None:
             pytest.skip("there is no bubblewrap here")
-        stage.entries["evil"]["sandbox"] = {"network": True, "write": [str(stage.folder)]}
+        own = _own_folder(stage, evil)
+        stage.entries["evil"]["sandbox"] = {"network": True, "write": [str(own)]}
         stage.write_config()
 
     async def main() -> None:
@@ -464,12 +476,7 @@ def test_a_confined_child_cannot_look_into_the_host(stage: Stage) -> None:
             "cwd": str(stage.folder / "own"),
         },
     )
-    own = stage.folder / "own"
-    own.mkdir()
-    evil.notes_file = own / "notes.jsonl"
-    evil.plan_file = own / "plan.json"
-    evil.write(evil.plan)
-    stage.entries["evil"]["args"][-1] = str(evil.plan_file)
+    _own_folder(stage, evil)
     stage.write_config()
 
     async def main() -> None:
