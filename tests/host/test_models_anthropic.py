@@ -551,6 +551,18 @@ def test_a_thought_without_an_end_ends_at_the_bound_of_the_text(
     assert caught.value.kind is Trouble.TOO_LARGE
 
 
+@pytest.mark.parametrize("kind", ["text", "thinking", "hologram"])
+def test_empty_blocks_without_an_end_end_at_the_bound_of_the_text(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dragoman.host.models.answer.MAX_TEXT_CHARS", 100_000)
+    body = answer(stop=None)
+    more = named_events([begins(number, type=kind) for number in range(100)])
+    with pytest.raises(ModelError) as caught:
+        run(ask(Reply(body=body, endless=more)))
+    assert caught.value.kind is Trouble.TOO_LARGE
+
+
 def test_thoughts_are_forgotten_the_oldest_first() -> None:
     kept = Kept()
     for number in range(MAX_KEPT + 1):

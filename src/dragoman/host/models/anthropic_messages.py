@@ -35,6 +35,9 @@ __all__ = ["AnthropicMessages"]
 # 200,000: what every current model has; say more with `context_tokens`.
 CONTEXT_TOKENS = 200_000
 
+# 400 characters: what a block costs when it is empty, so that 10,000 of them are too much text.
+BLOCK_CHARS = 400
+
 _STOPS = {
     "end_turn": Stop.END,
     "tool_use": Stop.TOOLS,
@@ -251,6 +254,8 @@ class _Reading:
 
     def _begin(self, event: dict[str, Any]) -> str:
         block = _inside(event, "content_block")
+        # An empty block costs something as well.
+        self._answer.count_text(BLOCK_CHARS)
         index = event.get("index")
         self._last = index if isinstance(index, int) else self._last + 1
         self._blocks[self._last] = None

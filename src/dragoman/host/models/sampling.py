@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from dragoman.errors import Misconfigured
 from dragoman.host.models.base import (
     ChatModel,
@@ -24,6 +26,7 @@ from dragoman.host.models.words import blocks_of, read_arguments
 from dragoman.host.toolbox import Toolbox, compile_tools
 from dragoman.model.content import SamplingBlock, TextContent, ToolUseContent
 from dragoman.model.sampling import CreateMessageParams, CreateMessageResult, SamplingMessage
+from dragoman.model.tools import Tool
 
 __all__ = ["SamplingModels"]
 
@@ -48,18 +51,24 @@ class SamplingModels:
     async def answer(self, model: str, params: CreateMessageParams) -> CreateMessageResult:
         """What the model says. `max_tokens` is kept to; `include_context` was settled before.
 
-        The result's `model` is the name without its provider and address. Arguments of calls that are no JSON
-        object make the answer fail: a server could do nothing with them.
+        The result's `model` is the name without its provider and address. Arguments of calls that
+        are no JSON object make the answer fail, a server could do nothing with them; so does a call
+        where none was to be made. Each call has an id of its own.
 
         Raises:
-            ModelError: the model could not answer.
+            ModelError: the model could not answer, or did what it must not.
             Misconfigured: there is no such model.
         """
         chosen = self._models.get(model)
         if chosen is None:
             raise Misconfigured(f"there is no model {model!r}")
-        box = compile_tools([("", tool) for tool in params.tools or ()], chosen.rules)
+        tools = list(params.tools or ())
         choice = params.tool_choice.mode if params.tool_choice is not None else None
+        may_call = bool(tools) and choice != "none"
+        if not tools and (used := _used_in(params.messages)):
+            # Providers refuse messages with calls of tools that are not defined.
+            tools = [Tool(name=name, input_schema={"type": "object"}) for name in used]
+        box = compile_tools([("", tool) for tool in tools], chosen.rules)
         request = ModelRequest(
             messages=[_renamed(message, box) for message in params.messages],
             system=params.system_prompt or "",
@@ -67,7 +76,7 @@ class SamplingModels:
             max_tokens=params.max_tokens,
             temperature=params.temperature,
             stop=params.stop_sequences or (),
-            tool_choice=choice or "auto",
+            tool_choice=(choice or "auto") if may_call else "none",
         )
         said: list[str] = []
         uses: list[ToolUseContent] = []
@@ -80,6 +89,11 @@ class SamplingModels:
                     uses.append(_use(event, box, chosen.provider))
                 elif isinstance(event, Stopped):
                     reason = _REASONS.get(event.reason, event.detail or event.reason.value)
+        if uses and not may_call:
+            raise ModelError(
+                Trouble.GARBAGE, "it calls a tool where it must not", provider=chosen.provider
+            )
+        uses = _apart(uses, params.messages)
         text = "".join(said)
         blocks: list[SamplingBlock] = [TextContent(text=text)] if text or not uses else []
         blocks += uses
@@ -102,6 +116,29 @@ def _use(use: ToolUse, box: Toolbox, provider: str) -> ToolUseContent:
     return ToolUseContent(
         id=use.id, name=entry.tool.name if entry is not None else use.name, input=arguments
     )
+
+
+def _used_in(messages: Iterable[SamplingMessage]) -> list[str]:
+    """The names of the tools that were called in a conversation, each once."""
+    blocks = (block for message in messages for block in blocks_of(message))
+    return list(dict.fromkeys(one.name for one in blocks if isinstance(one, ToolUseContent)))
+
+
+def _apart(
+    uses: Sequence[ToolUseContent], messages: Iterable[SamplingMessage]
+) -> list[ToolUseContent]:
+    """The same calls, no two of one id: a server could not say which of them its result is for."""
+    blocks = (block for message in messages for block in blocks_of(message))
+    taken = {one.id for one in blocks if isinstance(one, ToolUseContent)}
+    found = []
+    for use in uses:
+        key, number = use.id or "call", 1
+        while key in taken:
+            number += 1
+            key = f"{use.id or 'call'}_{number}"
+        taken.add(key)
+        found.append(msgspec.structs.replace(use, id=key))
+    return found
 
 
 def _renamed(message: SamplingMessage, box: Toolbox) -> SamplingMessage:

@@ -204,7 +204,7 @@ class _Writer:
                 target = resolve(self.root, ref)
             except Misconfigured:
                 return None
-            if isinstance(target, Mapping):
+            if isinstance(target, Mapping) and not (self.is_old and "$ref" in target):
                 self.set_kinds(part, path, self.kinds_of(target))
             self.lose(part, path, f"again the shape of {ref.rpartition('/')[2] or 'the whole'}")
             return None
@@ -342,16 +342,24 @@ class _Writer:
         is_open = True
         if isinstance(members, Mapping):
             known = part.words.setdefault("properties", {})
-            for number, (name, inner) in enumerate(members.items()):
+            needed = schema.get("required")
+            needed = needed if isinstance(needed, list) else []
+            # Those that can only be told and are needed come first: there is room for a few.
+            unfit = {name for name in members if not self.is_name(name)}
+            ordered = sorted(
+                members.items(), key=lambda one: one[0] in unfit and one[0] not in needed
+            )
+            for number, (name, inner) in enumerate(ordered):
                 at = f"{path}/properties/{_token(str(name))}"
                 if self.parts > MAX_PARTS:
                     part.words["additionalProperties"] = True
                     self.lose(part, path, f"{len(members) - number} more members")
                     break
-                if not self.is_name(name):
+                if name in unfit:
                     part.words["additionalProperties"] = True
                     told = self.finish(self.read(inner, at, depth + 1, refs))
-                    self.lose(part, at, f"may have a member {_preview(name)}: {_preview(told)}")
+                    has = "must have" if name in needed else "may have"
+                    self.lose(part, at, f"{has} a member {_quoted(name)}: {_preview(told)}")
                 elif name in known:
                     both = self.read(inner, at, depth + 1, refs)
                     first = _Part()
@@ -374,7 +382,8 @@ class _Writer:
         beyond = schema.get("additionalProperties")
         if is_open and beyond is not None and part.words.get("additionalProperties") is not True:
             self.take_beyond(part, beyond, path, depth, refs)
-        self.take_required(part, schema.get("required"), path)
+        told_of = members if isinstance(members, Mapping) else {}
+        self.take_required(part, schema.get("required"), path, told_of)
 
     def take_beyond(
         self, part: _Part, beyond: Any, path: str, depth: int, refs: tuple[str, ...]
@@ -395,7 +404,7 @@ class _Writer:
         else:
             self.lose(part, at, f"further members: {_preview(inner)}")
 
-    def take_required(self, part: _Part, names: Any, path: str) -> None:
+    def take_required(self, part: _Part, names: Any, path: str, told_of: Mapping[Any, Any]) -> None:
         if not isinstance(names, list):
             if names is not None:
                 self.lose(part, path, f"required {_preview(names)}")
@@ -411,8 +420,10 @@ class _Writer:
                 if name not in known:
                     self.parts += 1
                     known[name] = {}
-            else:
+            elif not isinstance(name, str):
                 self.lose(part, path, f"needs a member {_preview(name)}")
+            elif name not in told_of:
+                self.lose(part, path, f"must have a member {_quoted(name)}")
         if needed:
             part.words["required"] = list(needed)
 
@@ -558,8 +569,9 @@ class _Writer:
                 members.setdefault(name, []).append(inner)
             needed.append(set(shape.get("required", ())))
             is_closed = is_closed and shape.get("additionalProperties") is False
-            listed = [f"{name}" for name in properties]
-            forms.append("{" + ", ".join(listed) + "}")
+            form = "{" + ", ".join(_member(*one) for one in properties.items()) + "}"
+            about = shape.get("description")
+            forms.append(f"{form} {_preview(about)}" if about else form)
         known = part.words.setdefault("properties", {})
         for name, found in members.items():
             unique = list({_key(one): one for one in found}.values())
@@ -759,6 +771,17 @@ def _preview(value: Any) -> str:
     except (TypeError, ValueError, RecursionError):
         text = "…"
     return _shortened(text, MAX_NOTE_CHARS)
+
+
+def _quoted(name: Any) -> str:
+    """A name as it must be written, so that blanks and signs in it are seen."""
+    return _shortened(json.dumps(str(name), ensure_ascii=False), MAX_NOTE_CHARS // 2)
+
+
+def _member(name: str, shape: Mapping[str, Any]) -> str:
+    """A member of a form, with its value where that tells the form from others."""
+    values = shape.get("enum", ())
+    return f"{name}: {_preview(values[0])}" if len(values) == 1 else name
 
 
 def _shortened(text: str, limit: int) -> str:
