@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import dragoman
-from dragoman.errors import ToolError
 from dragoman.host import ApprovalRequest, Host, Scope, ServerState
 from dragoman.host.audit import read
 from dragoman.host.events import HeldBack
@@ -35,7 +34,10 @@ def fetch(url: str) -> str:
     "Fetch a page."
     if url == "die":
         os._exit(3)
-    return urllib.request.urlopen(url, timeout=10).read().decode()
+    try:
+        return urllib.request.urlopen(url, timeout=10).read().decode()
+    except OSError as error:
+        return str(error)
 
 server.run()
 """
@@ -71,10 +73,7 @@ def questions(config: Path, person: Person, url: str, held: list[Any]) -> Any:
     async def main() -> Any:
         async with Host.load(config, approver=person, state=config.parent / "state") as host:
             host.on_event(lambda event: held.append(event) if isinstance(event, HeldBack) else None)
-            try:
-                return (await host.call_tool("fetcher", "fetch", {"url": url})).data
-            except ToolError as error:
-                return str(error)
+            return (await host.call_tool("fetcher", "fetch", {"url": url})).data
 
     return main()
 
@@ -91,9 +90,8 @@ def test_what_it_may_not_reach_is_heard_of_and_recorded_and_nothing_is_asked_les
             assert held == []
             actions = [one.action for one in person.asked]
             assert actions == ["server.start", "tool.expose", "tool.call"]
-            assert f"confined: network to localhost:{server.port} only, reads " in str(
-                person.asked[0].view
-            )
+            shown = json.loads(person.asked[0].view.payload)["sandbox"]
+            assert shown.startswith(f"confined: network to localhost:{server.port} only, reads ")
             assert "403" in await questions(config, person, "http://evil.test/", held)
             (one,) = held
             assert (one.server, one.what) == (
@@ -101,7 +99,9 @@ def test_what_it_may_not_reach_is_heard_of_and_recorded_and_nothing_is_asked_les
                 "a connection to evil.test:80, which 'network' of its sandbox does not list",
             )
             records = read(tmp_path / "state" / "audit" / "audit.jsonl")
-            assert [one["text"] for one in records if one["kind"] == "held_back"] == [held[0].what]
+            assert [one["text"] for one in records if one.get("event") == "held_back"] == [
+                held[0].what
+            ]
 
     run(main())
 
