@@ -105,8 +105,17 @@ class Screen(Terminal):
 
     def until_quiet(self) -> None:
         """Read until nothing comes for longer than keys are ignored, and less than a redraw."""
-        while select.select([self._master], [], [], QUIET_S)[0]:
-            self._read()
+        while select.select([self._master], [], [], QUIET_S)[0] and self._read():
+            pass
+
+    def insist(self, key: str) -> int:
+        """Press a key until the command ends, however late keys begin to count; its exit code."""
+        end = time.monotonic() + UNTIL_S
+        while self.process.poll() is None:
+            assert time.monotonic() < end, f"{key!r} does not end it; the screen:\n{self.text}"
+            self.type(key)
+            self.until_quiet()
+        return self.finish()
 
     def finish(self) -> int:
         """Read to the end; returns the exit code."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,13 +47,18 @@ def leave(screen: Screen) -> None:
     assert screen.finish() == 0
 
 
+def is_told(screen: Screen, word: str, times: int, text: str) -> bool:
+    """Whether a word was written so often, and does not only stand there from before."""
+    return screen.seen.count(word) >= times
+
+
 def connected(screen: Screen) -> None:
     """Wait until the server is there."""
     screen.until(at_prompt)
     while "connected" not in screen.text:
+        once_more = partial(is_told, screen, "trust", screen.seen.count("trust") + 1)
         screen.type("/servers\r")
-        screen.until("/servers")
-        screen.until("trust")
+        screen.until(once_more)
         screen.until(at_prompt)
 
 
@@ -303,6 +309,7 @@ def test_a_hostile_server_writes_nothing_that_a_terminal_obeys(odd: Place) -> No
         connected(screen)
         screen.type("/tools\r")
         screen.until("odd/echo")
+        screen.until(at_prompt)
         screen.type("Say hello\r")
         screen.until("It says")
         screen.until(at_prompt)
@@ -397,8 +404,9 @@ def test_what_was_begun_is_there_again_after_a_question(tmp_path: Path) -> None:
         assert "Who are you?" in text
         assert "half a li" not in text
         screen.type("n")
-        text = screen.until(lambda text: text.rstrip().endswith("> half a li"))
-        assert "refused: elicit.form(later)" in text
+        # Before that, what was there before the question is on the screen once more.
+        screen.until("refused: elicit.form(later)")
+        screen.until(lambda text: text.rstrip().endswith("> half a li"))
         screen.type("ne\r")
         assert "You said: half a line" in screen.until("You said")
         screen.until(at_prompt)
@@ -416,6 +424,7 @@ def test_a_start_that_is_refused_at_the_terminal_starts_nothing_and_the_chat_goe
         # Who it is stands there once.
         assert text.count("weather_server.py") == 1
         screen.type("n")
+        screen.until("refused: server.start(weather)")
         screen.until(at_prompt)
         screen.type("/quit\r")
         assert screen.finish() == 0
@@ -430,6 +439,7 @@ def test_a_dumb_terminal_can_chat_too(place: Place) -> None:
         screen.until("cancel  [")
         screen.type("once\n")
         screen.until("Rain it is.")
+        screen.until(at_prompt)
         screen.type("\x04")
         assert screen.finish() == 0
     assert "\x1b" not in screen.seen
