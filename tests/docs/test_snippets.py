@@ -20,8 +20,9 @@ FILE_NAME = re.compile(r"# ([\w-]+\.py)\n")
 # Runs a file as an import would: what stands under `if __name__ == "__main__"` is left out.
 LOAD = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='page')"
 
-# A file of tests is run as one.
+# A file of tests is run as one, by pytest alone: plugins that happen to be here are not its readers'.
 PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "."]
+ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def own_files(folder: Path) -> dict[str, str]:
@@ -43,7 +44,7 @@ def test_every_block_of_the_page_runs(page: Path, tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-W", "error", *how, str(path)],
             cwd=tmp_path,
-            env=os.environ | own_files(tmp_path),
+            env=os.environ | own_files(tmp_path) | ALONE,
             capture_output=True,
             text=True,
             timeout=30,
