@@ -91,6 +91,8 @@ def _check_message(message: SamplingMessage, open_uses: set[str]) -> set[str]:
     if results and len(results) != len(blocks):
         raise ValueError("a message with tool results must hold nothing else")
     answered = {block.tool_use_id for block in results}
+    if len(answered) != len(results):
+        raise ValueError("a tool use has two results")
     if answered != open_uses:
         if open_uses - answered:
             missing = ", ".join(sorted(open_uses - answered))
@@ -101,7 +103,20 @@ def _check_message(message: SamplingMessage, open_uses: set[str]) -> set[str]:
     for block in blocks:
         if isinstance(block, ImageContent | AudioContent):
             _check_media(block)
-    return {block.id for block in blocks if isinstance(block, ToolUseContent)}
+    for result in results:
+        for inner in result.content:
+            if isinstance(inner, ImageContent | AudioContent):
+                _check_media(inner)
+    uses = [block.id for block in blocks if isinstance(block, ToolUseContent)]
+    if uses and message.role != "assistant":
+        raise ValueError("tool uses are messages of the assistant")
+    return _once(uses)
+
+
+def _once(uses: list[str]) -> set[str]:
+    if len(set(uses)) != len(uses):
+        raise ValueError("two tool uses in one message have the same id")
+    return set(uses)
 
 
 def check_sampling_result(result: CreateMessageResult) -> None:
@@ -112,11 +127,13 @@ def check_sampling_result(result: CreateMessageResult) -> None:
 
     Spec: client/sampling#message-content-constraints
     """
-    for block in result.content if isinstance(result.content, list) else [result.content]:
+    blocks = result.content if isinstance(result.content, list) else [result.content]
+    for block in blocks:
         if isinstance(block, ToolResultContent):
             raise ValueError("a model's answer must hold no tool results")
         if isinstance(block, ImageContent | AudioContent):
             _check_media(block)
+    _once([block.id for block in blocks if isinstance(block, ToolUseContent)])
 
 
 def check_content(block: ContentBlock) -> None:

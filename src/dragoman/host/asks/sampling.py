@@ -46,7 +46,13 @@ from dragoman.host.kinds import (
     View,
 )
 from dragoman.model.checks import check_sampling, check_sampling_result
-from dragoman.model.content import AudioContent, ImageContent, TextContent
+from dragoman.model.content import (
+    AudioContent,
+    ImageContent,
+    TextContent,
+    ToolResultContent,
+    ToolUseContent,
+)
 from dragoman.model.sampling import (
     CreateMessageParams,
     CreateMessageResult,
@@ -524,7 +530,13 @@ def _release_faults(payload: bytes) -> list[str]:
         check_sampling_result(result)
     except ValueError as fault:
         return [str(fault)]
-    return [] if result.role == "assistant" else ["the role of an answer is assistant"]
+    if result.role != "assistant":
+        return ["the role of an answer is assistant"]
+    has_uses = any(isinstance(block, ToolUseContent) for block in _blocks(result.content))
+    if result.stop_reason == "toolUse" and not has_uses:
+        # The server would wait for what it is to run.
+        return ["it stops for a tool use (stopReason) and has none"]
+    return []
 
 
 def _request_risks(asker: Asker, params: CreateMessageParams) -> list[Risk]:
@@ -562,17 +574,23 @@ def _media_in(params: CreateMessageParams) -> int:
     return sum(
         isinstance(block, ImageContent | AudioContent)
         for message in params.messages
-        for block in _blocks(message.content)
+        for outer in _blocks(message.content)
+        for block in (outer.content if isinstance(outer, ToolResultContent) else [outer])
     )
 
 
 def _tokens_in(content: Any) -> int:
-    return sum(
-        MEDIA_TOKENS
-        if isinstance(block, ImageContent | AudioContent)
-        else estimated_tokens(msgspec.json.encode(block))
-        for block in _blocks(content)
-    )
+    return sum(map(_tokens_of_block, _blocks(content)))
+
+
+def _tokens_of_block(block: Any) -> int:
+    if isinstance(block, ImageContent | AudioContent):
+        return MEDIA_TOKENS
+    if isinstance(block, ToolResultContent):
+        # A picture in it is a picture, and no text of its base64.
+        data = msgspec.json.encode(block.structured_content) if block.structured_content else b""
+        return sum(map(_tokens_of_block, block.content)) + estimated_tokens(data)
+    return estimated_tokens(msgspec.json.encode(block))
 
 
 def _tokens_of(params: CreateMessageParams) -> int:
