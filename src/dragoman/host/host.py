@@ -48,7 +48,7 @@ from dragoman.host.catalogue import Offer
 from dragoman.host.chat import ChatEvent, Conversation
 from dragoman.host.config import AskInput, HostConfig, HostEntry, Secrets, load_servers
 from dragoman.host.connections import Connection, ServerState, ServerStatus
-from dragoman.host.definitions import cleaned
+from dragoman.host.definitions import Definition, cleaned
 from dragoman.host.events import (
     ApprovalChanged,
     ApprovalPending,
@@ -730,11 +730,16 @@ class Host:
         return self.grants.list(principal=self.principal, with_revoked=all)
 
     def accept(self, server: str, names: Sequence[str] | None = None) -> None:
-        """Pin what a connected server offers now, all of it or some by name ("tool/x")."""
+        """Pin what a connected server offers now, all of it or some by name ("tool/x").
+
+        Raises Misconfigured: it offers nothing of a name.
+        """
         connection = self._connection(server)
         catalogue = connection.catalogue
         if catalogue is None:
             raise connection.unavailable()
+        for name in names or ():
+            _check_offered(server, name, catalogue.definitions)
         chosen = [
             one
             for one in catalogue.definitions
@@ -769,12 +774,18 @@ class Host:
             self.trust_project()
 
     def diff(self, server: str, name: str | None = None) -> str:
-        """How what a connected server offers differs from what was reviewed; empty: not at all."""
+        """How what a connected server offers differs from what was reviewed; empty: not at all.
+
+        Raises Misconfigured: nothing of that name is offered, or was.
+        """
         connection = self._connection(server)
         catalogue = connection.catalogue
         if catalogue is None:
             raise connection.unavailable()
-        return self.pins.diff(connection.identity, catalogue.definitions, name)
+        found = self.pins.diff(connection.identity, catalogue.definitions, name)
+        if name is not None and not found:
+            _check_offered(server, name, catalogue.definitions)
+        return found
 
     # --- roots ------------------------------------------------------------------------------------
 
@@ -800,6 +811,14 @@ class Host:
 
 
 _USABLE = frozenset({ServerState.CONNECTED, ServerState.RECONNECTING})
+
+
+def _check_offered(server: str, name: str, definitions: Iterable[Definition]) -> None:
+    known = {known for one in definitions for known in (one.name, one.key)}
+    if name not in known:
+        near = difflib.get_close_matches(name, sorted(known), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise Misconfigured(f"the server {server!r} offers no {name!r}{hint}")
 
 
 class _LazySecrets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,10 @@ def test_a_server_is_added_and_removed(place: Place) -> None:
         ("add", "x", "--header", "A:b", "--", "y"),
         ("add", "x", "https://a.test", "--", "y"),
         ("add", "x", "--env", "nonsense", "--", "y"),
+        ("add", "x", "not-a-url"),
+        ("add", "x", "--", "npx -y server"),
+        ("add", "x", "--", "y", "${a b}"),
+        ("remove", "wether"),
         ("trust",),
         ("trust", "weather", "--project"),
         ("trust", "wether", "--yes"),
@@ -167,6 +172,8 @@ def test_a_secret_is_told_and_moved_on_request(place: Place) -> None:
     assert "argument 1 looks like a secret and stays in the file" in stays.stderr
     assert "kept in" not in stays.stderr
     assert SECRET not in stays.stdout + stays.stderr
+    removed = place.run("host", "remove", "git")
+    assert "its secrets stay where they are kept: git/GITHUB_TOKEN" in removed.stdout
 
 
 @pytest.mark.long
@@ -196,6 +203,44 @@ def test_servers_are_imported_without_starting_them_and_rules_are_only_proposed(
 
 
 @pytest.mark.long
+def test_an_import_takes_what_can_be_used_here_and_says_what_it_left_out(place: Place) -> None:
+    other = place.folder / "claude.json"
+    theirs = {
+        "My Server": {"command": "x", "env": {"A_TOKEN": SECRET}},
+        "one-liner": {"command": "npx -y server"},
+    }
+    other.write_text(json.dumps({"mcpServers": theirs}))
+    words = ("host", "import", "claude-desktop", str(other), "--move-secrets")
+    done = place.run(*words)
+    assert done.returncode == 0, done.stderr
+    assert "My Server is called My-Server here" in done.stdout
+    assert "one-liner was left out: " in done.stdout
+    assert servers(place.config)["My-Server"]["env"] == {"A_TOKEN": "${secret:My-Server/A_TOKEN}"}
+    # The file is of use, and taking over once more finds what is there.
+    assert len(place.document("host", "status")["servers"]) == 2
+    again = place.document(*words, "--replace")
+    assert (again["added"], again["movedSecrets"]) == ([], ["My-Server/A_TOKEN"])
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
+def test_nobody_waits_for_a_pipe(place: Place) -> None:
+    pipe = str(place.folder / "pipe")
+    os.mkfifo(pipe)
+    for words in (
+        ("import", "cursor", pipe),
+        ("export", "cursor", pipe),
+        ("status", "--config", pipe),
+        ("status", "--policy-file", pipe),
+        ("add", "x", "--config", pipe, "--", "y"),
+        ("audit", "verify", pipe),
+    ):
+        done = place.run("host", *words)
+        assert done.returncode == 2
+        assert "regular file" in done.stderr
+
+
+@pytest.mark.long
 def test_servers_are_exported_with_what_is_lost(place: Place) -> None:
     done = place.run("host", "export", "vscode")
     assert json.loads(done.stdout)["servers"]["weather"]["type"] == "stdio"
@@ -218,6 +263,31 @@ def test_what_a_server_offers_is_pinned_and_compared(place: Place) -> None:
         "changed": False,
         "diff": "",
     }
+
+
+@pytest.mark.long
+def test_only_what_is_named_is_shown_and_pinned(place: Place) -> None:
+    one = place.document("host", "pin", "weather", "tool/forecast", "--yes", *START)
+    assert "tool/forecast" in one["diff"]
+    assert "summarise" not in one["diff"]
+    assert place.document("host", "diff", "weather", "forecast", *START)["changed"] is False
+    assert place.document("host", "diff", "weather", "summarise", *START, code=1)["changed"]
+    for words in (("pin", "--yes"), ("diff",)):
+        wrong = place.run("host", *words, "weather", "sumarise", *START)
+        assert wrong.returncode == 2
+        assert "offers no 'sumarise'; did you mean 'summarise'?" in wrong.stderr
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
+def test_whoever_is_asked_to_trust_a_server_sees_its_risks(tmp_path: Path) -> None:
+    place = Place(tmp_path, {"x": {"command": "npx", "args": ["-y", "server"]}})
+    with place.screen("host", "trust", "x") as screen:
+        screen.until("command: npx -y server")
+        screen.until("! it downloads a package and runs it")
+        screen.until("as it is now?")
+        screen.type("n\r")
+        assert screen.finish() == 6
 
 
 @pytest.mark.long
