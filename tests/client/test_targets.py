@@ -18,7 +18,6 @@ import pytest
 from dragoman import Client, DeadlineExceeded, LinkError, Server
 from dragoman.client.targets import connector_for
 from dragoman.errors import Misconfigured
-from tests.instant import run_instantly
 from tests.protocol.aids import hello, notification, request
 from tests.requirements.duties import duty
 from tests.runtime.aids import turns
@@ -129,7 +128,7 @@ def test_a_client_pings_a_silent_server_and_leaves_one_that_does_not_answer() ->
             await peer.closed.wait()
             assert not client.is_connected
 
-    run_instantly(main())
+    run(main())
 
 
 @duty("ping.periodic", "ping.timeout-is-failure")
@@ -141,7 +140,7 @@ def test_a_server_pings_a_silent_client_and_leaves_one_that_does_not_answer() ->
                 peer.answer(await peer.expect("ping"), {})
             await peer.closed.wait()
 
-    run_instantly(main())
+    run(main())
 
 
 @duty("ping.configurable")

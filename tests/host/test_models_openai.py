@@ -173,6 +173,10 @@ def test_a_refusal_and_a_filter_are_told() -> None:
             error(400, {"error": {"message": "long", "code": "context_length_exceeded"}}),
             Trouble.TOO_LONG,
         ),
+        (
+            error(400, {"error": {"message": "the request exceeds the available context size"}}),
+            Trouble.TOO_LONG,
+        ),
         (error(413, {}), Trouble.TOO_LONG),
         (Reply(body=b"data: {not json\n\n"), Trouble.GARBAGE),
         (Reply(body=b"data: [1, 2]\n\n"), Trouble.GARBAGE),

@@ -81,6 +81,12 @@ Alt-Enter begins a new line; Ctrl-C stops an answer, and twice leaves."""
 @click.option(
     "--skip-unset", is_flag=True, help="Go on without the servers whose variables are not set."
 )
+@click.option(
+    "--context-tokens",
+    type=click.IntRange(min=2_000),
+    metavar="N",
+    help="How much the model can take in, where that is less than the large ones do.",
+)
 @host_options
 def chat(
     settings: HostSettings,
@@ -89,6 +95,7 @@ def chat(
     base_url: str | None,
     key_env: str | None,
     allow_plain_http: bool,
+    context_tokens: int | None,
     skip_unset: bool,
 ) -> int:
     """Chat with a model that uses the servers of your mcp.json.
@@ -110,6 +117,8 @@ def chat(
     if question is None and settings.is_json:
         raise Misconfigured("--json is for one question: give it as a word, or on stdin")
     options = _model_options(base_url, key_env, allow_plain_http)
+    if context_tokens is not None:
+        options["context_tokens"] = context_tokens
     run = _Chat(settings, screen, spec, options, skip_unset=skip_unset)
     return asyncio.run(run.run(question, is_typed=is_typed))
 

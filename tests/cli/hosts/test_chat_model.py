@@ -27,6 +27,7 @@ BASE = ("chat", "Hello?", "--model", "openai:m")
         (("--base-url", "127.0.0.1:11434"), "begins with http://"),
         (("--base-url", "https://me:secret@llm.example.com"), "give the key by itself"),
         (("--key-env", "NO_SUCH_KEY"), "no variable NO_SUCH_KEY"),
+        (("--context-tokens", "3"), "--context-tokens"),
         (("--model", "scripted:x", "--base-url", "http://127.0.0.1:1"), "takes no base_url"),
     ],
 )

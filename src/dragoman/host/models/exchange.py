@@ -185,7 +185,10 @@ _BY_STATUS = {
     429: Trouble.RATE_LIMIT,
 }
 # What providers call a request that does not fit, in the body's `code`, `type` or text.
-_TOO_LONG = ("context_length", "context length", "prompt is too long", "maximum context")
+_TOO_LONG = (
+    "context_length", "context length", "context limit", "context size", "prompt is too long",
+    "maximum context", "exceeds the maximum number of tokens",
+)  # fmt: skip
 _BY_TYPE = {
     "overloaded_error": Trouble.OVERLOADED,
     "rate_limit_error": Trouble.RATE_LIMIT,
