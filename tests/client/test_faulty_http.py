@@ -118,7 +118,9 @@ def test_a_server_that_goes_silent_is_noticed_by_pings_and_found_again() -> None
                 f"{proxy.url}/mcp",
                 reconnect=POLICY,
                 keep_alive_s=0.05,
-                connect_timeout_s=0.2,
+                # Half a second: a busy machine answers a ping in time, too.
+                keep_alive_timeout_s=0.5,
+                connect_timeout_s=10.0,
                 on_connection=lambda event: events.append(event.kind),
             ) as client:
                 await client.list_tools()

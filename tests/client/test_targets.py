@@ -18,6 +18,7 @@ import pytest
 from dragoman import Client, DeadlineExceeded, LinkError, Server
 from dragoman.client.targets import connector_for
 from dragoman.errors import Misconfigured
+from tests.instant import run_instantly
 from tests.protocol.aids import hello, notification, request
 from tests.requirements.duties import duty
 from tests.runtime.aids import turns
@@ -128,7 +129,7 @@ def test_a_client_pings_a_silent_server_and_leaves_one_that_does_not_answer() ->
             await peer.closed.wait()
             assert not client.is_connected
 
-    run(main())
+    run_instantly(main())
 
 
 @duty("ping.periodic", "ping.timeout-is-failure")
@@ -140,7 +141,7 @@ def test_a_server_pings_a_silent_client_and_leaves_one_that_does_not_answer() ->
                 peer.answer(await peer.expect("ping"), {})
             await peer.closed.wait()
 
-    run(main())
+    run_instantly(main())
 
 
 @duty("ping.configurable")

@@ -263,6 +263,33 @@ def test_a_server_that_is_killed_leaves_no_process_no_connection_and_no_descript
     run(main())
 
 
+@pytest.mark.skipif(
+    b"default-signal" not in Path("/usr/bin/env").read_bytes(), reason="env resets no signal"
+)
+@pytest.mark.parametrize("listed", [(), ("api.test:443",)])
+def test_a_server_that_is_told_to_end_may_put_things_in_order(listed: tuple[str, ...]) -> None:
+    async def main() -> None:
+        orderly = """
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        tell(up=True)
+        signal.sigwait({signal.SIGTERM})
+        tell(ended=True)
+        os._exit(5)
+        """
+        async with child(orderly, *listed) as found:
+            assert await found.told() == {"up": True}
+            os.killpg(found.link.pid, 15)
+            assert await found.told() == {"ended": True}
+            assert await found.exit_code() == 5
+        # One that knows nothing of it ends as it would anywhere.
+        async with child("tell(up=True); signal.pause()", *listed) as found:
+            await found.told()
+            os.killpg(found.link.pid, 15)
+            assert await found.exit_code() == 128 + 15
+
+    run(main())
+
+
 def members_of(group: int) -> list[int]:
     """The living processes of a group."""
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
 import gzip
 import socket
@@ -10,6 +11,7 @@ import ssl
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +92,19 @@ def says(data: bytes) -> Any:
     return script
 
 
-def free_port() -> int:
+@cache
+def deaf() -> socket.socket:
+    """A socket that has a port and never listens: nobody else gets that port meanwhile."""
+    kept = socket.socket()
+    kept.bind(("127.0.0.1", 0))
+    atexit.register(kept.close)
+    return kept
+
+
+def closed_port() -> int:
     """A port where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
+    number: int = deaf().getsockname()[1]
+    return number
 
 
 # --- requests and answers ---------------------------------------------------------------------
@@ -623,7 +632,7 @@ async def test_the_next_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPat
     async with serving(says(answer(200, b"x"))) as peer, opened("httpx2") as client:
         host, _, port = peer.url.removeprefix("http://").partition(":")
         here = host, int(port)
-        closed = host, free_port()
+        closed = host, closed_port()
         with mute_listener() as mute:
             for places in ((closed, here), (here, mute), (mute, closed, here)):
                 with monkeypatch.context() as patch:
@@ -672,7 +681,7 @@ async def test_a_name_that_is_looked_up_for_ever_is_given_up(
 @every_kind
 @in_loop
 async def test_a_refused_connection_was_certainly_not_sent(kind: str) -> None:
-    url = f"http://127.0.0.1:{free_port()}/mcp?key=hunter2"
+    url = f"http://127.0.0.1:{closed_port()}/mcp?key=hunter2"
     async with opened(kind) as client:
         error = await fails(client, url)
         assert (error.sent, error.status) == (False, None)
@@ -1005,7 +1014,7 @@ async def test_credentials_in_a_url_become_a_header_and_are_never_shown(kind: st
                 assert "hunter2" not in text
         assert peer.calls[0].header("authorization") == "Basic bWU6aHVudGVyMg=="
         assert "hunter2" not in repr(client)
-        closed = secret.replace(secret.rpartition(":")[2], str(free_port()))
+        closed = secret.replace(secret.rpartition(":")[2], str(closed_port()))
         assert "hunter2" not in str(await fails(client, closed))
 
 
@@ -1082,7 +1091,7 @@ async def test_a_proxy_is_told_who_asks_and_the_server_is_not(
 @every_own
 @in_loop
 async def test_a_proxy_that_is_not_there_was_certainly_not_sent(kind: str) -> None:
-    url = f"http://me:hunter2@127.0.0.1:{free_port()}"
+    url = f"http://me:hunter2@127.0.0.1:{closed_port()}"
     async with opened(kind, proxy=url) as client:
         error = await fails(client, "http://example.invalid/")
         assert error.sent is False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ _SCRIPTS = (".py", ".pyz", ".js", ".mjs", ".cjs", ".ts", ".mts", ".rb", ".sh", "
 _FOR_LOADER = ("LD_", "GLIBC_", "GCONV_", "LOCPATH", "NLSPATH", "MALLOC_")
 # With a list of hosts bubblewrap is started in a network that is made for it, without this one.
 NO_NETWORK = "--unshare-net"
+_ENV = Path("/usr/bin/env")
 # 40: as many links as the kernel follows in one path.
 _MOST_LINKS = 40
 
@@ -67,7 +69,8 @@ class Confined:
     """A command line that runs a server in its sandbox.
 
     `cwd` is where bubblewrap itself starts, and `env` is for it to hand on. The first so many of
-    `args` are bubblewrap's own: more `options` may be added after them.
+    `args` are bubblewrap's own: more `options` may be added after them. Where it `resets_term`,
+    SIGTERM has its usual meaning for the server even if bubblewrap was started to ignore it.
     """
 
     command: str
@@ -75,6 +78,7 @@ class Confined:
     cwd: Path
     env: Mapping[str, str] = field(repr=False)
     options: int = 0
+    resets_term: bool = False
 
 
 def find_bubblewrap(environ: Mapping[str, str] = os.environ) -> str:
@@ -196,8 +200,9 @@ def confine(
             handed_on[name_of] = value
     # The host's folder for temporary files is not there.
     handed_on.setdefault("TMPDIR", "/tmp")  # noqa: S108 - its own
-    args = (*line, "--", str(program), *entry.args)
-    return Confined(bwrap, args, Path("/"), handed_on, len(line))
+    reset = _reset_of_term(program)
+    args = (*line, "--", *reset, str(program), *entry.args)
+    return Confined(bwrap, args, Path("/"), handed_on, len(line), bool(reset))
 
 
 def _of_network(sandbox: Sandbox) -> Sequence[str]:
@@ -289,12 +294,28 @@ def _hidden(
     return sorted(set(found), key=_depth)
 
 
+def _reset_of_term(program: Path) -> Sequence[str]:
+    """What to put before a program so that SIGTERM, ignored until there, is not for it.
+
+    bubblewrap dies of the signal that is for its server, and takes it along, before the server has
+    put anything in order. Nothing where there is no `env` that knows how (that of GNU, since 2019).
+    """
+    try:
+        is_able = b"default-signal" in _ENV.read_bytes()
+    except OSError:
+        return ()
+    # What has a "=" would be a variable to it.
+    return () if not is_able or "=" in str(program) else (str(_ENV), "--default-signal=TERM")
+
+
 def _can_forbid_namespaces(bwrap: str) -> bool:
-    """Whether this bubblewrap knows how (0.8 and later).
+    """Whether this bubblewrap knows how: 0.8 and later, where it is not setuid.
 
     Its options stand in it as text; to ask it would start a process before anything is decided.
     """
     try:
+        if os.stat(bwrap).st_mode & stat.S_ISUID:
+            return False
         return b"--disable-userns" in Path(bwrap).read_bytes()
     except OSError:
         return False

@@ -101,7 +101,7 @@ def starter(
     if not reach.targets:
         return StdioConnector(
             command=_interpreter(),
-            args=(*_LAUNCH, "--", confined.command, *confined.args),
+            args=(*_launch(confined), "--", confined.command, *confined.args),
             env=confined.env,
             cwd=confined.cwd,
             stderr=stderr,
@@ -158,7 +158,7 @@ class ConfinedConnector:
             # Nothing waits in here: whoever cancels this finds a link or no process at all.
             link = await StdioConnector(
                 command=self._interpreter,
-                args=(*_LAUNCH, door.path),
+                args=(*_launch(self._confined), door.path),
                 env=self._confined.env,
                 cwd=self._confined.cwd,
                 stderr=self._stderr,
@@ -336,6 +336,10 @@ def _private_folder() -> str:
         with contextlib.suppress(OSError):
             return tempfile.mkdtemp(prefix="dragoman-door-", dir=place)
     raise OSError("there is no folder for a socket")
+
+
+def _launch(confined: Confined) -> tuple[str, ...]:
+    return (*_LAUNCH, "--ignore-term") if confined.resets_term else _LAUNCH
 
 
 def _interpreter() -> str:

@@ -1,9 +1,10 @@
 """A program, not a module: it does what bubblewrap has no option for, and becomes bubblewrap.
 
-    python -I -S launch.py -- BUBBLEWRAP ARGUMENT...
-    python -I -S launch.py DOOR
+    python -I -S launch.py [--ignore-term] -- BUBBLEWRAP ARGUMENT...
+    python -I -S launch.py [--ignore-term] DOOR
 
-In both it takes away the system calls by which programs share keys: a keyring of the user's session
+With --ignore-term bubblewrap does not end by a SIGTERM that is for its server, which has to ask for
+it again. In both ways this takes away the system calls by which programs share keys: a keyring of the user's session
 would be open to the sandbox, too.
 
 DOOR is a Unix socket of the host. A line of JSON comes from it: `addresses` to add to the loopback
@@ -22,14 +23,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import json
 import os
 import signal
 import socket
 import stat
 import struct
 import sys
-from typing import Any, NoReturn
 
 __all__ = ["main"]
 
@@ -76,10 +75,13 @@ _KEY_CALLS = {
 _LOOPBACK = 1
 
 
-def main(args: list[str]) -> NoReturn:
+def main(args: list[str]) -> None:
     """Do all of it; ends the process with a line on stderr when something is refused."""
     try:
         environ = _first_environ()
+        if args[0] == "--ignore-term":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            args = args[1:]
         if args[0] == "--":
             argv = args[1:]
         else:
@@ -99,10 +101,13 @@ def main(args: list[str]) -> NoReturn:
 
 def _behind(door: str) -> tuple[list[str], dict[str, str]]:
     """Make the network, and hand out what listens in it; the line to go on with, and its env."""
+    # Here: it takes longer to load than all the rest, and most sandboxes need none.
+    import json
+
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
         channel.settimeout(_PATIENCE_S)
         channel.connect(door)
-        plan = _read_plan(channel)
+        plan = json.loads(_read_plan(channel))
         _enter_network()
         for address in plan["addresses"]:
             _add_address(address)
@@ -119,14 +124,14 @@ def _behind(door: str) -> tuple[list[str], dict[str, str]]:
     return argv, env
 
 
-def _read_plan(channel: socket.socket) -> Any:
+def _read_plan(channel: socket.socket) -> bytes:
     line = b""
     while not line.endswith(b"\n"):
         chunk = channel.recv(65536)
         if not chunk or len(line) > _MAX_PLAN_BYTES:
             raise OSError("the host has closed the door")
         line += chunk
-    return json.loads(line)
+    return line
 
 
 def _first_environ() -> dict[bytes, bytes]:
