@@ -309,13 +309,25 @@ class Answer:
                 if pairs:
                     return Event(tuple((name, value.removeprefix(" ")) for name, _, value in pairs))
                 continue
-            piece = await self._chunk()
-            if not piece:
+            if not await self._reads_on():
                 assert not self._text.strip(), "the stream ended within an event"
                 self.close()
                 return None
-            # Lines may end in CRLF; a CR of its own does not occur in what we write.
-            self._text = (self._text + piece).replace(b"\r\n", b"\n")
+
+    async def _reads_on(self) -> bool:
+        """Read until an empty line may be there; whether the stream is not at its end."""
+        pieces = [self._text]
+        seen = self._text
+        while b"\n\n" not in seen:
+            piece = await self._chunk()
+            pieces.append(piece)
+            if not piece:
+                break
+            # Put together once it ends, and not for each piece of ten megabytes.
+            seen = (seen[-3:] + piece).replace(b"\r\n", b"\n")
+        # Lines may end in CRLF; a CR of its own does not occur in what we write.
+        self._text = b"".join(pieces).replace(b"\r\n", b"\n")
+        return bool(pieces[-1])
 
     async def comment(self) -> str:
         """The text of the next comment; events before it must not come."""
