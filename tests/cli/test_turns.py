@@ -21,8 +21,9 @@ from dragoman.host.chat import (
     ToolStarted,
     TurnEnded,
     UsageReport,
+    refusal_text,
 )
-from dragoman.host.kinds import Code
+from dragoman.host.kinds import Code, Denied
 from dragoman.model.content import TextContent
 from dragoman.model.tools import CallToolResult
 from tests.cli.aids import assert_harmless
@@ -105,6 +106,80 @@ def test_nothing_is_printed_while_a_question_is_open(capsys: pytest.CaptureFixtu
     assert capsys.readouterr() == ("", "")
     view.hold(False)
     assert capsys.readouterr() == ("later\n", "and this\n")
+
+
+def test_news_of_progress_is_not_kept_while_a_question_is_open(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    view = TurnView(Screen())
+    view.hold(True)
+    for number in range(1000):
+        view.show(ToolProgress(**call(progress=number)))
+    assert view._held == []
+    view.hold(False)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "shown"),
+    [
+        (["❤", "\ufe0f"], "❤\ufe0f"),
+        (["\U0001f469", "\u200d", "\U0001f4bb"], "\U0001f469\u200d\U0001f4bb"),
+        (["\u0645\u06cc", "\u200c", "\u062e"], "\u0645\u06cc\u200c\u062e"),
+        (["a", "\u200d", "b"], "a\\u200db"),
+        (["\U0001f469\u200d", "\u200d"], "\U0001f469\u200d\\u200d"),
+        (["x", "\ufe0f"], "x\\ufe0f"),
+        (["one\r", "\ntwo"], "one\ntwo"),
+    ],
+)
+def test_an_answer_in_pieces_is_shown_as_the_whole_would_be(
+    capsys: pytest.CaptureFixture[str], pieces: list[str], shown: str
+) -> None:
+    view = TurnView(Screen())
+    for piece in pieces:
+        view.show(TextDelta(text=piece))
+    view.show(TurnEnded(reason=Ending.END))
+    assert capsys.readouterr().out == f"{shown}\n"
+
+
+def test_what_a_server_says_takes_a_line_and_no_more(capsys: pytest.CaptureFixture[str]) -> None:
+    view = TurnView(Screen())
+    flood = "words\n" * 100_000
+    named = {"id": "1", "server": "s", "tool": "t\n✓ s/other done"}
+    for event in (
+        ToolProposed(**named, arguments={"a": flood}),
+        ToolFinished(**named, result=result(flood)),
+        ToolFinished(**named, error=f"Failed: {flood}"),
+        ToolFinished(**named, error=flood, is_refused=True, code=Code.RULE_DENIED),
+        Notice(text=flood),
+    ):
+        view.show(event)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[0] for line in lines] == ["→", "✓", "✗", "✗", "w"]
+    assert max(map(len, lines)) <= 1_000
+
+
+def test_a_refusal_says_why_and_whether_it_was_run(capsys: pytest.CaptureFixture[str]) -> None:
+    view = TurnView(Screen())
+    for subject in ("tool.call(s/t)", "result.release(s/t)"):
+        error = refusal_text(Denied(Code.PERSON_DENIED, subject, "rule"))
+        was_run = subject.startswith("result")
+        view.show(
+            ToolFinished(
+                id="1", server="s", tool="t", error=error, is_refused=True, was_run=was_run,
+                code=Code.PERSON_DENIED,
+            )
+        )  # fmt: skip
+    assert capsys.readouterr().err.splitlines() == [
+        "✗ s/t was refused (person_denied): the user said no",
+        "✗ s/t was refused (person_denied), after it was run: the user said no",
+    ]
+
+
+def test_a_turn_that_breaks_off_leaves_no_line_begun(capsys: pytest.CaptureFixture[str]) -> None:
+    view = TurnView(Screen())
+    view.show(TextDelta(text="half a"))
+    view.close()
+    assert capsys.readouterr().out == "half a\n"
 
 
 def test_what_it_cost_is_told() -> None:

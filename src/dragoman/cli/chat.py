@@ -175,8 +175,9 @@ class _Chat:
         self._told: dict[str, str] = {}
         # By server, how many remarks there were since the person's last line.
         self._remarks: Counter[str] = Counter()
-        # Servers that were not there yet when the chat began.
+        # Servers that were not there yet when the chat began, and that went away since.
         self._awaited: set[str] = set()
+        self._lost: set[str] = set()
 
     async def run(self, question: str | None, *, is_typed: bool) -> int:
         """Until the person leaves, or the question is answered."""
@@ -273,7 +274,7 @@ class _Chat:
         reader = self._reader(host, suggestions)
         servers = await host.ready(START_WAIT_S)
         ready = sum(one.state.value == "connected" for one in servers)
-        self._awaited = {one.server for one in servers if one.state.value == "connecting"}
+        self._awaited |= {one.server for one in servers if one.state.value in _COMING}
         self._view.say(
             f"{conversation.model.name}; {ready} of {len(names)} servers are ready;"
             " /help says what can be typed",
@@ -296,7 +297,6 @@ class _Chat:
                     self._view.say("Ctrl-C again, or Ctrl-D, to leave", "dim")
                     continue
                 was_interrupted = False
-                self._left_out()
                 if line.strip() in ("/quit", "/exit"):
                     break
                 if line.strip():
@@ -305,6 +305,7 @@ class _Chat:
                     except DragomanError as error:
                         self._view.close()
                         self._view.say(f"error: {text_of(error)[:MAX_ERROR_CHARS]}", "red")
+                self._left_out()
         finally:
             await suggestions.aclose()
         return Exit.OK
@@ -385,7 +386,7 @@ class _Chat:
                 if LEVELS[event.message.level] >= LEVELS["warning"]:
                     data = event.message.data
                     words = data if isinstance(data, str) else compact_json(data)
-                    told = f"[{event.server} {event.message.level}] {one_line(words, 500)}"
+                    told = f"[{event.server} {event.message.level}] {one_line(words, 200)}"
                     self._remark(event.server, told, "dim")
             case HeldBack():
                 what = one_line(event.what)
@@ -394,17 +395,28 @@ class _Chat:
                 pass
 
     def _changed(self, status: ServerStatus) -> None:
-        server = status.server
-        if status.state.value in _TOLD:
-            detail = f": {one_line(status.detail, 300)}" if status.detail else ""
-            self._remark(server, f"{server} is {status.state.value}{detail}", "yellow")
+        server, state = status.server, status.state.value
+        if state in _TOLD:
+            detail = status.detail
+            if state == "reconnecting":
+                # Once, and not what each attempt meets: /servers has that.
+                if server in self._lost:
+                    return
+                self._lost.add(server)
+                detail = detail.partition("; its stderr ends")[0]
+            detail = f": {one_line(detail, 300)}" if detail else ""
+            self._remark(server, f"{server} is {state}{detail}", "yellow")
         elif status.held_back and self._told.get(server) != status.detail:
             self._told[server] = status.detail
             hint = f"`dragoman host pin {server}` shows it, and lets it be used"
             self._remark(server, f"{server}: {one_line(status.detail, 300)}; {hint}", "yellow")
-        if status.state.value == "connected" and server in self._awaited:
+        if state == "connected" and server in self._awaited | self._lost:
+            self._remark(
+                server, f"{server} is {'back' if server in self._lost else 'ready'}", "dim"
+            )
+        if state not in _COMING:
             self._awaited.discard(server)
-            self._remark(server, f"{server} is ready", "dim")
+            self._lost.discard(server)
 
     def _remark(self, server: str, text: str, style: str) -> None:
         """Say something about a server, unless much was said of it already."""
@@ -433,6 +445,9 @@ def _is_refused(status: ServerStatus) -> bool:
 
 # States of a server that takes no part in an answer though nobody said no to it.
 _MISSING = frozenset({"connecting", "reconnecting", "failed", "closed"})
+
+# States of a server that may be there in a moment.
+_COMING = frozenset({"waiting for approval", "connecting", "reconnecting"})
 
 # States of a server that a person should hear of while they chat.
 _TOLD = frozenset({"reconnecting", "refused", "changed", "blocked", "failed"})

@@ -56,6 +56,8 @@ class LineEditor:
             complete_while_typing=True,
             key_bindings=_keys(),
             multiline=True,
+            # Ctrl-Z as everywhere.
+            enable_suspend=True,
             prompt_continuation="  ",
             color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
         )

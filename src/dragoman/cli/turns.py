@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, assert_never
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 from rich.text import Text
 
 from dragoman.cli.blocks import result_document
@@ -36,6 +38,14 @@ RESULT_READ = 4_000
 NAME_SHOWN = 160
 # A sentence of ours, in which a stranger may be quoted.
 NOTICE_SHOWN = 1_000
+
+# One joiner between letters that take one, or between emoji: words of Persian or Hindi, families.
+_JOINER = re.compile(
+    "(?<=[\u0600-\u06ff\u0750-\u077f\u0900-\u0dff\u1000-\u109f\u1780-\u17ff\u1800-\u18af"
+    "\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])[\u200c\u200d]"
+)
+# No characters of any text: they stand for those two while all others become escapes.
+_JOINERS = {0xFDD0: "\u200c", 0xFDD1: "\u200d"}
 
 _ENDINGS = {
     Ending.LENGTH: "the answer was cut at its limit of tokens",
@@ -131,9 +141,9 @@ class TurnView:
             text, self._tail = text[:-1], "\r"
         if text:
             before = len(printable(self._before))
-            shown = printable(self._before + text)[before:]
+            shown = printable(_JOINER.sub(_stand_in, self._before + text))[before:]
             # Questions are dragoman's alone: a model cannot write their mark.
-            sys.stdout.write(unmarked(shown))
+            sys.stdout.write(unmarked(shown).translate(_JOINERS))
             sys.stdout.flush()
             self._before = text[-1]
             self._is_in_line = not text.endswith("\n")
@@ -166,7 +176,8 @@ class TurnView:
             why = f": {one_line(why, RESULT_SHOWN)}" if why else ""
             self._say(f"✗ {name} was refused{code}{ran}{why}", "red")
         elif event.error:
-            self._say(f"✗ {name} failed: {one_line(event.error, RESULT_SHOWN)}", "red")
+            why = one_line(event.error.removeprefix("Failed: "), RESULT_SHOWN)
+            self._say(f"✗ {name} failed: {why}", "red")
         else:
             result = event.result
             # Not all of it is laid out for one line: a result may hold megabytes.
@@ -196,7 +207,13 @@ class TurnView:
                 BarColumn(bar_width=30),
                 TextColumn("{task.fields[count]}", markup=False, style="cyan"),
                 TimeElapsedColumn(),
-                TextColumn("{task.fields[message]}", markup=False, style="dim"),
+                # Cut rather than wrapped: on two rows it would leave one behind.
+                TextColumn(
+                    "{task.fields[message]}",
+                    markup=False,
+                    style="dim",
+                    table_column=Column(no_wrap=True),
+                ),
                 console=console,
                 transient=True,
             )
@@ -233,6 +250,10 @@ class TurnView:
         self._pause_bars()
         self._bars = None
         self._tasks.clear()
+
+
+def _stand_in(joiner: re.Match[str]) -> str:
+    return "\ufdd0" if joiner.group() == "\u200c" else "\ufdd1"
 
 
 def _name(event: ToolProposed | ToolFinished | ToolProgress, limit: int = NAME_SHOWN) -> str:

@@ -140,8 +140,6 @@ class Opening:
 
     async def _found(self, call: PromptCall) -> Prompt | None:
         """What a prompt takes; None when it is not listed: its server may know it all the same."""
-        if not call.named and not call.placed:
-            return None
         for server, prompt in await self._host.list_prompts():
             if (server, prompt.name) == (call.server, call.name):
                 return prompt
@@ -153,7 +151,7 @@ class Opening:
         """The values by name; of those given by their place the last takes all that is left.
 
         Raises:
-            Misconfigured: the prompt takes no such argument, or no more.
+            Misconfigured: the prompt takes no such argument, or no more, or needs another one.
         """
         arguments = dict(call.named)
         if prompt is None:
@@ -171,4 +169,9 @@ class Opening:
         arguments.update(zip(left, call.placed, strict=False))
         if len(call.placed) > len(left):
             arguments[left[-1]] = " ".join(call.placed[len(left) - 1 :])
+        wanted = [one.name for one in prompt.arguments or () if one.required]
+        missing = [name for name in wanted if name not in arguments]
+        if missing:
+            said = ", ".join(f"{name}=..." for name in missing)
+            raise Misconfigured(f"the prompt {call.name!r} needs {said}")
         return arguments
