@@ -11,7 +11,7 @@ import pytest
 
 from dragoman.errors import Misconfigured
 from dragoman.host.asks import Answered, RootsBook
-from dragoman.host.asks.roots import MAX_ROOTS
+from dragoman.host.asks.roots import MAX_ROOTS, NOT_SHOWN
 from dragoman.host.kinds import ApprovalRequest, Scope
 from dragoman.model.roots import ListRootsResult
 from tests.host.desk import Desk, Person, desk, fact, payload_of, run
@@ -258,3 +258,61 @@ def test_all_folders_are_asked_about_at_once(tmp_path: Path) -> None:
 
     with desk(Person(slowly)) as at:
         assert run(scenario(at)) < 101.0
+
+
+# --- a server in a sandbox ------------------------------------------------------------------------
+
+
+def test_a_confined_server_is_not_told_of_what_its_sandbox_does_not_show(tmp_path: Path) -> None:
+    shown, added = folders(tmp_path, "shown", "added")
+    (inner,) = folders(shown, "inner")
+    told: list[str] = []
+    person = Person(True)
+    with desk(person) as at:
+        book = RootsBook(at.mediator, at.budget, on_change=told.append)
+        book.seed("maps", [shown])
+        book.confined("maps", [shown])
+        book.add("maps", added)
+        assert told == []
+        book.add("maps", inner)
+        assert told == ["maps"]
+        assert listed(at, book) == [shown.as_uri(), inner.as_uri()]
+        faults = {state.root.uri: state.fault for state in book.states("maps")}
+    assert faults == {shown.as_uri(): "", added.as_uri(): NOT_SHOWN, inner.as_uri(): ""}
+    assert added.as_uri() not in {one.intent.object for one in person.asked}
+
+
+def test_a_link_out_of_what_is_shown_is_not_shown(tmp_path: Path) -> None:
+    shown, other = folders(tmp_path, "shown", "other")
+    (shown / "link").symlink_to(other)
+    with desk(Person(True)) as at:
+        book = RootsBook(at.mediator, at.budget)
+        book.confined("maps", [shown])
+        book.add("maps", shown / "link")
+        assert listed(at, book) == []
+
+
+def test_what_was_added_is_asked_about_before_a_sandbox_shows_it(tmp_path: Path) -> None:
+    mine, yes, no = folders(tmp_path, "mine", "yes", "no")
+    person = Person(lambda request: not payload_of(request)["uri"].endswith("/no"))
+    with desk(person) as at:
+        book = RootsBook(at.mediator, at.budget)
+        book.seed("maps", [mine])
+        for one in (yes, no, tmp_path / "gone"):
+            book.add("maps", one)
+        assert run(book.for_start(at.asker())) == [yes]
+        # What the configuration says was in the question about the start.
+        assert {one.intent.object for one in person.asked} == {yes.as_uri(), no.as_uri()}
+        book.confined("maps", [mine, yes])
+        assert listed(at, book) == [mine.as_uri(), yes.as_uri()]
+        book.confined("maps", None)
+        assert [state.is_there for state in book.states("maps")] == [True, True, True, False]
+
+
+def test_with_nobody_to_ask_only_what_a_rule_allows_is_put_into_a_sandbox(tmp_path: Path) -> None:
+    yes, no = folders(tmp_path, "yes", "no")
+    with desk(None, f"allow roots(maps/{yes.as_uri()})") as at:
+        book = RootsBook(at.mediator, at.budget)
+        book.add("maps", yes)
+        book.add("maps", no)
+        assert run(book.for_start(at.asker())) == [yes]

@@ -45,6 +45,7 @@ from dragoman.host.kinds import (
 )
 from dragoman.host.mediator import Clearance, Mediator
 from dragoman.host.pins import PinReport, Pins, manifest_of
+from dragoman.host.sandbox import Root
 from dragoman.model.logging import LogMessageParams
 from dragoman.model.tools import Tool
 from dragoman.transport.base import Connector
@@ -137,6 +138,9 @@ class ConnectionHooks(Protocol):
     def client_options(self, connection: Connection) -> dict[str, Any]:
         """The client's handlers for what this server may ask: none that nobody could grant."""
 
+    async def starting(self, connection: Connection) -> Sequence[Root]:
+        """The folders that its sandbox is to show; the person may be asked about some."""
+
     def connector(self, connection: Connection) -> Connector:
         """How to reach the server. Raises Misconfigured."""
 
@@ -160,7 +164,7 @@ class Connection:
     """One server of the host.
 
     `client` is its client; it is behind `gate`, so that holding it allows nothing. `catalogue` is
-    what it offers, None until it was listed. `roots` are what the person has opened to it.
+    what it offers, None until it was listed. `folders` are what its sandbox shows, if it has one.
     """
 
     def __init__(
@@ -180,6 +184,7 @@ class Connection:
         self.principal = principal
         self.identity: ServerIdentity = identity_of(entry)
         self.catalogue: Catalogue | None = None
+        self.folders: tuple[Root, ...] = ()
         self.client: Client | None = None
         self.gate = Gate(
             self.server,
@@ -280,6 +285,7 @@ class Connection:
         self._clearance = await self._may_start()
         await self._mediator.settle(self._clearance, "ok")
         self._move(ServerState.CONNECTING, "")
+        self.folders = tuple(await self._hooks.starting(self))
         connector = self.gate.guard(await self._connector())
         self.client = Client(
             connector,

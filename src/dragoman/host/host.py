@@ -31,6 +31,7 @@ import msgspec
 
 from dragoman.client.client import OnProgress
 from dragoman.errors import Misconfigured, NotNegotiated, ToolError, WrongState
+from dragoman.host.asks.roots import RootState
 from dragoman.host.asks.sampling import ModelSource
 from dragoman.host.audit import Audit, AuditFailed, Redactor
 from dragoman.host.broker import (
@@ -72,6 +73,7 @@ from dragoman.host.mediator import Clearance, Mediator
 from dragoman.host.models.base import ChatModel
 from dragoman.host.pins import Pins
 from dragoman.host.policy import Policy
+from dragoman.host.sandbox import Root as Folder
 from dragoman.host.secrets import SecretStore
 from dragoman.host.settings import default_policy_paths, load_policy, project_digest
 from dragoman.host.state import StateDir
@@ -793,9 +795,22 @@ class Host:
         """The folders that are opened to a server, as file URIs."""
         return self._inbound.roots.listed(self._connection(server).server)
 
-    def add_root(self, server: str, path: str | Path) -> None:
-        """Open a folder to a server, and tell it. Misconfigured when it cannot be one."""
-        self._inbound.roots.add(self._connection(server).server, path)
+    def root_states(self, server: str) -> list[RootState]:
+        """The same, each with where it leads and, in `.fault`, why the server is not told of it."""
+        return self._inbound.roots.states(self._connection(server).server)
+
+    def add_root(self, server: str, path: str | Path) -> RootState:
+        """Open a folder to a server, and tell it.
+
+        Where the server runs in a sandbox that does not show the folder, it is not told of it, and
+        `.fault` of what is returned says so: the folder is put into the sandbox, to be read, when
+        the server is started again (`reconnect`) and the person agrees.
+
+        Raises:
+            Misconfigured: it cannot be one.
+        """
+        root = self._inbound.roots.add(self._connection(server).server, path)
+        return next(one for one in self.root_states(server) if one.root.uri == root.uri)
 
     def remove_root(self, server: str, path: str | Path) -> None:
         """Close a folder to a server, and tell it."""
@@ -850,6 +865,9 @@ class _Hooks:
     def client_options(self, connection: Connection) -> dict[str, Any]:
         return self._host._inbound.client_options(connection)
 
+    async def starting(self, connection: Connection) -> list[Folder]:
+        return await self._host._inbound.starting(connection)
+
     def connector(self, connection: Connection) -> Connector:
         host = self._host
 
@@ -859,7 +877,7 @@ class _Hooks:
 
         connector = connection.entry.connector(
             host._secrets,
-            roots=connection.entry.roots,
+            roots=connection.folders,
             stderr=heard,
             refused=lambda what: self.held_back(connection, what),
             guarded=(host.state.path, default_policy_paths(host.config.project).user.parent),

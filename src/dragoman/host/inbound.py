@@ -24,6 +24,7 @@ from dragoman.host.connections import Connection
 from dragoman.host.gate import AnswerTicket, leaves_of
 from dragoman.host.kinds import Action
 from dragoman.host.mediator import Clearance, Mediator
+from dragoman.host.sandbox import Root as Folder
 from dragoman.model.elicitation import ElicitParams, ElicitResult
 from dragoman.model.roots import Root
 from dragoman.model.sampling import CreateMessageParams, CreateMessageResult
@@ -90,6 +91,22 @@ class Inbound:
 
             options["roots"] = roots
         return options
+
+    async def starting(self, connection: Connection) -> list[Folder]:
+        """The folders that the server's sandbox is to show; none where it has no sandbox.
+
+        Those that were opened since it was configured are asked about first.
+        """
+        entry = connection.entry
+        self.roots.seed(connection.server, [root.uri for root in entry.roots])
+        if entry.sandbox is None:
+            self.roots.confined(connection.server, None)
+            return []
+        added = await self.roots.for_start(_asker(connection))
+        folders = [*entry.roots, *(Folder(path) for path in added)]
+        shown = [*(one.path for one in folders), *entry.sandbox.read, *entry.sandbox.write]
+        self.roots.confined(connection.server, shown)
+        return folders
 
     async def visit(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -29,10 +29,13 @@ from dragoman.host.canonical import digest
 from dragoman.host.kinds import Action, Code, Denied, Effect, Intent, Problem, View
 from dragoman.model.roots import ListRootsResult, Root
 
-__all__ = ["RootState", "RootsBook"]
+__all__ = ["NOT_SHOWN", "RootState", "RootsBook"]
 
 # 100 folders for one server: each is a question of its own.
 MAX_ROOTS = 100
+
+NOT_SHOWN = "its sandbox was made without it: it takes effect when the server is started again"
+"""The fault of a folder that was opened to a confined server after its start."""
 
 # 10 lists a minute: a server asks once, and once more after each change.
 LISTS_PER_MINUTE = 10
@@ -72,7 +75,10 @@ class RootsBook:
         self._roots: dict[str, dict[str, Root]] = {}
         # Where each led when it was last looked at, empty for one that was not there.
         self._seen: dict[str, dict[str, str]] = {}
-        self._seeded: set[str] = set()
+        # What the configuration says, by server.
+        self._seeded: dict[str, set[str]] = {}
+        # What the sandbox of a confined server shows it, as it was made.
+        self._shown: dict[str, tuple[Path, ...]] = {}
 
     # --- what the user puts there -----------------------------------------------------------------
 
@@ -80,14 +86,17 @@ class RootsBook:
         """Put in what the configuration says, once; what was removed since stays out."""
         if server in self._seeded:
             return
-        self._seeded.add(server)
         mine = self._roots.setdefault(server, {})
-        for root in as_roots(roots):
+        made = as_roots(roots)
+        self._seeded[server] = {root.uri for root in made}
+        for root in made:
             mine.setdefault(root.uri, root)
         self._seen[server] = {uri: _led_to(root) for uri, root in mine.items()}
 
     def add(self, server: str, root: RootLike) -> Root:
         """Open a folder to a server; it is asked about when the server wants to know.
+
+        A server in a sandbox is not told of one that its sandbox does not show: see `for_start`.
 
         Raises:
             Misconfigured: it is no absolute path or file URI, or climbs with `..`; or there are too
@@ -100,7 +109,7 @@ class RootsBook:
         is_new = mine.get(made.uri) != made
         mine[made.uri] = made
         self._seen.setdefault(server, {})[made.uri] = _led_to(made)
-        if is_new:
+        if is_new and self._is_shown(server, _look(made)):
             self._changed(server)
         return made
 
@@ -118,7 +127,52 @@ class RootsBook:
 
     def states(self, server: str) -> list[RootState]:
         """The same with what is the matter with each."""
-        return [_look(root) for root in self._roots.get(server, {}).values()]
+        return [self._state(server, root) for root in self._roots.get(server, {}).values()]
+
+    def _state(self, server: str, root: Root) -> RootState:
+        state = _look(root)
+        if state.is_there and not self._is_shown(server, state):
+            return replace(state, fault=NOT_SHOWN)
+        return state
+
+    def _is_shown(self, server: str, state: RootState) -> bool:
+        """Whether the server could open it: it is not confined, or its sandbox shows it."""
+        shown = self._shown.get(server)
+        # By its name, and by where that leads: a link may lead out of what is shown.
+        return shown is None or any(
+            state.root.path.is_relative_to(path)
+            and state.target.is_relative_to(os.path.realpath(path))
+            for path in shown
+        )
+
+    # --- for a sandbox ----------------------------------------------------------------------------
+
+    async def for_start(self, asker: Asker) -> list[Path]:
+        """The folders that a sandbox is to show besides those of the configuration.
+
+        Each that was opened since is asked about now, as it would be when the server wants to know:
+        what a sandbox shows is there from the start on.
+        """
+        server = asker.server
+        states = [_look(root) for root in self._roots.get(server, {}).values()]
+        added = [
+            state
+            for state in states
+            if state.is_there and state.root.uri not in self._seeded.get(server, ())
+        ]
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(self._expose(asker, one, states, None)) for one in added]
+        return [
+            state.root.path
+            for state, task in zip(added, asked, strict=True)
+            if not isinstance(task.result(), Denied)
+        ]
+
+    def confined(self, server: str, shown: Iterable[Path] | None) -> None:
+        """Note what the sandbox of a server shows it; None: it has none."""
+        self._shown.pop(server, None)
+        if shown is not None:
+            self._shown[server] = tuple(shown)
 
     def refresh(self) -> list[str]:
         """Look whether folders have gone or come back; the servers concerned, who are told."""
