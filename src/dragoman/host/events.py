@@ -100,7 +100,10 @@ class ApprovalResolved:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldBack:
-    """The gate held back what nobody decided: a fault of the host, or an attack on it."""
+    """The gate held back what nobody decided: a fault of the host, or an attack on it.
+
+    Or a confined server wanted to reach what its sandbox does not list.
+    """
 
     server: str
     what: str
