@@ -100,9 +100,11 @@ def begun(make: Make, text: str) -> bytes:
         (b"data: ", b"x" * 65536),
         (b'data: {"a": "', b"y" * 997),
         (b"event: x\n", b"data: z\n" * 1000),
+        (b"data: z\r", b"\ndata: z\r"),
+        (b"data: z\r", b"\n" + b"data: z\r\n" * 99 + b"data: z\r"),
         (b"", b"\xff" * 65536),
     ],
-    ids=["a line", "a text", "an event of many lines", "no text at all"],
+    ids=["a line", "a text", "many lines", "half a line end", "half line ends", "no text at all"],
 )
 def test_an_event_without_an_end_is_left_after_a_mebibyte(
     make: Make, body: bytes, endless: bytes

@@ -49,6 +49,7 @@ class Meter:
         self._total = 0
         self._event = 0
         self._lines = 0
+        self._is_half_end = False
 
     def take(self, piece: bytes) -> bytes:
         """The whole lines there are with this piece; what is left waits for its end.
@@ -68,8 +69,10 @@ class Meter:
             return b""
         whole = bytes(self._held) + piece[:end]
         self._held[:] = piece[end:]
-        begin = 0
-        for mark in _LINE_ENDS.finditer(whole):
+        # A line end may lie between two pieces: its second half is no empty line.
+        begin = 1 if self._is_half_end and whole.startswith(b"\n") else 0
+        self._is_half_end = whole.endswith(b"\r")
+        for mark in _LINE_ENDS.finditer(whole, begin):
             is_blank = mark.start() == begin
             self._event = 0 if is_blank else self._event + mark.end() - begin
             self._lines = 0 if is_blank else self._lines + 1
