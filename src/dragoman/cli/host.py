@@ -290,7 +290,10 @@ def import_(
     found = _imported(format, file, _folder(settings))
     path = config_file(settings.config, may_be_missing=True)
     if path.exists() and path.resolve() == found.path.resolve():
-        raise Misconfigured(f"{path} is the file to import from; name another one with --config")
+        raise Misconfigured(
+            f"{path} is read as it is; to take its servers over into a file of your own, name that "
+            "with --config .mcp.json"
+        )
     wanted = take_over(found, read_text(path), path, only=only, may_replace=replace)
     taken, moved = [], []
     for server in wanted.servers:
@@ -719,7 +722,9 @@ def _format(name: str) -> Any:
 
 
 def _folder(settings: HostSettings) -> Path:
-    return config_file(settings.config, may_be_missing=True).parent
+    from dragoman.client.config import project_of
+
+    return project_of(config_file(settings.config, may_be_missing=True))
 
 
 def _imported(format: str, file: str | None, project: Path) -> Imported:

@@ -223,6 +223,21 @@ def test_an_import_takes_what_can_be_used_here_and_says_what_it_left_out(place: 
 
 
 @pytest.mark.long
+def test_a_projects_other_files_are_found_beside_the_one_in_use(place: Place) -> None:
+    place.config.unlink()
+    for folder, member in ((".vscode", "servers"), (".cursor", "mcpServers")):
+        (place.folder / folder).mkdir()
+        servers_ = {folder[1:]: {"type": "stdio", "command": "x"}}
+        (place.folder / folder / "mcp.json").write_text(json.dumps({member: servers_}))
+    itself = place.run("host", "import", "vscode")
+    assert itself.returncode == 2
+    assert "--config .mcp.json" in itself.stderr
+    for product in ("vscode", "cursor"):
+        done = place.document("host", "import", product, "--config", ".mcp.json")
+        assert done["added"] == [product]
+
+
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
 def test_nobody_waits_for_a_pipe(place: Place) -> None:
     pipe = str(place.folder / "pipe")

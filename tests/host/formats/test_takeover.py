@@ -100,6 +100,22 @@ def test_a_time_that_no_request_takes_is_made_one() -> None:
     assert [note.partition(":")[0] for note in done.notes] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("raw", "sandbox"),
+    [
+        ({"command": "x", "sandboxEnabled": True}, True),
+        ({"command": "x", "sandboxEnabled": False}, None),
+        ({"command": "x", "sandbox": {"network": {"allowedDomains": ["*"]}}}, True),
+        ({"url": "https://x.example", "type": "http", "sandboxEnabled": True}, None),
+    ],
+)
+def test_what_was_confined_there_does_not_run_free_here(raw: Any, sandbox: Any) -> None:
+    done = taken("vscode", {"x": {"type": "stdio", **raw}})
+    (server,) = done.servers
+    assert server.sandbox is sandbox
+    assert bool(done.notes) is (sandbox is not None)
+
+
 def test_a_variable_that_is_not_set_here_keeps_nothing_out() -> None:
     done = taken("claude-code", {"a": {"command": "${NOT_SET_ANYWHERE}", "env": {"B": "${C}"}}})
     assert names(done) == ["a"]

@@ -111,7 +111,7 @@ class _Taking:
         others = [one for one in self._there if one != server.name]
         self._own.check_name(server.name, [*others, *taken])
         notes: list[str] = []
-        server = self._in_time(server, notes)
+        server = _confined(self._in_time(server, notes), notes)
         names, inputs = self._asking(server)
         server = with_inputs(server, names)
         raw, _ = self._own.raw(server)
@@ -157,6 +157,22 @@ class _Taking:
             if new not in self._inputs_there:
                 wanted.append(question | {"id": new})
         return names, wanted
+
+
+def _confined(server: Portable, notes: list[str]) -> Portable:
+    """What was confined there runs free here only when somebody says so."""
+    was = any(members.get(one) for members in server.extras.values() for one in _SANDBOXES)
+    if not was or server.kind != "stdio" or server.sandbox is not None:
+        return server
+    notes.append(
+        f"{server.name}: it was confined there, and is here, with no network and nothing to read "
+        "but its roots until 'sandbox' says more"
+    )
+    return replace(server, sandbox=True)
+
+
+# By which products say that a server is confined.
+_SANDBOXES = ("sandbox", "sandboxEnabled")
 
 
 def _by_id(inputs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
