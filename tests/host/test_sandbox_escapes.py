@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import dragoman
 from dragoman.client.config import ServerEntry
 from dragoman.errors import Misconfigured
 from dragoman.host.config import load_servers
@@ -168,11 +169,14 @@ def test_its_own_settings_and_its_own_program_are_not_for_it_to_write(tmp_path: 
     for one in (settings, program):
         one.parent.mkdir(parents=True)
         one.write_text("as it was")
+    # In the same folder: what keeps one in its place must not lay the other one open.
+    policy = project / "deep" / "policy.json"
+    policy.write_text("as it was")
     entry = ServerEntry(name="x", source=settings, command="/bin/sh", args=(str(program),), env={})
     program.write_text(
         f"""
 cd {project}
-for one in {settings} {program}; do
+for one in {settings} {program} {policy}; do
     echo changed > $one; rm -f $one; mv $one $one.old; ln -sf /etc/passwd $one
 done
 mv deep elsewhere; mv deep/.vscode deep/code; mv tools elsewhere; mv tools/here tools/there
@@ -181,7 +185,8 @@ echo changed > new
 """
     )
     before = program.read_text()
-    confined = confine(entry, Sandbox(), roots=[Root(project, is_writable=True)])
+    roots = [Root(project, is_writable=True)]
+    confined = confine(entry, Sandbox(), roots=roots, guarded=[policy])
 
     async def main() -> None:
         import asyncio
@@ -194,9 +199,20 @@ echo changed > new
 
     run(main())
     assert settings.read_text() == "as it was"
+    assert policy.read_text() == "as it was"
     assert program.read_text() == before
     # All else in there is for it to write.
     assert (project / "new").exists()
+
+
+def test_the_code_of_the_host_is_not_for_it_to_write() -> None:
+    """Where it lies in a folder of the project: it runs outside when the next server starts."""
+    code = Path(dragoman.__file__).parent
+    told = told_by(
+        f'tell(opened=attempt(open, {str(code / "new")!r}, "w"))',
+        roots=[Root(code.parent, is_writable=True)],
+    )
+    assert told == {"opened": "OSError"}
 
 
 def test_what_the_host_remembers_is_not_opened_to_it(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -460,6 +461,33 @@ def test_a_network_that_cannot_be_made_is_said_and_nothing_is_started(
             assert not marker.exists()
 
     run(main())
+
+
+def test_a_door_that_somebody_else_has_put_up_is_not_gone_through(tmp_path: Path) -> None:
+    """A confined server that may write where doors are would else start anything, outside."""
+    marker = tmp_path / "ran"
+    plan = {"addresses": [], "listen": [("127.0.0.1", 81)], "hosts": "", "at": 1, "env": {}}
+    plan["argv"] = ["/bin/touch", str(marker)]
+    other = f"""
+import json, socket
+with socket.socket(socket.AF_UNIX) as door:
+    door.bind({str(tmp_path / "d")!r})
+    door.listen()
+    print("up", flush=True)
+    channel, _ = door.accept()
+    channel.sendall(json.dumps({plan!r}).encode() + b"\\n")
+    if channel.recv(1):
+        channel.sendall(b"G")
+"""
+    with subprocess.Popen([sys.executable, "-c", other], stdout=-1, stderr=-3) as stranger:
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == b"up\n"
+        launch = Path(connector.__file__).with_name("launch.py")
+        line = [sys.executable, "-I", "-S", str(launch), str(tmp_path / "d")]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "the door is not the host's" in done.stderr
+    assert not marker.exists()
 
 
 def test_names_get_no_address_that_is_listed_itself() -> None:

@@ -60,6 +60,8 @@ _FOR_LOADER = ("LD_", "GLIBC_", "GCONV_", "LOCPATH", "NLSPATH", "MALLOC_")
 # With a list of hosts bubblewrap is started in a network that is made for it, without this one.
 NO_NETWORK = "--unshare-net"
 _ENV = Path("/usr/bin/env")
+# What runs outside of every sandbox when the next server is started.
+_OURS = (Path(__file__).parents[2], Path(sys.prefix), Path(sys.base_prefix))
 # 40: as many links as the kernel follows in one path.
 _MOST_LINKS = 40
 
@@ -108,8 +110,8 @@ def confine(
 ) -> Confined:
     """The command line that runs `entry` in its sandbox.
 
-    `roots` are those the user has granted; each is read only unless it says otherwise. The folders
-    in `guarded` are the host's own: no sandbox shows them. The environment is not part of the line,
+    `roots` are those the user has granted; each is read only unless it says otherwise. What is in
+    `guarded` is the host's own: no sandbox shows such a folder, or writes such a file. The environment is not part of the line,
     where every user could read it: bubblewrap hands on its own. What would steer bubblewrap itself
     is the exception.
 
@@ -140,6 +142,7 @@ def confine(
     for root in roots:
         path = _existing(root.path, name)
         binds[path] = binds.get(path, False) or root.is_writable
+    guarded = tuple(guarded)
     _check_links(binds, name)
     hidden = _hidden(binds, guarded, home, name)
     # No --new-session: `StdioConnector` makes one already, so there is no terminal to type into.
@@ -171,16 +174,8 @@ def confine(
     # An empty home, so that programs which look for their settings find a folder.
     if len(home.parts) > 1 and not _is_system(home):
         line += ["--tmpfs", str(home)]
-    # Outer before inner: the later of two binds lies over the earlier one. What lies in another
-    # one is there already; a link in it could not be bound upon.
-    for path in sorted(binds, key=_depth):
-        around = _around(path, binds)
-        if around is not None and binds[around] == binds[path]:
-            continue
-        if around is not None and binds[around]:
-            line += _pinned(around, path)
-        line += ["--bind" if binds[path] else "--ro-bind", os.path.realpath(path), str(path)]
-    line += _read_only(entry.source, binds)
+    for path, (option, real) in _mounts(binds, (entry.source, *guarded, *_OURS)):
+        line += [option, str(real), str(path)]
     for path in hidden:
         line += ["--tmpfs", str(path)]
     visible = entry.cwd is not None and any(
@@ -220,28 +215,47 @@ def _around(path: Path, binds: Mapping[Path, bool]) -> Path | None:
     return next((one for one in path.parents if one in binds), None)
 
 
-def _pinned(outer: Path, inner: Path) -> list[str]:
-    """Keep each folder on the way where it is: a mount point is not renamed.
+def _mounts(
+    binds: Mapping[Path, bool], kept: Iterable[Path]
+) -> list[tuple[Path, tuple[str, Path]]]:
+    """What is mounted where, and how, so that nothing in `kept` can be written.
+
+    Outer before inner: the later of two mounts lies over the earlier one.
+    """
+    found: dict[Path, tuple[str, Path]] = {}
+    pinned: set[Path] = set()
+    for path, is_writable in binds.items():
+        around = _around(path, binds)
+        # What lies in another one is there already; a link in it could not be mounted upon.
+        if around is not None and binds[around] == is_writable:
+            continue
+        found[path] = ("--bind" if is_writable else "--ro-bind", Path(os.path.realpath(path)))
+        if around is not None and binds[around]:
+            pinned.update(_between(around, path))
+    for real in (Path(os.path.realpath(one)) for one in kept):
+        for outer, is_writable in binds.items():
+            folder = Path(os.path.realpath(outer))
+            if not is_writable or real == folder or not real.is_relative_to(folder):
+                continue
+            inside = outer / real.relative_to(folder)
+            if _around(inside, binds) == outer and real.exists():
+                found[inside] = ("--ro-bind", real)
+                pinned.update(_between(outer, inside))
+    for path in pinned:
+        found.setdefault(path, ("--bind", Path(os.path.realpath(path))))
+    return sorted(found.items(), key=lambda one: _depth(one[0]))
+
+
+def _between(outer: Path, inner: Path) -> list[Path]:
+    """Each folder on the way, to be kept where it is: what is mounted upon is not renamed.
 
     A path that is read only would be another one if a folder around it made room for a new one.
     """
-    line: list[str] = []
-    for part in reversed(inner.parents):
-        if part.is_relative_to(outer) and part != outer and not part.is_symlink():
-            line += ["--bind", os.path.realpath(part), str(part)]
-    return line
-
-
-def _read_only(source: Path, binds: Mapping[Path, bool]) -> list[str]:
-    """The file in which the server is configured: not for it to write, wherever it lies."""
-    real = Path(os.path.realpath(source))
-    line: list[str] = []
-    for path, is_writable in binds.items():
-        folder = Path(os.path.realpath(path))
-        if is_writable and real.is_relative_to(folder) and real.is_file():
-            inside = path / real.relative_to(folder)
-            line += [*_pinned(path, inside), "--ro-bind", str(real), str(inside)]
-    return line
+    return [
+        one
+        for one in inner.parents
+        if one.is_relative_to(outer) and one != outer and not one.is_symlink()
+    ]
 
 
 def _check_links(binds: Mapping[Path, bool], name: str) -> None:

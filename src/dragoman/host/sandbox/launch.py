@@ -107,6 +107,11 @@ def _behind(door: str) -> tuple[list[str], dict[str, str]]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
         channel.settimeout(_PATIENCE_S)
         channel.connect(door)
+        # What it says is done outside of the sandbox: only who started us may say it. Another
+        # server, one that may write where the door is, could have put up its own.
+        credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        if struct.unpack("iII", credentials)[0] != os.getppid():
+            raise OSError("the door is not the host's")
         plan = json.loads(_read_plan(channel))
         _enter_network()
         for address in plan["addresses"]:
