@@ -31,13 +31,18 @@ class Source:
     async def list_prompts(self, *, wait_s: float = 0) -> list[tuple[str, Prompt]]:
         self.asked.append("prompts")
         arguments = [PromptArgument(name="city", required=True), PromptArgument(name="days")]
-        return [("weather", Prompt(name="plan", description="Plan a trip", arguments=arguments))]
+        return [
+            ("weather", Prompt(name="plan", description="Plan a trip", arguments=arguments)),
+            ("web", Prompt(name="code review", arguments=arguments)),
+            ("web", Prompt(name="b\u202ed")),
+        ]
 
     async def list_resources(self, server: str) -> list[Resource]:
         self.asked.append(("resources", server))
         return [
             Resource(uri="weather://cities", name="cities"),
             Resource(uri="weather://b\u202ed", name="bad"),
+            Resource(uri="weather://my towns", name="towns"),
         ]
 
     async def list_resource_templates(
@@ -82,7 +87,7 @@ def texts(source: Source, *typed: str) -> list[list[str]]:
 
 def test_commands_and_prompts_are_suggested_at_a_slash() -> None:
     (found,) = texts(Source(), "/")
-    assert found[-1] == "/weather:plan"
+    assert found[-2:] == ["/weather:plan", "/web:<code review>"]
     assert "/quit" in found
     assert texts(Source(), "/weather:p") == [["/weather:plan"]]
 
@@ -108,13 +113,32 @@ def test_the_arguments_of_a_prompt_are_suggested_by_name_and_value() -> None:
 
 
 def test_values_with_blanks_are_quoted() -> None:
-    assert texts(Source(["New York"]), "/weather:plan city=n") == [["city='New York'"]]
+    assert texts(Source(["New York"]), "/weather:plan city=n") == [['city="New York"']]
+
+
+def test_what_has_blanks_in_its_name_is_suggested_in_the_brackets_it_needs() -> None:
+    source = Source()
+    found = texts(
+        source,
+        "/web:<code r",
+        "/web:<code review> ci",
+        "(see @weather:<weather://m",
+        '/weather:plan city="New York" da',
+        '/weather:plan city="Os',
+    )
+    assert found == [
+        ["/web:<code review>"],
+        ["city="],
+        ["<weather://my towns>"],
+        ["days="],
+        ["city=Oslo"],
+    ]
 
 
 def test_servers_and_their_resources_are_suggested_after_an_at() -> None:
     found = texts(Source(), "see @w", "see @weather:", "see @weather:weather://o", "@nobody:")
     assert found[0] == ["@weather:", "@web:"]
-    assert found[1] == ["weather://cities", "weather://"]
+    assert found[1] == ["weather://cities", "<weather://my towns>", "weather://"]
     assert found[2] == ["weather://Oslo/now"]
     assert found[3] == []
 

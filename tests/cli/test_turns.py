@@ -144,7 +144,7 @@ def test_an_answer_in_pieces_is_shown_as_the_whole_would_be(
 def test_what_a_server_says_takes_a_line_and_no_more(capsys: pytest.CaptureFixture[str]) -> None:
     view = TurnView(Screen())
     flood = "words\n" * 100_000
-    named = {"id": "1", "server": "s", "tool": "t\n✓ s/other done"}
+    named: dict[str, Any] = {"id": "1", "server": "s", "tool": "t\n✓ s/other done"}
     for event in (
         ToolProposed(**named, arguments={"a": flood}),
         ToolFinished(**named, result=result(flood)),

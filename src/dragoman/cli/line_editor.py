@@ -105,6 +105,19 @@ def _keys() -> KeyBindings:
             return
         buffer.validate_and_handle()
 
+    @keys.add("tab")
+    def take(event: KeyPressEvent) -> None:
+        buffer: Buffer = event.current_buffer
+        state = buffer.complete_state
+        if state is None:
+            buffer.start_completion(insert_common_part=True)
+        elif len(state.completions) > 1:
+            buffer.complete_next()
+        elif state.completions:
+            # The only one is taken, and what may follow it is looked for.
+            buffer.apply_completion(state.completions[0])
+            buffer.start_completion()
+
     @keys.add("escape", "enter")
     def line_end(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")

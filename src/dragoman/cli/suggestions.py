@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar, cast
 
 from dragoman.cli.printable import one_line
 from dragoman.errors import DragomanError
+from dragoman.host.references import begun, bracketed, quoted
 from dragoman.model.completion import (
     Completion,
     PromptReference,
@@ -77,8 +78,9 @@ class Source(Protocol):
     ) -> Completion: ...
 
 
-_MENTION = re.compile(r"(?:^|\s)@(?:([\w.-]*)|([\w.-]+):(\S*))$")
-_PROMPT = re.compile(r"/([\w.-]+):(\S+)\s+(.*)$", re.DOTALL)
+_MENTION = re.compile(r"(?:^|[\s(\[{\"'«„“])@(?:([\w.-]*)|([\w.-]+):(<[^>\n]*|[^\s<]\S*|))$")
+_COMMAND = re.compile(r"/[\w.-]*(?::(?:<[^>\n]*|\S*))?")
+_PROMPT = re.compile(r"/([\w.-]+):(?:<([^>\n]+)>|(\S+))\s+(.*)$", re.DOTALL)
 
 
 class Suggestions:
@@ -111,7 +113,7 @@ class Suggestions:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _found(self, text: str, mine: int) -> list[Suggestion]:
-        if text.startswith("/") and " " not in text:
+        if _COMMAND.fullmatch(text):
             commands = [
                 Suggestion(name, len(text), about)
                 for name, about in COMMANDS.items()
@@ -121,26 +123,26 @@ class Suggestions:
             return commands + [
                 Suggestion(name, len(text), one_line(prompt.description or prompt.title or "", 60))
                 for name, prompt in prompts.items()
-                if name.startswith(text)
+                if name.startswith(text) and one_line(name) == name
             ]
         if text.startswith("/") and (found := _PROMPT.fullmatch(text)):
-            return await self._arguments(found.group(1), found.group(2), found.group(3), mine)
+            name = found.group(2) or found.group(3)
+            return await self._arguments(found.group(1), name, found.group(4), mine)
         if mention := _MENTION.search(text):
             return await self._resources(mention, mine)
         return []
 
     async def _prompts(self) -> dict[str, Prompt]:
         listed = await self._source.list_prompts(wait_s=0)
-        return {f"/{server}:{prompt.name}": prompt for server, prompt in listed}
+        return {f"/{server}:{bracketed(prompt.name)}": prompt for server, prompt in listed}
 
     async def _arguments(self, server: str, name: str, rest: str, mine: int) -> list[Suggestion]:
         prompts = await self._kept_or("prompts", self._prompts)
-        prompt = prompts.get(f"/{server}:{name}")
+        prompt = prompts.get(f"/{server}:{bracketed(name)}")
         if prompt is None:
             return []
         names = [one.name for one in prompt.arguments or ()]
-        *before, word = rest.split(" ")
-        settled = dict(one.split("=", 1) for one in before if "=" in one)
+        settled, word = begun(rest)
         argument, equals, value = word.partition("=")
         if not equals:
             about = {one.name: one.description or "" for one in prompt.arguments or ()}
@@ -154,7 +156,7 @@ class Suggestions:
         values = await self._completed(
             mine, server, PromptReference(name=name), argument, value.strip("\"'"), settled
         )
-        return [Suggestion(f"{argument}={_quoted(one)}", len(word), "") for one in values]
+        return [Suggestion(f"{argument}={quoted(one)}", len(word), "") for one in values]
 
     async def _resources(self, mention: re.Match[str], mine: int) -> list[Suggestion]:
         server, uri = mention.group(2), mention.group(3)
@@ -172,11 +174,15 @@ class Suggestions:
         resources = await self._kept_or(
             ("resources", server), lambda: self._source.list_resources(server)
         )
+        length, uri = len(uri), uri.removeprefix("<")
         found = [
-            Suggestion(one.uri, len(uri), one_line(one.title or one.name, 60))
+            Suggestion(bracketed(one.uri), length, one_line(one.title or one.name, 60))
             for one in resources
             if one.uri.startswith(uri) and one_line(one.uri) == one.uri
         ]
+        if length > len(uri):
+            # A template's address holds no blanks, and needs no bracket.
+            return found
         templates = await self._kept_or(
             "templates", lambda: self._source.list_resource_templates(wait_s=0)
         )
@@ -260,12 +266,3 @@ class Suggestions:
             # Nobody may be left to hear of its failure.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return cast(T, await asyncio.shield(task))
-
-
-def _quoted(value: str) -> str:
-    """As the line's arguments are read: words with blanks between quotation marks."""
-    if re.fullmatch(r"[\w./:@%+,=-]+", value):
-        return value
-    import shlex
-
-    return shlex.quote(value)

@@ -7,13 +7,22 @@ from dataclasses import dataclass
 
 from dragoman.errors import Misconfigured
 
-__all__ = ["MAX_MENTIONS", "PromptCall", "ResourceMention", "prompt_in", "quoted", "resources_in"]
+__all__ = [
+    "MAX_MENTIONS",
+    "PromptCall",
+    "ResourceMention",
+    "begun",
+    "bracketed",
+    "prompt_in",
+    "quoted",
+    "resources_in",
+]
 
 # An opening bracket or a quotation mark may stand before it; a letter makes it an address.
 _RESOURCE = re.compile(r"(?<![^\s(\[{\"'«„“])@([A-Za-z0-9_.-]+):(?:<([^>\n]+)>|(\S+))")
 _PROMPT = re.compile(r"/([A-Za-z0-9_.-]+):(?:<([^>\n]+)>|(\S+))(?:\s+(.*))?\Z", re.DOTALL)
 _WORD = re.compile(
-    r"""\s*(?>(?:(?P<name>[A-Za-z0-9_.-]+)=)?)"""
+    r"""(?>(?:(?P<name>[A-Za-z0-9_.-]+)=)?)"""
     r"""(?:"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>[^']*)'|(?P<plain>(?!["'])\S*))(?:\s+|\Z)""",
     re.DOTALL,
 )
@@ -94,12 +103,10 @@ def prompt_in(text: str) -> PromptCall | None:
                 'does not end a word; write name="a value"'
             )
         at = word.end()
-        value = word["plain"] if word["double"] is None else _ESCAPED.sub(r"\1", word["double"])
-        value = word["single"] if value is None else value
         if word["name"] is None:
-            placed.append(value)
+            placed.append(_value(word))
         else:
-            named[word["name"]] = value
+            named[word["name"]] = _value(word)
     return PromptCall(match.group(1), match.group(2) or match.group(3), named, tuple(placed))
 
 
@@ -108,3 +115,26 @@ def quoted(value: str) -> str:
     if value and not re.search(r"\s", value) and value[0] not in "\"'":
         return value
     return '"' + re.sub(r'([\\"])', r"\\\1", value) + '"'
+
+
+def bracketed(name: str) -> str:
+    """A prompt's name, or a URI, as it is read here: in brackets where it holds blanks."""
+    return f"<{name}>" if re.search(r"\s", name) else name
+
+
+def begun(text: str) -> tuple[dict[str, str], str]:
+    """Of arguments that are being typed the values that are named and done, and the last word."""
+    named: dict[str, str] = {}
+    at = 0
+    while (word := _WORD.match(text, at)) and word.group()[-1:].isspace():
+        at = word.end()
+        if word["name"] is not None:
+            named[word["name"]] = _value(word)
+    return named, text[at:]
+
+
+def _value(word: re.Match[str]) -> str:
+    double, single = word["double"], word["single"]
+    if double is not None:
+        return _ESCAPED.sub(r"\1", double)
+    return str(word["plain"] if single is None else single)
