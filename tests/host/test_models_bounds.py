@@ -95,23 +95,23 @@ def begun(make: Make, text: str) -> bytes:
 
 @both
 @pytest.mark.parametrize(
-    ("body", "endless"),
+    ("body", "endless", "what"),
     [
-        (b"data: ", b"x" * 65536),
-        (b'data: {"a": "', b"y" * 997),
-        (b"event: x\n", b"data: z\n" * 1000),
-        (b"data: z\r", b"\ndata: z\r"),
-        (b"data: z\r", b"\n" + b"data: z\r\n" * 99 + b"data: z\r"),
-        (b"", b"\xff" * 65536),
+        (b"data: ", b"x" * 65536, "1048576 bytes"),
+        (b'data: {"a": "', b"y" * 997, "1048576 bytes"),
+        (b"", b"\xff" * 65536, "1048576 bytes"),
+        (b"event: x\n", b"data: z\n" * 100, "1000 lines"),
+        (b"data: z\r", b"\ndata: z\r", "1000 lines"),
+        (b"data: z\r", b"\n" + b"data: z\r\n" * 99 + b"data: z\r", "1000 lines"),
     ],
-    ids=["a line", "a text", "many lines", "half a line end", "half line ends", "no text at all"],
+    ids=["a line", "a text", "no text at all", "many lines", "half a line end", "half line ends"],
 )
-def test_an_event_without_an_end_is_left_after_a_mebibyte(
-    make: Make, body: bytes, endless: bytes
+def test_an_event_without_an_end_is_left_at_its_bound(
+    make: Make, body: bytes, endless: bytes, what: str
 ) -> None:
     async def measure() -> int:
         async with model_server(Reply(body=body, endless=endless)) as server:
-            with pytest.raises(ModelError) as caught:
+            with pytest.raises(ModelError, match=what) as caught:
                 await ask(make, server)
             await server.left.wait()
             assert caught.value.kind is Trouble.TOO_LARGE
