@@ -13,9 +13,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -66,14 +65,12 @@ Status = Literal["ok", "failed", "refused", "cancelled", "unknown"]
 
 _UNSET: Any = object()
 
-_REPEATED = ("trace", "session", "server", "action", "object")
-
 # Our own words: a secret that happens to be one of them does not make a record unreadable.
 _OURS = {"kind", "id", "event", "action", "effect", "step", "status", "code", "scope"}
 
 
-@dataclass(frozen=True, slots=True)
-class AuditMark:
+# A Struct rather than a dataclass, which takes several times as long to make: two for every call.
+class AuditMark(msgspec.Struct, frozen=True):
     """A record that was written: its number, and the id by which its outcome names it.
 
     `seq` is 0 where it could not be written and policy says to go on.
@@ -83,7 +80,45 @@ class AuditMark:
     id: str
     at: float = 0.0
     # What an outcome repeats of its decision, so that it is found by the same fields.
-    about: Mapping[str, str] = field(default_factory=dict)
+    about: Mapping[str, Any] = msgspec.field(default_factory=dict)
+
+
+class _Fields(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a record may say, in the order in which it does; what says nothing is left out."""
+
+    kind: str
+    id: str = ""
+    event: str = ""
+    trace: str = ""
+    session: str = ""
+    principal: str = ""
+    server: str = ""
+    identity: str = ""
+    action: str = ""
+    object: str = ""
+    effect: str = ""
+    step: str = ""
+    rule: str = ""
+    layer: str = ""
+    source: str = ""
+    code: str = ""
+    grant: str = ""
+    approval: str = ""
+    view_digest: str = ""
+    fingerprint: str = ""
+    taint: list[str] | None = None
+    actor: str = ""
+    channel: str = ""
+    scope: str = ""
+    note: str = ""
+    edited: bool | None = None
+    status: str = ""
+    duration_ms: float | None = None
+    error: str = ""
+    text: str = ""
+    args: dict[str, Any] | None = None
+    result: dict[str, str] | None = None
+    details: dict[str, Any] | None = None
 
 
 class _Made(NamedTuple):
@@ -91,9 +126,11 @@ class _Made(NamedTuple):
 
     id: str
     at: float
-    about: Mapping[str, str]
+    about: Mapping[str, Any]
     body: bytes
 
+
+_NOTHING: Mapping[str, Any] = {}
 
 _DEFAULTS = AuditRules()
 
@@ -184,11 +221,10 @@ class Audit:
         return self._append(
             self._decision(
                 intent, verdict, payload, trace, session, view_digest, approval, decision, details
-            ),
-            _REPEATED,
+            )
         )
 
-    async def decision_in_turn(
+    def decision_in_turn(
         self,
         intent: Intent,
         verdict: Verdict,
@@ -200,14 +236,12 @@ class Audit:
         approval: str = "",
         decision: Decision | None = None,
         **details: Any,
-    ) -> AuditMark:
+    ) -> Awaitable[AuditMark]:
         """As `decision`. Where its caller is cancelled, a refusal is written all the same."""
         fields = self._decision(
             intent, verdict, payload, trace, session, view_digest, approval, decision, details
         )
-        return await self._append_in_turn(
-            fields, _REPEATED, is_owed=verdict.effect is not Effect.ALLOW
-        )
+        return self._append_in_turn(fields, is_owed=verdict.effect is not Effect.ALLOW)
 
     def _decision(
         self,
@@ -220,42 +254,40 @@ class Audit:
         approval: str,
         decision: Decision | None,
         details: Mapping[str, Any],
-    ) -> dict[str, Any]:
-        fields: dict[str, Any] = {
-            "kind": "decision",
-            "trace": trace,
-            "session": session or self.session,
-            "principal": intent.principal,
-            "server": intent.server,
-            "identity": intent.identity,
-            "action": str(intent.action),
-            "object": intent.object,
-            "effect": str(verdict.effect),
-            "step": str(verdict.step),
-            "rule": verdict.rule,
-            "layer": verdict.layer,
-            "source": verdict.source,
-            "code": str(verdict.code or ""),
-            "grant": verdict.grant,
-            "approval": approval,
-            "view_digest": self.keyed(view_digest) if view_digest else "",
-            "fingerprint": intent.fingerprint,
-            "taint": sorted(intent.taint) if intent.taint else None,
-        }
+    ) -> _Fields:
+        fields = _Fields(
+            kind="decision",
+            trace=trace,
+            session=session or self.session,
+            principal=intent.principal,
+            server=intent.server,
+            identity=intent.identity,
+            action=intent.action,
+            object=intent.object,
+            effect=verdict.effect,
+            step=verdict.step,
+            rule=verdict.rule,
+            layer=verdict.layer,
+            source=verdict.source,
+            code=verdict.code or "",
+            grant=verdict.grant,
+            approval=approval,
+            view_digest=self.keyed(view_digest) if view_digest else "",
+            fingerprint=intent.fingerprint,
+            taint=sorted(intent.taint) if intent.taint else None,
+        )
         if decision is not None:
-            fields |= {
-                "actor": decision.actor,
-                "channel": decision.channel,
-                "scope": str(decision.scope),
-                "note": decision.note,
-                "edited": decision.payload is not None,
-            }
+            fields.actor = decision.actor
+            fields.channel = decision.channel
+            fields.scope = decision.scope
+            fields.note = decision.note
+            fields.edited = decision.payload is not None
         if payload is not None:
-            fields["args"] = self._content(payload)
+            fields.args = self._content(payload)
         elif intent.arguments is not None:
-            fields["args"] = self._content(dict(intent.arguments))
+            fields.args = self._content(dict(intent.arguments))
         if details:
-            fields["details"] = self._details(details)
+            fields.details = self._details(details)
         return fields
 
     def outcome(
@@ -277,7 +309,7 @@ class Audit:
         """
         return self._append(self._outcome(mark, status, duration_ms, result, error, details))
 
-    async def outcome_in_turn(
+    def outcome_in_turn(
         self,
         mark: AuditMark,
         status: Status | str,
@@ -286,10 +318,10 @@ class Audit:
         result: Any = _UNSET,
         error: str = "",
         **details: Any,
-    ) -> AuditMark:
+    ) -> Awaitable[AuditMark]:
         """As `outcome`. Where its caller is cancelled, it is written all the same."""
         fields = self._outcome(mark, status, duration_ms, result, error, details)
-        return await self._append_in_turn(fields, is_owed=True)
+        return self._append_in_turn(fields, is_owed=True)
 
     def _outcome(
         self,
@@ -299,20 +331,20 @@ class Audit:
         result: Any,
         error: str,
         details: Mapping[str, Any],
-    ) -> dict[str, Any]:
+    ) -> _Fields:
         took_ms = (self._timer() - mark.at) * 1000 if duration_ms is None else duration_ms
-        fields: dict[str, Any] = {
-            "kind": "outcome",
-            "id": mark.id,
+        fields = _Fields(
+            kind="outcome",
+            id=mark.id,
             **mark.about,
-            "status": str(status),
-            "duration_ms": round(took_ms, 3),
-            "error": str(error),
-        }
+            status=status,
+            duration_ms=round(took_ms, 3),
+            error=error,
+        )
         if result is not _UNSET:
-            fields["result"] = shape_of(result, self.redactor.redact)
+            fields.result = shape_of(result, self.redactor.redact)
         if details:
-            fields["details"] = self._details(details)
+            fields.details = self._details(details)
         return fields
 
     def event(
@@ -341,17 +373,12 @@ class Audit:
 
     def _event(
         self, name: str, server: str, text: str, trace: str, details: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        fields: dict[str, Any] = {
-            "kind": "event",
-            "event": name,
-            "trace": trace,
-            "session": self.session,
-            "server": server,
-            "text": text,
-        }
+    ) -> _Fields:
+        fields = _Fields(
+            kind="event", event=name, trace=trace, session=self.session, server=server, text=text
+        )
         if details:
-            fields["details"] = self._details(details)
+            fields.details = self._details(details)
         return fields
 
     def keyed(self, text: str) -> str:
@@ -383,20 +410,23 @@ class Audit:
 
     # --- how --------------------------------------------------------------------------------------
 
-    def _append(self, fields: dict[str, Any], repeated: Sequence[str] = ()) -> AuditMark:
-        made = self._made(fields, repeated)
+    def _append(self, fields: _Fields) -> AuditMark:
+        made = self._made(fields)
         try:
             return self._write(made)
         except AuditFailed as error:
             return self._lost(made, error)
 
-    async def _append_in_turn(
-        self, fields: dict[str, Any], repeated: Sequence[str] = (), *, is_owed: bool = False
-    ) -> AuditMark:
-        made = self._made(fields, repeated)
-        mark = self._write_at_once(made)
-        if mark is not None:
-            return mark
+    async def _append_in_turn(self, fields: _Fields, *, is_owed: bool = False) -> AuditMark:
+        made = self._made(fields)
+        # As `_write_at_once` does, written out: this is on the way of every call.
+        if not self._turns.is_busy:
+            try:
+                return self._write(made, at_once=True)
+            except AuditHeld:
+                pass
+            except AuditFailed as error:
+                return self._lost(made, error)
         writing = self._write_in_turn(made)
         return await (asyncio.shield(self._owe(writing)) if is_owed else writing)
 
@@ -424,9 +454,17 @@ class Audit:
         task.add_done_callback(self._pending.discard)
         return task
 
-    def _made(self, fields: dict[str, Any], repeated: Sequence[str] = ()) -> _Made:
-        about = {name: fields[name] for name in repeated if fields[name]}
-        return _Made(fields.get("id", ""), self._timer(), about, self._encode(fields))
+    def _made(self, fields: _Fields) -> _Made:
+        about = _NOTHING
+        if fields.kind == "decision":
+            about = {
+                "trace": fields.trace,
+                "session": fields.session,
+                "server": fields.server,
+                "action": fields.action,
+                "object": fields.object,
+            }
+        return _Made(fields.id, self._timer(), about, self._encode(fields))
 
     def _write(self, made: _Made, *, at_once: bool = False) -> AuditMark:
         if self.lost:
@@ -446,18 +484,29 @@ class Audit:
         self.lost += 1
         return AuditMark(0, made.id, made.at, made.about)
 
-    def _encode(self, fields: dict[str, Any]) -> bytes:
+    def _encode(self, fields: _Fields) -> bytes:
         """The fields that say something, as JSON without secrets and within the bounds."""
-        # What is false or zero does say something.
-        kept = {name: one for name, one in fields.items() if one or one == 0}
+        try:
+            body = msgspec.json.encode(fields)
+        except (UnicodeEncodeError, OverflowError):
+            body = b""
+        # Nearly always it can be written as it is: what is no longer than one text may be.
+        if (
+            0 < len(body) <= MAX_TEXT
+            and body.isascii()
+            and b"\x7f" not in body
+            and not self.redactor.finds(body)
+        ):
+            return body
+        kept: dict[str, Any] = {}
+        for name, value in msgspec.structs.asdict(fields).items():
+            if value is None or value == "":
+                continue
+            if isinstance(value, str) and len(value) > MAX_TEXT:
+                # Before it is cut: half a secret is still one.
+                value = _cut(self.redactor.redact(value), MAX_TEXT)
+            kept[name] = value
         body = encoded(kept)
-        if len(body) > MAX_TEXT:
-            # Only now can one of its texts be too long.
-            for name, value in kept.items():
-                if isinstance(value, str) and len(value) > MAX_TEXT:
-                    # Before it is cut: half a secret is still one.
-                    kept[name] = _cut(self.redactor.redact(value), MAX_TEXT)
-            body = encoded(kept)
         if self.redactor.finds(body):
             body = self._cleaned(kept)
         if len(body) > MAX_LINE_BYTES // 2:

@@ -42,7 +42,7 @@ from dragoman.model.elicitation import ElicitParams
 from dragoman.model.prompts import GetPromptResult
 from dragoman.model.resources import ReadResourceResult
 from dragoman.model.schema_check import SchemaCheck
-from dragoman.model.tools import CallToolParams, CallToolResult, Tool
+from dragoman.model.tools import CallToolParams, CallToolResult
 
 __all__ = ["Calls", "Context", "HostResult"]
 
@@ -185,7 +185,7 @@ class Calls:
             View(
                 headline=f"Call the tool {name!r} of the server {server!r}?",
                 payload=given,
-                facts=(*_tool_facts(offer), *_flow_facts(context), *connection.identity.lines),
+                facts=(*offer.facts, *_flow_facts(context), *connection.identity.lines),
             ),
             editable=("",),
             risks=lambda: [*offer.flags, *risks_of(intent)],
@@ -225,7 +225,7 @@ class Calls:
         # What says nothing stays out of the record.
         flags = {"flags": [flag.code for flag in outcome.flags]} if outcome.flags else {}
         await self._mediator.settle(
-            clearance, "failed" if outcome.is_error else "ok", result=outcome.raw, **flags
+            clearance, "failed" if outcome.raw.is_error else "ok", result=outcome.raw, **flags
         )
         if context is not None and not _is_clean(intent):
             context.taint.add(server)
@@ -236,16 +236,16 @@ class Calls:
     def _result(self, clearance: Clearance, offer: Offer, result: ToolResult) -> HostResult:
         """The result with what is to be said of it."""
         flags: list[Risk] = []
-        if offer.has_output and not result.is_error:
-            said = self._output_faults(offer, result)
-            if said:
-                flags.append(Risk(code="output_unfit", text=said))
         raw = CallToolResult(
             content=result.content,
             structured_content=result.structured_content,
             is_error=result.is_error,
             meta=result.meta or None,
         )
+        if offer.has_output and not raw.is_error:
+            said = self._output_faults(offer, raw.structured_content)
+            if said:
+                flags.append(Risk(code="output_unfit", text=said))
         return HostResult(
             raw,
             server=clearance.intent.server,
@@ -255,13 +255,13 @@ class Calls:
             is_wrapped=offer.is_wrapped,
         )
 
-    def _output_faults(self, offer: Offer, result: ToolResult) -> str:
-        if result.structured_content is None:
+    def _output_faults(self, offer: Offer, structured: Any) -> str:
+        if structured is None:
             return "it has an output schema, and its result holds no such data"
         check = self._check(offer, "outputSchema")
         if check is None:
             return "its output schema cannot be used, so the result is unchecked"
-        faults = check.faults(result.structured_content)
+        faults = check.faults(structured)
         return "it does not fit its output schema: " + "; ".join(map(str, faults)) if faults else ""
 
     def _check(self, offer: Offer, member: str) -> SchemaCheck | None:
@@ -618,6 +618,8 @@ MAX_CHECKS = 4_096
 
 def _heard_of(context: Context | None) -> Heard | None:
     """What a conversation has of its servers; None of what is no conversation."""
+    if context is None:
+        return None
     found = getattr(context, "heard", None)
     return found if isinstance(found, Heard) else None
 
@@ -658,17 +660,6 @@ def _is_clean(intent: Intent) -> bool:
 
 
 _values = msgspec.json.Decoder(dict[str, Any])
-
-
-def _tool_facts(offer: Offer) -> list[tuple[str, str]]:
-    record = offer.record
-    lines = []
-    if isinstance(record, Tool):
-        if record.display_name != record.name:
-            lines.append(("it calls itself", record.display_name))
-        if record.description:
-            lines.append(("it says", record.description))
-    return lines
 
 
 def _flow_facts(context: Context | None) -> list[tuple[str, str]]:

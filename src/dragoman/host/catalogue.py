@@ -7,7 +7,7 @@ the definition that a model is given comes from the very bytes whose digest was 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,8 @@ class Offer:
     flags: tuple[Risk, ...] = ()
     #: What a tool's annotations claim, as the members of an `Intent`.
     claims: Mapping[str, bool] = field(default_factory=dict)
+    #: How a tool describes itself, as lines of a view.
+    facts: tuple[tuple[str, str], ...] = ()
     #: Whether a tool has an output schema, and whether its value is wrapped in an object to travel.
     has_output: bool = False
     is_wrapped: bool = False
@@ -116,6 +118,7 @@ class Catalogue:
                 state=offer.state,
                 problems=(*offer.problems, fault),
                 claims=offer.claims,
+                facts=offer.facts,
             )
 
     def offers(self, kind: str) -> list[Offer]:
@@ -168,9 +171,18 @@ def _offer(definition: Definition, report: PinReport, offers: Callable[[str], bo
         problems=tuple(problems),
         flags=(*definition.risks, *report.risks_of(definition)),
         claims=_claims_of(definition, raw),
+        facts=tuple(_facts_of(record)),
         has_output=output.schema is not None,
         is_wrapped=output.is_wrapped,
     )
+
+
+def _facts_of(record: Record | None) -> Iterator[tuple[str, str]]:
+    if isinstance(record, Tool):
+        if record.display_name != record.name:
+            yield "it calls itself", record.display_name
+        if record.description:
+            yield "it says", record.description
 
 
 def _claims_of(definition: Definition, raw: Mapping[str, Any]) -> dict[str, bool]:

@@ -182,15 +182,18 @@ class GrantStore:
 
         Until the loop goes on, reading with `looked` is as good as looking each time.
         """
-        if not self._readers.is_busy:
-            # Written out: this is on the way of every call.
+        # As `_try` does, written out: this is on the way of every call.
+        if not self._readers.is_busy and self._lock.acquire(blocking=False):
+            self._at_once = True
             try:
-                self._look_at_once()
+                self._refresh()
+                return
             except _StoreHeld:
                 pass
-            else:
-                return
-        await self._readers.do(self._look_at_once)
+            finally:
+                self._at_once = False
+                self._lock.release()
+        await self._readers.do(lambda: self._try(self._refresh))
 
     async def in_turn(self, work: Callable[[], T]) -> T:
         """Do something that writes, such as `lambda: store.add(grant)`.
@@ -199,9 +202,6 @@ class GrantStore:
         write.
         """
         return await self._writers.do(lambda: self._try(work))
-
-    def _look_at_once(self) -> None:
-        self._try(self._refresh)
 
     def _try(self, work: Callable[[], T]) -> T:
         """Do it now, or not at all: _StoreHeld."""
@@ -590,7 +590,10 @@ class GrantStore:
             raise self._failed("it was closed")
         try:
             status = os.stat(self._name)
-            (version,) = self._patiently(self._read_version)
+            try:
+                (version,) = self._read_version()
+            except sqlite3.OperationalError:
+                (version,) = self._patiently(self._read_version)
         except sqlite3.Error as error:
             raise self._failed(_reason(error)) from error
         except OSError as error:

@@ -22,6 +22,7 @@ from collections.abc import (
 )
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
@@ -33,7 +34,7 @@ from dragoman.client.client import OnProgress
 from dragoman.errors import Misconfigured, NotNegotiated, ToolError, WrongState
 from dragoman.host.asks.roots import RootState
 from dragoman.host.asks.sampling import ModelSource
-from dragoman.host.audit import Audit, AuditFailed, Redactor
+from dragoman.host.audit import Audit, Redactor
 from dragoman.host.broker import (
     AnyApprover,
     Asked,
@@ -147,6 +148,8 @@ class Host:
         self.models: dict[str, ChatModel] = {model.name: model for model in models}
         self.principal = principal
         self.session = token_hex(8)
+        # A name for each call of this session.
+        self._traces = count(1)
         self._secrets = secrets
         self._listeners = Listeners()
         self._mediator = Mediator(
@@ -311,7 +314,7 @@ class Host:
         for model in self._own_models:
             await model.aclose()
         self._own_models.clear()
-        self.audit.close()
+        await self.audit.aclose()
         self.grants.close()
         self._is_open = False
 
@@ -362,15 +365,14 @@ class Host:
                 self._listeners.tell(ApprovalResolved(request=request, decision=decision))
             case NoAnswer(request=request, surface=surface, reason=reason, code=code):
                 # Somebody who answers for another view is a fault, or an attack on it.
-                with suppress(AuditFailed):
-                    self.audit.event(
-                        "no_answer",
-                        server=request.server,
-                        text=reason,
-                        trace=request.trace,
-                        surface=surface,
-                        code=str(code),
-                    )
+                self.audit.event_soon(
+                    "no_answer",
+                    server=request.server,
+                    text=reason,
+                    trace=request.trace,
+                    surface=surface,
+                    code=str(code),
+                )
 
     # --- servers ----------------------------------------------------------------------------------
 
@@ -495,14 +497,15 @@ class Host:
             Misconfigured: there is no such server or tool.
             LinkError, DeadlineExceeded, RemoteFailure, PeerError: as `Client.call_tool`.
         """
-        trace = trace or token_hex(8)
+        trace = trace or f"{self.session[:8]}{next(self._traces):08x}"
         # A folder that has gone since is not the server's any more.
         self._inbound.roots.refresh()
 
         def started(clearance: Clearance) -> None:
-            self._listeners.tell(
-                CallStarted(trace=trace, server=server, tool=name, arguments=clearance.payload)
-            )
+            if self._listeners.is_heard:
+                self._listeners.tell(
+                    CallStarted(trace=trace, server=server, tool=name, arguments=clearance.payload)
+                )
 
         def progressed(progress: ProgressParams) -> Any:
             self._listeners.tell(
@@ -526,10 +529,12 @@ class Host:
         except BaseException as error:
             self._listeners.tell(CallFinished(trace=trace, server=server, tool=name, error=error))
             raise
-        self._listeners.tell(
-            CallFinished(trace=trace, server=server, tool=name, is_error=result.is_error)
-        )
-        if result.is_error and raise_on_error:
+        is_error = result.raw.is_error
+        if self._listeners.is_heard:
+            self._listeners.tell(
+                CallFinished(trace=trace, server=server, tool=name, is_error=is_error)
+            )
+        if is_error and raise_on_error:
             raise ToolError(result.text or "the tool gave no reason", tool=name, result=result)
         return result
 
@@ -900,6 +905,5 @@ class _Hooks:
 
     def held_back(self, connection: Connection, what: str) -> None:
         # It did not pass either way.
-        with suppress(AuditFailed):
-            self._host.audit.event("held_back", server=connection.server, text=what)
+        self._host.audit.event_soon("held_back", server=connection.server, text=what)
         self._host._listeners.tell(HeldBack(server=connection.server, what=what))

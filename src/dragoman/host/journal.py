@@ -113,8 +113,6 @@ class Journal:
         self._anchored = 0
         self._anchored_at = 0.0
         self._is_closed = False
-        # HMAC of nothing with the key, to be copied: so the key is hashed once.
-        self._mac: hmac.HMAC | None = None
         # The second that was written last, as a number and as a text.
         self._second = (-1, "")
         # A part that could not be put aside is written to further; said once.
@@ -138,7 +136,7 @@ class Journal:
         """
         # As `_turn` does, written out: this is on the way of every call.
         try:
-            lock = self._ready()
+            lock = self._lock or self._ready()
             if not lock.take():
                 self._enter(lock, at_once)
             try:
@@ -165,13 +163,11 @@ class Journal:
 
     def keyed(self, data: bytes) -> str:
         """HMAC-SHA256 with the key of the installation."""
-        if self._mac is None:
+        if not self._key:
             # The log could not be opened, and policy says to go on: without a key it could be
             # guessed what the digest is of.
             return "unknown"
-        mac = self._mac.copy()
-        mac.update(data)
-        return f"hmac-sha256:{mac.hexdigest()}"
+        return f"hmac-sha256:{hmac.digest(self._key, data, 'sha256').hex()}"
 
     def forget(self) -> None:
         """Begin again with the next record, as if just opened."""
@@ -199,6 +195,7 @@ class Journal:
             self._fd = -1
         if self._lock is not None:
             self._lock.close()
+            self._lock = None
 
     # --- its turn ---------------------------------------------------------------------------------
 
@@ -266,7 +263,6 @@ class Journal:
     def _open(self) -> None:
         if not self._key:
             self._key = self._read_key()
-            self._mac = hmac.new(self._key, digestmod="sha256")
         if self.paths.anchors.exists():
             os.close(open_private(self.paths.anchors, os.O_RDONLY))
         anchors = last_anchors(self.paths.anchors, self._key)
@@ -461,7 +457,9 @@ class Journal:
             head += f'"id":"{ident}",'
         line, digest = seal(head.encode() + fields[1:])
         self._put(before + line)
-        self._advance(seq, digest)
+        self.seq, self.digest = seq, digest
+        if seq > self._seen:
+            self._seen = seq
         return ident
 
     def _moment(self, now: float) -> str:

@@ -179,9 +179,20 @@ class Mediator:
         try:
             if not looked:
                 await self._look(intent)
-            return await self._clear(
-                intent, view, editable, risks, scopes, trace, again, must_ask, is_own_act, also
-            )
+            verdict = self.judge(intent, looked=True)
+            if must_ask and verdict.effect is Effect.ALLOW and not is_own_act:
+                verdict = self._ask_instead(verdict, must_ask)
+            if is_own_act and (verdict.effect is Effect.ASK or verdict.code is Code.NOBODY_TO_ASK):
+                verdict = replace(
+                    verdict, effect=Effect.ALLOW, rule="the person's own act", layer="", code=None
+                )
+            if verdict.effect is Effect.DENY:
+                raise await self._denied(intent, verdict, view, trace)
+            if verdict.effect is Effect.ASK:
+                return await self._ask(
+                    intent, verdict, view, editable, risks, scopes, trace, again, also
+                )
+            return await self._allow(intent, verdict, view.payload, view, trace)
         except Denied as denied:
             if denied.code is not Code.STORE_FAILED or denied.decision:
                 raise
@@ -190,34 +201,6 @@ class Mediator:
                 effect=Effect.DENY, step=Step.INTEGRITY, rule=denied.rule, code=denied.code
             )
             raise await self._denied(intent, verdict, view, trace) from None
-
-    async def _clear(
-        self,
-        intent: Intent,
-        view: View,
-        editable: Sequence[str],
-        risks: Sequence[Risk] | Callable[[], Sequence[Risk]],
-        scopes: Sequence[Scope],
-        trace: str,
-        again: Remake | None,
-        must_ask: str,
-        is_own_act: bool,
-        also: Sequence[Intent],
-    ) -> Clearance:
-        verdict = self.judge(intent, looked=True)
-        if must_ask and verdict.effect is Effect.ALLOW and not is_own_act:
-            verdict = self._ask_instead(verdict, must_ask)
-        if is_own_act and (verdict.effect is Effect.ASK or verdict.code is Code.NOBODY_TO_ASK):
-            verdict = replace(
-                verdict, effect=Effect.ALLOW, rule="the person's own act", layer="", code=None
-            )
-        if verdict.effect is Effect.DENY:
-            raise await self._denied(intent, verdict, view, trace)
-        if verdict.effect is Effect.ASK:
-            return await self._ask(
-                intent, verdict, view, editable, risks, scopes, trace, again, also
-            )
-        return await self._allow(intent, verdict, view.payload, view, trace)
 
     def _ask_instead(self, verdict: Verdict, why: str) -> Verdict:
         if not self.broker.can_ask:

@@ -170,6 +170,8 @@ class Policy:
     _known: dict[tuple[Action, str, str, Trust], _Candidates] = field(
         init=False, repr=False, compare=False
     )
+    # By the identity of a rule, which lives as long as the policy.
+    _allowances: dict[int, Verdict] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         by_action: dict[Action, list[Rule]] = {}
@@ -178,6 +180,7 @@ class Policy:
         frozen = {action: tuple(rules) for action, rules in by_action.items()}
         object.__setattr__(self, "_by_action", frozen)
         object.__setattr__(self, "_known", {})
+        object.__setattr__(self, "_allowances", {})
 
     @property
     def approval_timeout_s(self) -> float:
@@ -187,6 +190,13 @@ class Policy:
     def speaks_of(self, action: Action) -> bool:
         """Whether any rule is about this action."""
         return action in self._by_action
+
+    def allowance_of(self, rule: Rule) -> Verdict:
+        """What one of these rules says where it allows: made once, since most calls end here."""
+        found = self._allowances.get(id(rule))
+        if found is None:
+            found = self._allowances[id(rule)] = _by_rule(rule, Step.GRANT)
+        return found
 
     def rules_about(self, intent: Intent) -> tuple[tuple[Rule, ...], ...]:
         """The deny, ask and allow rules that speak of it, whatever its arguments are."""
@@ -281,7 +291,7 @@ def _decide(
         trail.append(f"risk: {risk or 'nothing raises it'}")
 
     if to_ask is None and allowing:
-        allowed = _by_rule(allowing[0], Step.GRANT)
+        allowed = policy.allowance_of(allowing[0])
         if trail is not None:
             trail.append(f"grants and allow: {_told(allowed)}")
         return allowed

@@ -170,59 +170,55 @@ def _describe(
     if kind is str:
         shape[pointer] = f"string({len(item)})"
         return True
-    scalar = _SCALARS.get(kind)
-    if scalar is not None:
-        shape[pointer] = scalar
+    if kind in _SCALARS:
+        shape[pointer] = _SCALARS[kind]
         return True
-    pairs: Iterable[tuple[Any, Any]]
-    if isinstance(item, msgspec.Struct):
-        # As it stands on the wire: its names there, and what it lacks left out.
-        pairs = [
-            (name, part)
-            for name, own in _members_of(kind)
-            if (part := getattr(item, own)) is not None
-        ]
-        count = len(pairs)
+    is_record = False
+    names: Iterable[Any]
+    parts: Iterable[Any]
+    if isinstance(item, dict):
+        names, parts, count = item, item.values(), len(item)
         shape[pointer] = f"object({count})"
-    elif isinstance(item, dict):
-        pairs, count = item.items(), len(item)
-        shape[pointer] = f"object({count})"
-    elif isinstance(item, list | tuple):
-        pairs, count = enumerate(item), len(item)
+    elif isinstance(item, _ARRAYS):
+        names, parts, count = _INDEXES, item, len(item)
         shape[pointer] = f"array({count})"
+    elif isinstance(item, msgspec.Struct):
+        # As it stands on the wire: its names there, and what it lacks left out.
+        is_record = True
+        values = msgspec.structs.astuple(item)
+        names, parts = kind.__struct_encode_fields__, values
+        count = len(values) - values.count(None)
+        shape[pointer] = f"object({count})"
     else:
         shape[pointer] = _other(item)
         return True
     if count and depth >= MAX_SHAPE_DEPTH:
         shape["..."] = "more"
         return True
-    for name, part in pairs:
-        at = f"{pointer}/{_step(name, redact)}"
+    for name, part in zip(names, parts, strict=False):
+        if is_record:
+            if part is None:
+                continue
+        elif type(name) is not str or len(name) > MAX_SHAPE_NAME or "/" in name or "~" in name:
+            name = _step(name, redact)
+        # Texts and numbers once more, since most of what there is are these, in every call.
         kind = type(part)
-        # Once more what stands above, for most of what there is: this is on the way of every call.
         if kind is str and len(shape) < MAX_SHAPE_ENTRIES:
-            shape[at] = f"string({len(part)})"
+            shape[f"{pointer}/{name}"] = f"string({len(part)})"
         elif kind in _SCALARS and len(shape) < MAX_SHAPE_ENTRIES:
-            shape[at] = _SCALARS[kind]
-        elif not _describe(at, part, depth + 1, shape, redact):
+            shape[f"{pointer}/{name}"] = _SCALARS[kind]
+        elif not _describe(f"{pointer}/{name}", part, depth + 1, shape, redact):
             return False
     return True
 
 
-# The names of the members of each kind of record: on the wire, and as its attributes.
-_MEMBERS: dict[type, tuple[tuple[str, str], ...]] = {}
-
-
-def _members_of(kind: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
-    found = _MEMBERS.get(kind)
-    if found is None:
-        found = tuple(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
-        _MEMBERS[kind] = found
-    return found
+_ARRAYS = (list, tuple)
+# One more than there is room for.
+_INDEXES = tuple(map(str, range(MAX_SHAPE_ENTRIES + 1)))
 
 
 def _step(name: object, redact: Callable[[str], str]) -> str:
-    text = name if type(name) is str else str(name)
+    text = str(name)
     if len(text) <= MAX_SHAPE_NAME and "~" not in text and "/" not in text:
         return text
     text = redact(text)
