@@ -885,10 +885,19 @@ class _Hooks:
             roots=connection.folders,
             stderr=heard,
             refused=lambda what: self.held_back(connection, what),
-            guarded=(host.state.path, default_policy_paths(host.config.project).user.parent),
+            guarded=self._guarded(),
         )
         host.audit.redactor.add(*connection.entry.secrets, *host.known_secrets())
         return connector
+
+    def _guarded(self) -> Iterator[Path]:
+        """What no sandbox opens: what is remembered here, and where the rules stand."""
+        host = self._host
+        yield host.state.path
+        yield default_policy_paths(host.config.project).user.parent
+        for one in (*host.policy.rules, *host.policy.origins.values()):
+            if file := one.source.rpartition(":")[0]:
+                yield Path(file)
 
     def redact(self, text: str) -> str:
         return self._host.audit.redactor.redact(text)
