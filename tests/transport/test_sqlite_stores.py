@@ -21,7 +21,7 @@ from dragoman.transport.streamable import sqlite
 from dragoman.transport.streamable.limits import HttpLimits
 from dragoman.transport.streamable.sessions import SessionRecord
 from dragoman.transport.streamable.sqlite import SqliteStore
-from tests.support import run
+from tests.support import PATIENCE_S, run
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
 
@@ -415,6 +415,9 @@ def test_no_thread_is_left_behind_and_none_is_started_for_nothing(tmp_path: Path
             await store.save(record("s"))
 
     run(play())
+    # It has been told to end; how soon it is gone is the machine's affair.
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE_S)
     assert ours() == 0
 
 
