@@ -333,6 +333,7 @@ INPUTS = {
         {"id": "key", "type": "promptString", "description": "The key", "password": True},
         {"id": "level", "type": "pickString", "options": ["a", {"label": "B", "value": "b"}]},
         {"id": "name", "default": "ada"},
+        {"id": "free"},
     ]
 }
 
@@ -488,19 +489,24 @@ def test_inputs_are_asked_for_when_a_server_needs_them_and_of_no_other(tmp_path:
     config = at_rest(
         tmp_path,
         ask=ask,
-        x={"command": "run", "args": ["${input:level}", "${input:key}"]},
+        x={
+            "command": "run",
+            "args": ["${input:level}", "${input:key}"],
+            "env": {"A": "${input:free}"},
+        },
         y={"command": "run", "args": ["${input:level}", "${input:name}"]},
     )
     assert asked == []
-    assert config.servers["x"].asks == ("level", "key")
-    with pytest.raises(Misconfigured, match="level, key"):
+    assert config.servers["x"].asks == ("level", "key", "free")
+    with pytest.raises(Misconfigured, match="level, key, free"):
         config.servers["x"].connector()
-    config = config.asked(["x"], with_passwords=False)
+    # Who it is depends on no password, and on nothing that stands in a variable of its own.
+    config = config.asked(["x"], only_who=True)
     assert asked == ["level"]
-    assert (config.servers["x"].asks, config.servers["x"].is_identified) == (("key",), True)
+    assert (config.servers["x"].asks, config.servers["x"].is_identified) == (("key", "free"), True)
     assert config.servers["y"].asks == ("name",)
     config = config.asked()
-    assert asked == ["level", "key", "name"]
+    assert asked == ["level", "key", "free", "name"]
     entries = [one.filled() for one in config.servers.values()]
     assert [entry.args for entry in entries if isinstance(entry, ServerEntry)] == [("b", "b")] * 2
     assert config.asked() is config

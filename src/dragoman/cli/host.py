@@ -398,13 +398,19 @@ def trust(settings: HostSettings, server: str | None, level: str, project: bool,
 
     With --project: let the policy file in this project allow things, as it is now.
     """
+    from dragoman.client.config import project_of
+    from dragoman.host.settings import project_digest
+
     if (server is None) is not project:
         raise Misconfigured("name a server, or say --project")
     screen = Screen()
 
+    # Before the policy is read: what is trusted is what was looked at.
+    digest = project_digest(project_of(settings.file())) if project else ""
+
     async def work(used: Host) -> dict[str, Any]:
         if project:
-            return await _trust_project(used, screen, is_sure=yes)
+            return await _trust_project(used, screen, digest, is_sure=yes)
         assert server is not None
         return await _trust_server(used, screen, server, level, is_sure=yes)
 
@@ -445,18 +451,16 @@ async def _trust_server(
     }
 
 
-async def _trust_project(used: Host, screen: Screen, *, is_sure: bool) -> dict[str, Any]:
-    from dragoman.host.settings import project_digest
-
+async def _trust_project(
+    used: Host, screen: Screen, digest: str, *, is_sure: bool
+) -> dict[str, Any]:
     folder = used.config.project
-    digest = project_digest(folder)
     for line in used.policy.ignored:
         screen.note(str(line), "yellow")
     is_changed = is_sure or await _agreed(
         screen, f"Trust the policy of {folder} as it is now, with what is listed above?"
     )
     if is_changed:
-        # What was looked at, whatever stands there by now.
         used.grants.trust_project(folder, digest)
     return {"project": str(folder), "digest": digest, "trust": "trusted", "changed": is_changed}
 

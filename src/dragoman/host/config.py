@@ -71,23 +71,21 @@ class HostConfig:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     _loader: _Loader | None = field(default=None, repr=False, compare=False)
 
-    def asked(
-        self, names: Collection[str] | None = None, *, with_passwords: bool = True
-    ) -> HostConfig:
+    def asked(self, names: Collection[str] | None = None, *, only_who: bool = False) -> HostConfig:
         """The same when the person was asked for the inputs that these servers (None: all) need.
 
-        What they said before they are not asked again. Without passwords it is known who a server
-        is, but it cannot be started.
+        What they said before they are not asked again. With `only_who` for no more than it takes to
+        know who a server is.
         """
         ids = [
             wanted
             for name, entry in self.servers.items()
             if names is None or name in names
-            for wanted in entry.asks
+            for wanted in (entry.asks_who if only_who else entry.asks)
         ]
         if self._loader is None or not ids:
             return self
-        return self._loader.asked(ids, with_passwords=with_passwords)
+        return self._loader.asked(ids)
 
 
 def load_servers(
@@ -179,10 +177,10 @@ class _Loader:
             _loader=self,
         )
 
-    def asked(self, ids: Sequence[str], *, with_passwords: bool) -> HostConfig:
+    def asked(self, ids: Sequence[str]) -> HostConfig:
         """The same file with what the person says now. Raises as `load`."""
         assert self._values is not None
-        self._values.ask(ids, with_passwords=with_passwords)
+        self._values.ask(ids)
         return self.load()
 
     def add(self, at: Pointer, text: str) -> None:

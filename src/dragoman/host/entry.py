@@ -34,8 +34,8 @@ class HostEntry:
 
     `faults` say what is missing to start it, each as "FILE:LINE: ...", and `asks` are the inputs
     that the person has still to say; with either it is not started, and the variables that are
-    missing stand in its texts. `is_identified` says whether none of them would be shown, so that
-    it is known all the same who it is.
+    missing stand in its texts. `is_identified` says whether it is known all the same who it is;
+    if not, `asks_who` are the inputs that would say it.
     """
 
     entry: ServerEntry | RemoteEntry = field(repr=False)
@@ -43,6 +43,7 @@ class HostEntry:
     place: str
     faults: tuple[str, ...] = ()
     asks: tuple[str, ...] = ()
+    asks_who: tuple[str, ...] = ()
     is_identified: bool = True
     disabled: bool = False
     timeout_s: float | None = None

@@ -285,9 +285,9 @@ class Host:
             connection.start()
         return self
 
-    def _ask_for(self, names: Collection[str], *, with_passwords: bool = True) -> None:
+    def _ask_for(self, names: Collection[str], *, only_who: bool = False) -> None:
         """Ask for the inputs of these servers that were not asked for when the file was read."""
-        self.config = self.config.asked(names, with_passwords=with_passwords)
+        self.config = self.config.asked(names, only_who=only_who)
         self.audit.redactor.add(*self.config.secrets)
 
     def _connect(self, entry: HostEntry) -> Connection:
@@ -669,7 +669,7 @@ class Host:
         if connection is None:
             self._entry(server)
             # What was granted was granted to who it is.
-            self._ask_for([server], with_passwords=False)
+            self._ask_for([server], only_who=True)
             connection = self._connect(self._entry(server))
         more: dict[str, Any] = {}
         catalogue = connection.catalogue
@@ -700,7 +700,7 @@ class Host:
                 knows what it is.
         """
         self._entry(server)
-        self._ask_for([server], with_passwords=False)
+        self._ask_for([server], only_who=True)
         entry = self._entry(server)
         if not entry.is_identified:
             raise Misconfigured("\n".join(entry.faults) or f"{entry.place}: a variable is not set")

@@ -103,6 +103,7 @@ class ServerReader:
         self._unset: set[tuple[Pointer, str]] = set()
         self._faults: list[str] = []
         self._asks: dict[str, None] = {}
+        self._asks_who: dict[str, None] = {}
         self._is_identified = True
         self._is_disabled = False
         self._settings: Mapping[str, Any] = {}
@@ -163,6 +164,7 @@ class ServerReader:
             shown=shown,
             faults=tuple(self._faults),
             asks=tuple(self._asks),
+            asks_who=tuple(self._asks_who),
             is_identified=self._is_identified,
             place=self._loader.place(self._at),
             disabled=self._is_disabled,
@@ -237,11 +239,14 @@ class ServerReader:
         if (at, variable.text) in self._unset:
             return
         self._unset.add((at, variable.text))
+        is_to_be_asked = self._fill.is_to_be_asked(variable)
         if not self._is_by_reference(variable, at):
             self._is_identified = False
+            if is_to_be_asked:
+                self._asks_who[variable.name] = None
         if self._is_disabled:
             return
-        if self._fill.is_to_be_asked(variable):
+        if is_to_be_asked:
             self._asks[variable.name] = None
         else:
             self._cannot_start(at, self._why_unset(variable))

@@ -100,16 +100,15 @@ class Values:
             and self._person is not None
         )
 
-    def ask(self, ids: Iterable[str], *, with_passwords: bool = True) -> None:
+    def ask(self, ids: Iterable[str]) -> None:
         """Ask the person for these inputs, each once."""
         for wanted in ids:
             given = self._declared.get(wanted)
             if given is None or self._person is None or wanted in self._said:
                 continue
-            if with_passwords or not given.is_password:
-                said = self._person(given)
-                is_one = said is not None and (not given.options or said in given.options)
-                self._said[wanted] = said if is_one else None
+            said = self._person(given)
+            is_one = said is not None and (not given.options or said in given.options)
+            self._said[wanted] = said if is_one else None
 
     def is_secret(self, variable: Variable) -> bool:
         """Whether its value must not be shown."""

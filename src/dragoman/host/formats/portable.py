@@ -146,7 +146,7 @@ class Syntax:
         made = "".join(part if isinstance(part, str) else self._spelled(part) for part in text)
         # What stands there itself must not become a variable by being written.
         if self.read(made) != _joined(text):
-            raise NotPortable("it would be read as another text there")
+            raise NotPortable("a '${' in it would be read as a variable there")
         return made
 
     def _known(self, part: Variable) -> str | Variable:
