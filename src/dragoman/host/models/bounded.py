@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -112,7 +113,8 @@ def bounded_client(library: Any, end: Endpoint, key_header: str, timeout_s: floa
     """
     # Whatever HTTP library it is made with: that of the client's root, next to `object`.
     root = library.DefaultAsyncHttpxClient.__mro__[-2]
-    http = import_module(root.__module__.partition(".")[0])
+    name = root.__module__.partition(".")[0]
+    http = import_module(name)
 
     async def asked(request: Any) -> None:
         # Compressed, a small answer could be a very large one.
@@ -142,9 +144,17 @@ def bounded_client(library: Any, end: Endpoint, key_header: str, timeout_s: floa
         timeout=timeout_s,
         # A redirect would take all that was said to an address that nobody named.
         follow_redirects=False,
+        verify=_trusted(name),
         event_hooks={"request": [asked], "response": [answered]},
         mounts={f"all://{literal}": None} if end.is_local else {},
     )
+
+
+@cache
+def _trusted(library: str) -> Any:
+    """The TLS context that an HTTP library makes for itself."""
+    # Once for all clients: reading the certificates takes longer than all else of a client.
+    return import_module(library).create_ssl_context()
 
 
 def _metered(http: Any, stream: Any, meter: Meter, is_packed: bool) -> Any:
