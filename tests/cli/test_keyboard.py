@@ -54,6 +54,34 @@ def test_a_question_takes_the_keyboard_from_an_idle_prompt_which_comes_back() ->
     ]
 
 
+def test_a_question_asked_as_another_ends_does_not_wait_behind_the_prompt() -> None:
+    seen: list[str] = []
+
+    async def work() -> None:
+        keyboard = Keyboard()
+
+        async def read() -> str:
+            seen.append("prompt")
+            await asyncio.Event().wait()
+            return "line"
+
+        async def ask_each(*names: str) -> None:
+            for name in names:
+                async with keyboard.taken():
+                    seen.append(name)
+                    await asyncio.sleep(1)
+
+        reading = asyncio.create_task(keyboard.idle(read))
+        await asyncio.sleep(1)
+        await asyncio.wait_for(ask_each("first", "second", "third"), 10)
+        await asyncio.sleep(1)
+        reading.cancel()
+        await asyncio.wait([reading])
+
+    run_instantly(work())
+    assert seen == ["prompt", "first", "second", "third", "prompt"]
+
+
 def test_who_waits_for_the_keyboard_can_be_cancelled() -> None:
     async def work() -> bool:
         keyboard = Keyboard()
