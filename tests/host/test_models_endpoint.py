@@ -79,9 +79,10 @@ async def asked(make: Make, *replies: Reply, **options: str) -> ModelServer:
         return server
 
 
-def keys_in(headers: dict[str, str]) -> str:
-    """The keys that were sent, whichever header carries them."""
-    return headers.get("x-api-key", "") + headers.get("authorization", "").removeprefix("Bearer ")
+def keys_in(headers: dict[str, str]) -> set[str]:
+    """The keys that were sent, whichever headers carry them."""
+    found = (headers.get("x-api-key", ""), headers.get("authorization", ""))
+    return {one.removeprefix("Bearer ") for one in found} - {""}
 
 
 # --- which key goes where ----------------------------------------------------------------------
@@ -92,7 +93,7 @@ def keys_in(headers: dict[str, str]) -> str:
 def test_another_address_is_sent_nothing_of_the_environment(make: Make) -> None:
     server = run(asked(make))
     assert SECRET not in str(server.headers)
-    assert keys_in(server.headers[0]) == ""
+    assert keys_in(server.headers[0]) == set()
     # Nor what the library tells its own provider about this machine.
     assert not [name for name in server.headers[0] if name.startswith("x-")]
 
@@ -102,7 +103,9 @@ def test_another_address_is_sent_nothing_of_the_environment(make: Make) -> None:
 def test_another_address_is_sent_the_key_that_was_given_for_it(make: Make) -> None:
     server = run(asked(make, api_key="for-this-one\n"))
     assert SECRET not in str(server.headers)
-    assert keys_in(server.headers[0]) == "for-this-one"
+    assert keys_in(server.headers[0]) == {"for-this-one"}
+    # Gateways look for it there, whatever the API.
+    assert server.headers[0]["authorization"] == "Bearer for-this-one"
 
 
 @both
@@ -132,6 +135,14 @@ def test_who_is_refused_without_a_key_hears_which_one_was_not_sent(make: Make) -
     assert "_API_KEY was not sent there" in str(caught.value)
     assert "--key-env" in str(caught.value)
     assert SECRET not in str(caught.value)
+
+
+def test_a_token_in_the_environment_is_not_sent_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", SECRET)
+    server = run(asked(AnthropicMessages))
+    assert keys_in(server.headers[0]) == set()
+    with pytest.raises(ModelError, match="ANTHROPIC_AUTH_TOKEN was not sent there"):
+        run(asked(AnthropicMessages, error(401, {"error": {"message": "who are you"}})))
 
 
 @both

@@ -106,10 +106,10 @@ def meter_of(stream: Any) -> Meter | None:
     return found if isinstance(found, Meter) else None
 
 
-def bounded_client(library: Any, end: Endpoint, key_header: str, timeout_s: float) -> Any:
+def bounded_client(library: Any, end: Endpoint, key_header: str | None, timeout_s: float) -> Any:
     """An HTTP client for `library`, which asks `end` and nobody else.
 
-    `key_header` is the header that carries the key, "authorization" with the word Bearer.
+    `key_header` is a header in which the API has its key, beside "authorization".
     """
     # Whatever HTTP library it is made with: that of the client's root, next to `object`.
     root = library.DefaultAsyncHttpxClient.__mro__[-2]
@@ -125,8 +125,10 @@ def bounded_client(library: Any, end: Endpoint, key_header: str, timeout_s: floa
             if name.lower() not in _NEEDED:
                 del request.headers[name]
         if end.key is not None:
-            is_bearer = key_header == "authorization"
-            request.headers[key_header] = f"Bearer {end.key}" if is_bearer else end.key
+            # Gateways to any API look for a key in this one, too.
+            request.headers["authorization"] = f"Bearer {end.key}"
+            if key_header is not None:
+                request.headers[key_header] = end.key
 
     async def answered(response: Any) -> None:
         is_packed = response.headers.get("content-encoding", "identity").lower() != "identity"

@@ -11,10 +11,14 @@ from dragoman.transport.http.urls import Address, address, is_loopback
 
 __all__ = ["Endpoint", "endpoint"]
 
-# By provider: the variable its own client takes an address from, that of its key, its hosts.
+# By provider: the variable its own client takes an address from, those of its keys, its hosts.
 _PROVIDERS = {
-    "anthropic": ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "api.anthropic.com"),
-    "openai": ("OPENAI_BASE_URL", "OPENAI_API_KEY", "api.openai.com"),
+    "anthropic": (
+        "ANTHROPIC_BASE_URL",
+        ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
+        "api.anthropic.com",
+    ),
+    "openai": ("OPENAI_BASE_URL", ("OPENAI_API_KEY",), "api.openai.com"),
 }
 _KEY = re.compile(r"[\x21-\x7e]+")
 
@@ -49,7 +53,7 @@ def endpoint(
     Raises:
         Misconfigured: the address or the key cannot be used, or words would travel in the clear.
     """
-    variable, key_variable, official = _PROVIDERS[provider]
+    variable, key_variables, official = _PROVIDERS[provider]
     if api_key is not None:
         api_key = api_key.strip()
         if not _KEY.fullmatch(api_key):
@@ -64,6 +68,7 @@ def endpoint(
     if is_theirs and place.scheme == "https" and place.port == 443:
         return Endpoint(url, api_key, provider)
     is_local = is_loopback(place.host)
+    known = next((name for name in key_variables if os.environ.get(name)), "")
     if place.scheme == "http" and not is_local and not allow_plain_http:
         raise Misconfigured(
             f"{source}: {place.shown} is not encrypted: all that is said, and the key, could be "
@@ -77,7 +82,7 @@ def endpoint(
         is_own=True,
         is_local=is_local,
         host=place.host,
-        withheld=key_variable if api_key is None and os.environ.get(key_variable) else "",
+        withheld=known if api_key is None else "",
     )
 
 

@@ -117,7 +117,7 @@ class OpenAIChat(Remote):
         wire = self._written(request)
 
         async def start() -> Any:
-            client = self.connected(self.library.AsyncOpenAI, "authorization", self.endpoint.url)
+            client = self.connected(self.library.AsyncOpenAI, None, self.endpoint.url)
             # Twice at most: the one parameter, and the other.
             for _ in range(2):
                 try:

@@ -55,7 +55,9 @@ class Remote:
         if client is not None:
             await client.close()
 
-    def connected(self, make: Callable[..., Any], key_header: str, base_url: str | None) -> Any:
+    def connected(
+        self, make: Callable[..., Any], key_header: str | None, base_url: str | None
+    ) -> Any:
         """The library's client, of the class `make`; the same each time."""
         if self._client is None:
             end = self.endpoint
