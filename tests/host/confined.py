@@ -121,6 +121,7 @@ async def child(
     sandbox: Sandbox | None = None,
     source: Path = Path("mcp.json"),
     guarded: Sequence[Path] = (),
+    program: str | None = None,
     limits: GateLimits | None = None,
 ) -> AsyncIterator[Child]:
     """A process that runs these lines and reaches these targets; of other names are `names`.
@@ -130,7 +131,7 @@ async def child(
     entry = ServerEntry(
         name="x",
         source=source,
-        command=sys.executable,
+        command=program or sys.executable,
         args=("-I", "-c", _PRELUDE + textwrap.dedent(code)),
         env=env or {},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dragoman.host.sandbox.asked import BadRequestError, Outcome, read_asked
-from dragoman.host.sandbox.gatekeeper import Gatekeeper, GateLimits, Resolve
+from dragoman.host.sandbox.gatekeeper import Gatekeeper, GateLimits, Resolve, Resolver
 from dragoman.host.sandbox.targets import Address, Target
 from tests.host.confined import descriptors, origin, reach_of
 from tests.support import run
@@ -353,5 +354,49 @@ def test_socks_without_a_way_in_that_needs_no_password_is_told_so() -> None:
             assert await found.ask(hello + b"\x05\x01\x00\x03\x02\xff\xfe\x00\x01") == (
                 b"\x05\x00\x05\x02" + tail
             )
+
+    run(main())
+
+
+def test_the_system_is_asked_for_addresses_in_its_own_order() -> None:
+    async def main() -> None:
+        resolver = Resolver()
+        assert set(await resolver.resolve("127.0.0.1", 80)) == {HERE}
+        found = await asyncio.gather(*(resolver.resolve("localhost", 80) for _ in range(20)))
+        assert all(HERE in one for one in found)
+        with pytest.raises(OSError):
+            await resolver.resolve("x" * 70, 80)
+
+    run(main())
+
+
+def test_a_process_without_room_for_another_descriptor_goes_on_when_it_has_some() -> None:
+    resource = pytest.importorskip("resource")
+
+    async def main() -> None:
+        async with origin() as server:
+            target = Target("127.0.0.1", server.port)
+            async with gate(str(target), target=target) as found:
+                with socket.socket() as client:
+                    client.setblocking(False)
+                    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+                    taken = []
+                    try:
+                        highest = max(int(one) for one in os.listdir("/proc/self/fd"))
+                        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 2, limits[1]))
+                        with suppress(OSError):
+                            while True:
+                                taken.append(os.dup(0))
+                        loop = asyncio.get_running_loop()
+                        await loop.sock_connect(client, ("127.0.0.1", found.port))
+                        await loop.sock_sendall(client, b"GET / HTTP/1.1\r\n\r\n")
+                        with pytest.raises(TimeoutError):
+                            async with asyncio.timeout(0.2):
+                                await loop.sock_recv(client, 1)
+                    finally:
+                        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+                        for one in taken:
+                            os.close(one)
+                    assert (await loop.sock_recv(client, 100)).startswith(b"HTTP/1.1 200")
 
     run(main())

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from dragoman.errors import CannotStart
 from dragoman.host.sandbox import connector
 from dragoman.host.sandbox.gatekeeper import GateLimits
 from tests.host.confined import child, descriptors, needs_bubblewrap, origin, reach_of
@@ -459,6 +460,68 @@ def test_a_network_that_cannot_be_made_is_said_and_nothing_is_started(
             assert why in said.decode()
             assert said.count(b"\n") == 1
             assert not marker.exists()
+
+    run(main())
+
+
+def test_without_its_interpreter_nothing_is_left_of_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+    async def main() -> None:
+        python = sys.executable
+        monkeypatch.setattr(sys, "executable", "/no/such/python")
+        with pytest.raises(CannotStart):
+            async with child("", "api.test:443", program=python):
+                raise AssertionError("it was started")
+        # One that never comes to the door: the end of the link is the end of all.
+        monkeypatch.setattr(sys, "executable", "/bin/false")
+        async with child("", "api.test:443", program=python) as found:
+            assert await found.exit_code() == 1
+        assert list(tmp_path.iterdir()) == []
+
+    run(main())
+
+
+def test_sockets_that_are_not_those_that_were_asked_for_are_not_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = sys.executable
+    stranger = tmp_path / "stranger"
+    stranger.write_text(
+        f"""#!{python}
+import socket, sys
+kind, door = {str(tmp_path)!r}, sys.argv[-1]
+channel = socket.socket(socket.AF_UNIX)
+channel.connect(door)
+channel.recv(1 << 20)
+with open(kind + "/how") as how:
+    given = [eval(one) for one in how.read().splitlines()]
+socket.send_fds(channel, [b"L"], [one.fileno() for one in given])
+print('{{"answer": "' + channel.recv(1).decode() + '"}}', flush=True)
+"""
+    )
+    stranger.chmod(0o755)
+    right = "socket.create_server(('127.64.0.1', 0))"
+
+    async def main() -> None:
+        for how in (
+            [right],
+            [right, "socket.socket()"],
+            [right, "open('/dev/null')"],
+            [right, "socket.create_server(('127.0.0.1', 0))"],
+            [right, "socket.create_server(('127.64.0.2', 0))"],
+            [right, "(lambda s: s.bind(chr(0) + 'x') or s.listen() or s)(socket.socket(1))"],
+            [right, right, right],
+        ):
+            (tmp_path / "how").write_text("\n".join(how))
+            monkeypatch.setattr(sys, "executable", str(stranger))
+            before = descriptors()
+            async with child("", "api.test:7443", program=python) as found:
+                assert await found.told() == {"answer": ""}
+                assert await found.exit_code() == 0
+            assert descriptors() <= before
 
     run(main())
 

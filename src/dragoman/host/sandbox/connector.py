@@ -16,6 +16,7 @@ import logging
 import os
 import shutil
 import socket
+import stat
 import struct
 import sys
 import tempfile
@@ -277,20 +278,27 @@ class _Door:
         """The sockets, in the order of the openings; None when the process has given up."""
         await _readable(channel)
         said, numbers, _, _ = socket.recv_fds(channel, 1, len(self._openings))
-        found = [socket.socket(fileno=number) for number in numbers]
-        if said and len(found) == len(self._openings) and all(map(_fits, found, self._openings)):
-            return found
-        for one in found:
-            one.close()
-        return None
+        with contextlib.ExitStack() as unwanted:
+            for number in numbers:
+                unwanted.callback(os.close, number)
+            if not said or len(numbers) != len(self._openings):
+                return None
+            if not all(map(_fits, numbers, self._openings)):
+                return None
+            unwanted.pop_all()
+        return [socket.socket(fileno=number) for number in numbers]
 
 
-def _fits(sock: socket.socket, opening: Opening) -> bool:
-    """Whether this is the socket that was to be opened."""
-    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+def _fits(number: int, opening: Opening) -> bool:
+    """Whether this descriptor is the socket that was to be opened."""
+    if not stat.S_ISSOCK(os.fstat(number).st_mode):
         return False
-    address, port = sock.getsockname()[:2]
-    return address == opening.address and opening.port in (0, port)
+    # A second one for the look: closing it leaves the other.
+    with socket.socket(fileno=os.dup(number)) as sock:
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return False
+        name = sock.getsockname()
+    return name[:1] == (opening.address,) and opening.port in (0, name[1])
 
 
 async def _readable(sock: socket.socket) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from dragoman.host.sandbox.asked import BadRequestError, Outcome, read_asked
 from dragoman.host.sandbox.targets import Address, Reach, Target
 
-__all__ = ["GateLimits", "Gatekeeper", "Resolve"]
+__all__ = ["GateLimits", "Gatekeeper", "Resolve", "Resolver"]
 
 log = logging.getLogger("dragoman.host")
 
@@ -86,7 +86,7 @@ class Gatekeeper:
         self._reach = reach
         self._refused = refused
         self._limits = limits or GateLimits()
-        self._resolve = resolve or _Resolver().resolve
+        self._resolve = resolve or Resolver().resolve
         self._slots = asyncio.Semaphore(self._limits.connections)
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: set[str] = set()
@@ -333,7 +333,7 @@ def _text_of(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-class _Resolver:
+class Resolver:
     """The system's resolver, in threads of its own: the loop's are for the host."""
 
     def __init__(self) -> None:
