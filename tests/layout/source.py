@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 __all__ = ["ROOT", "SRC", "Import", "Module", "every_module", "modules"]
@@ -30,11 +30,16 @@ class Import:
 
 @dataclass(frozen=True)
 class Module:
-    """One file: its dotted name, its path and its syntax tree."""
+    """One file: its dotted name and its path, and its syntax tree, read from there unless given."""
 
     name: str
     path: Path
-    tree: ast.Module
+    given: ast.Module | None = None
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """Its syntax tree."""
+        return ast.parse(self.text) if self.given is None else self.given
 
     @property
     def layer(self) -> str:
@@ -91,7 +96,7 @@ def modules() -> dict[str, Module]:
     for path in sorted(SRC.rglob("*.py")):
         parts = path.relative_to(SRC.parent).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        found[name] = Module(name, path, ast.parse(path.read_text(encoding="utf-8")))
+        found[name] = Module(name, path)
     return found
 
 
