@@ -10,6 +10,7 @@ import pytest
 from dragoman.cli.screen import Screen
 from dragoman.cli.turns import TurnView, event_document, json_line, usage_text
 from dragoman.client.results import ToolResult
+from dragoman.host.calls import HostResult
 from dragoman.host.chat import (
     ChatEvent,
     Ending,
@@ -23,7 +24,7 @@ from dragoman.host.chat import (
     UsageReport,
     refusal_text,
 )
-from dragoman.host.kinds import Code, Denied
+from dragoman.host.kinds import Code, Denied, Risk
 from dragoman.model.content import TextContent
 from dragoman.model.tools import CallToolResult
 from tests.cli.aids import assert_harmless
@@ -173,6 +174,19 @@ def test_a_refusal_says_why_and_whether_it_was_run(capsys: pytest.CaptureFixture
         "✗ s/t was refused (person_denied): the user said no",
         "✗ s/t was refused (person_denied), after it was run: the user said no",
     ]
+
+
+def test_what_is_wrong_with_a_result_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    raw = CallToolResult(content=[TextContent(text="fine")])
+    risk = Risk(code="output_unfit", text=f"it does not fit {NASTY}")
+    event = ToolFinished(
+        id="1", server="s", tool="t", result=HostResult(raw, server="s", flags=[risk])
+    )
+    TurnView(Screen()).show(event)
+    shown = capsys.readouterr().err
+    assert shown.splitlines()[1].startswith("! s/t: it does not fit")
+    assert_harmless(shown, json_line(event))
+    assert event_document(event)["flags"][0]["code"] == "output_unfit"
 
 
 def test_a_turn_that_breaks_off_leaves_no_line_begun(capsys: pytest.CaptureFixture[str]) -> None:

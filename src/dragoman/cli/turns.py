@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -16,6 +16,7 @@ from dragoman.cli.blocks import result_document
 from dragoman.cli.printable import compact_json, one_line, printable
 from dragoman.cli.question import unmarked
 from dragoman.cli.screen import Screen
+from dragoman.host.calls import HostResult
 from dragoman.host.chat import (
     ChatEvent,
     Ending,
@@ -28,6 +29,7 @@ from dragoman.host.chat import (
     TurnEnded,
     UsageReport,
 )
+from dragoman.host.kinds import Risk
 
 __all__ = ["TurnView", "event_document", "json_line", "usage_text"]
 
@@ -186,6 +188,8 @@ class TurnView:
                 self._say(f"✗ {name} failed: {words}", "red")
             else:
                 self._say(f"✓ {name} {words}".rstrip(), "green")
+            for flag in _flags(event):
+                self._say(f"! {name}: {one_line(flag.text, RESULT_SHOWN)}", "yellow")
 
     def _ended(self, event: TurnEnded) -> None:
         self._end_line()
@@ -261,6 +265,10 @@ def _name(event: ToolProposed | ToolFinished | ToolProgress, limit: int = NAME_S
     return one_line(f"{event.server}/{event.tool}", limit)
 
 
+def _flags(event: ToolFinished) -> Sequence[Risk]:
+    return event.result.flags if isinstance(event.result, HostResult) else ()
+
+
 def usage_text(usage: UsageReport | None) -> Text:
     """What the conversation cost, in a line."""
     if usage is None:
@@ -314,6 +322,8 @@ def _outcome(event: ToolFinished) -> dict[str, Any]:
     document: dict[str, Any] = {"id": event.id, "server": event.server, "tool": event.tool}
     if event.result is not None:
         document["result"] = result_document(event.result)
+    if flags := _flags(event):
+        document["flags"] = [{"code": flag.code, "text": flag.text} for flag in flags]
     if event.error:
         document["error"] = event.error
     if event.is_refused:
