@@ -210,6 +210,23 @@ def test_what_does_not_fit_is_searched_and_what_is_found_can_be_called() -> None
     assert name in [one.name for one in shelf.definitions]
 
 
+def test_a_tool_that_is_larger_than_the_budget_is_found_by_its_name_alone() -> None:
+    members = {f"p{n}": {"type": "string", "description": "words " * 60} for n in range(3000)}
+    monster = Tool(
+        name="monster", description="Weighs parcels.", input_schema={"properties": members}
+    )
+    small = Tool(name="weigh", description="Weighs parcels.", input_schema={"type": "object"})
+    shelf = Shelf(1000)
+    shelf.fit(compile_tools([("s", monster), ("s", small)], ANTHROPIC_RULES))
+    told = shelf.search("weigh parcels")
+    assert estimate_tokens(told) < 500
+    assert "s__monster" in told
+    assert "too large to be shown" in told
+    assert '"name": "s__weigh"' in told
+    assert shelf.callable("s__monster") is not None
+    assert [one.name for one in shelf.definitions] == [SEARCH_TOOLS, "s__weigh"]
+
+
 def test_the_budget_is_kept_and_what_was_used_last_stays() -> None:
     box = compile_tools(MANY, ANTHROPIC_RULES)
     shelf = Shelf(400, pinned=[("s0", box.entries[0].tool.name)])

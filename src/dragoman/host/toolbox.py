@@ -46,6 +46,8 @@ _LONG_HASH = 24
 MAX_FOUND = 8
 # 4,000 characters of a description: 1,100 tokens; what is longer is no description.
 MAX_DESCRIPTION_CHARS = 4_000
+# 400 characters of it where the definition is too large for its schema to be told.
+SHORT_CHARS = 400
 
 _UNFIT = re.compile(r"[^a-zA-Z0-9_-]")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
@@ -293,24 +295,32 @@ class Shelf:
             return "No tool fits these words. Try others: what it does, or what it is about."
         # The answer is paid for as well: at most half of what all definitions may cost.
         found: list[Entry] = []
-        left = self.budget_tokens // 2
+        most = left = self.budget_tokens // 2
         for entry in best:
-            if entry.tokens <= left or not found:
+            cost = entry.tokens if entry.tokens <= most else SHORT_CHARS // 2
+            if cost <= left or not found:
                 found.append(entry)
-                left -= entry.tokens
+                left -= cost
         for entry in reversed(found):
             self.use(entry)
         self.fit(self.box)
-        told = [
-            {
-                "name": entry.name,
-                "description": entry.definition.description,
-                "input_schema": entry.definition.input_schema,
-            }
-            for entry in found
-        ]
+        told = [_told(entry, most) for entry in found]
         # Those the budget has no room for are callable all the same, by what stands here.
         return "These tools can be called now:\n" + json.dumps(told, ensure_ascii=False)
+
+
+def _told(entry: Entry, most: int) -> dict[str, Any]:
+    """A definition as the answer to a search; of one that is larger than `most` its name alone."""
+    definition = entry.definition
+    if entry.tokens > most:
+        about = without_unseen((definition.description or "")[:SHORT_CHARS])
+        note = "its schema is too large to be shown; errors say what it takes"
+        return {"name": entry.name, "description": about, "note": note}
+    return {
+        "name": entry.name,
+        "description": definition.description,
+        "input_schema": definition.input_schema,
+    }
 
 
 def _search_tool(total: int) -> Tool:
