@@ -238,6 +238,9 @@ def test_what_the_host_remembers_is_not_opened_to_it(tmp_path: Path) -> None:
             confine(entry, Sandbox(write=(path,)), guarded=[state])
     with pytest.raises(Misconfigured, match="what you have allowed"):
         confine(entry, Sandbox(read=(state,)), guarded=[state])
+    # What is believed when it is there is not for it to put there.
+    with pytest.raises(Misconfigured, match="what you have allowed"):
+        confine(entry, Sandbox(write=(state.parent,)), guarded=[state.parent / "later"])
     link = tmp_path / "link"
     link.symlink_to(state)
     with pytest.raises(Misconfigured, match="what you have allowed"):

@@ -289,7 +289,8 @@ def _hidden(
             written, where programs start that nothing confines.
     """
     found = []
-    kept = [Path(os.path.realpath(one)) for one in guarded if os.path.isdir(one)]
+    # One that is not there yet is not for the server to make, either.
+    kept = [Path(os.path.realpath(one)) for one in guarded if not os.path.isfile(one)]
     for path, is_writable in binds.items():
         real = Path(os.path.realpath(path))
         if is_writable and Path(os.path.realpath(home)).is_relative_to(real):
@@ -303,7 +304,7 @@ def _hidden(
                     f"the server {name!r}: its sandbox would open {str(one)!r}, where it is"
                     f" remembered what you have allowed; leave {str(path)!r} out"
                 )
-            if one.is_relative_to(real):
+            if one.is_relative_to(real) and one.is_dir():
                 found.append(path / one.relative_to(real))
     return sorted(set(found), key=_depth)
 
