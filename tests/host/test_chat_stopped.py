@@ -21,7 +21,9 @@ from dragoman.host.chat import (
 )
 from dragoman.host.models.base import ModelEvent, ModelRequest, TextDelta
 from dragoman.host.models.scripted import Call, ScriptedModel, Turn
+from dragoman.model.content import ResourceContents
 from dragoman.model.progress import ProgressParams
+from dragoman.model.resources import ReadResourceResult
 from tests.host.talk import Asked, Desk, answers, assert_valid, one_turn, only, told, turn, uses
 from tests.support import run
 
@@ -184,3 +186,50 @@ def test_bounds_that_let_nothing_happen_are_refused(bound: str) -> None:
     with pytest.raises(Misconfigured, match=bound):
         Bounds(**{bound: 0})
     Bounds(calls=0, tool_tokens=0)
+
+
+@pytest.mark.parametrize("how", ["cancel", "reader", "close"])
+def test_a_turn_can_be_stopped_at_each_of_its_steps(how: str) -> None:
+    async def stopped(after: int) -> bool:
+        async def slow(_: Any, asked: Asked) -> str:
+            asked.on_progress(ProgressParams(progress_token="1", progress=1))
+            await asyncio.sleep(0)
+            return "word " * 9000
+
+        part = ResourceContents(uri="n://1", text="words")
+        desk = Desk({"a": slow}, resources={"n://1": ReadResourceResult(contents=[part])})
+        page = Turn(calls=(Call(tool="read_result", arguments={"handle": "r1"}),))
+        model = ScriptedModel([uses("a", "a"), page, "done", *["again"] * 3])
+        conversation = Conversation(desk, model)
+        events = conversation.send("see @s:n://1")
+
+        async def read() -> None:
+            async for _ in events:
+                pass
+
+        reader = asyncio.create_task(read())
+        for _ in range(after):
+            await asyncio.sleep(0)
+        is_over = reader.done()
+        if how == "cancel":
+            conversation.cancel()
+        else:
+            reader.cancel()
+        await asyncio.wait([reader])
+        if how == "close":
+            await events.aclose()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert_valid(conversation.transcript.messages)
+        model._script = ["again"]
+        model.requests.clear()
+        assert (await turn(conversation, "more"))[-1] == TurnEnded(reason=Ending.END)
+        assert_valid(conversation.transcript.messages)
+        return is_over
+
+    async def work() -> int:
+        after = 0
+        while not await stopped(after):
+            after += 1
+        return after
+
+    assert run(work()) > 10
