@@ -83,6 +83,6 @@ def test_what_is_no_list_of_addresses_is_a_fault_of_the_server(data: Any) -> Non
         {"revision": "2024-11-05"},
     ],
 )
-def test_where_it_was_not_agreed_on_nobody_is_sent_anywhere(options: dict[str, Any]) -> None:
-    with pytest.raises(PeerError, match="cannot be followed"):
-        refused({"elicitations": [PAGE]}, **options)
+def test_where_it_was_not_agreed_on_the_number_means_nothing(options: dict[str, Any]) -> None:
+    assert refused({"elicitations": [PAGE]}, **options) == []
+    assert refused("its own meaning", **options) == []

@@ -386,15 +386,20 @@ class Client:
     def required_elicitations(self, error: RemoteFailure) -> list[ElicitParams]:
         """What the server wants done first, of the error -32042 by which it refused a request.
 
-        Each has a URL, and an id of its own. Empty when the error is another one.
+        Each has a URL, and an id of its own. Empty when the error is another one, or where that
+        number means nothing: the revision, or this client, has no elicitation in URL mode.
 
         Raises:
-            PeerError: the error says nothing of use, or was not agreed on: nobody was to be sent
-                anywhere.
+            PeerError: the error says nothing of use.
 
         Spec: client/elicitation#url-elicitation-required-error
         """
         if error.code != UrlElicitationRequired.code:
+            return []
+        any_url = ElicitParams(message="", mode="url", url="about:blank")
+        try:
+            check_params(any_url, self._known().dialect, self._capabilities)
+        except LocalError:
             return []
         data = error.data
         listed = data.get("elicitations") if isinstance(data, dict) else None
@@ -408,8 +413,7 @@ class Client:
                 raise ValueError("two elicitations in it have the same id")
             for one in found:
                 check_elicitation(one)
-                check_params(one, self._known().dialect, self._capabilities)
-        except (ValueError, LocalError) as fault:
+        except ValueError as fault:
             raise PeerError(
                 f"the server's error {error.code} cannot be followed: {fault}"
             ) from error
