@@ -302,9 +302,10 @@ class _Choosing:
         @keys.add(Keys.Any)
         def answer(event: KeyPressEvent) -> None:
             loop = asyncio.get_running_loop()
-            if not self._is_ready:
+            if not self._is_ready or event.data not in {one.key for one in self._choices}:
                 # Somebody is typing something else: the pause begins again.
                 self._ready_at = loop.time() + self._settle_s
+                loop.call_later(self._settle_s, self._settle)
                 return
             for one in self._choices:
                 is_seen = self._pager.is_end_seen and not self._pager.is_too_small

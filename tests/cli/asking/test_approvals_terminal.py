@@ -66,9 +66,8 @@ def test_a_yes_is_for_the_view_that_was_shown() -> None:
         text = screen.until("[o] once")
         for line in str(question_of(request(SHORT))).split("\n"):
             assert line in text.split("\n")
-        screen.type("zzz?")  # keys that mean nothing do nothing
-        screen.type("o")
-        assert screen.finish() == 0
+        screen.type("zzz?")  # keys that mean nothing do nothing but begin the pause again
+        assert screen.insist("o") == 0
     assert "allowed once: tool.call(fs/write_file)" in screen.text
     assert screen.decisions()[0]["digest"] == request(SHORT).view_digest
 
@@ -164,6 +163,15 @@ def test_what_was_typed_before_the_question_answers_nothing() -> None:
         screen.until("[o] once")
         screen.type("n")
         assert screen.finish() == 0
+    assert screen.decisions()[0]["effect"] == "deny"
+
+
+@pytest.mark.long
+def test_a_sentence_typed_into_a_question_answers_nothing() -> None:
+    with Screen(asked("short", "full")) as screen:
+        screen.until("[o] once")
+        screen.type("What is so long about noon?")
+        assert screen.insist("n") == 0
     assert screen.decisions()[0]["effect"] == "deny"
 
 
