@@ -203,6 +203,25 @@ class Watch:
 
         return counted
 
+    def coroutine(self, part: str, owner: Any, name: str) -> None:
+        """Count an async function that ends without waiting, as those of a host's store and log do."""
+        function, clock, inner = getattr(owner, name), time.perf_counter, self._inner
+        self.spent.setdefault(part, 0.0)
+        self.times.setdefault(part, 0)
+
+        async def counted(*args: Any, **more: Any) -> Any:
+            self.times[part] += 1
+            inner.append(0.0)
+            begun = clock()
+            try:
+                return await function(*args, **more)
+            finally:
+                took = clock() - begun
+                self.spent[part] += took - inner.pop()
+                inner[-1] += took
+
+        setattr(owner, name, counted)
+
     def method(self, part: str, owner: Any, name: str) -> None:
         """Count a function of a module or class from now on."""
         setattr(owner, name, self.around(part, getattr(owner, name)))
@@ -239,7 +258,6 @@ async def parts(how: str, count: int, command: list[str]) -> dict[str, float]:
     from dragoman.host import mediator as mediator_module
     from dragoman.host.audit import Audit
     from dragoman.host.calls import Calls
-    from dragoman.host.catalogue import Offer
     from dragoman.host.gate import Gate, _GateLink
     from dragoman.host.grants import GrantStore
     from dragoman.runtime.driver import Driver
@@ -250,8 +268,9 @@ async def parts(how: str, count: int, command: list[str]) -> dict[str, float]:
     watch.method("policy", mediator_module, "evaluate")
     for name in ("find", "spend", "trust_of"):
         watch.method("grants", GrantStore, name)
-    for name in ("decision", "outcome"):
-        watch.method("audit", Audit, name)
+    watch.coroutine("grants", GrantStore, "look")
+    for name in ("decision_in_turn", "outcome_in_turn"):
+        watch.coroutine("audit", Audit, name)
     watch.context("gate", Gate, "admit")
     for name in ("send", "frames_received"):
         watch.method("gate", _GateLink, name)
@@ -266,8 +285,6 @@ async def parts(how: str, count: int, command: list[str]) -> dict[str, float]:
     watch.method("freeze and checks", calls_module.SchemaCheck, "faults")
     watch.method("freeze and checks", Connection, "intent")
     watch.method("freeze and checks", Calls, "_result")
-    claims = Offer.__dict__["claims"].fget
-    Offer.claims = property(watch.around("freeze and checks", claims))  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder:
         async with load(Path(folder), how, [command] * SERVERS) as host:
             await host.list_tools(wait_s=60)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dragoman import Server
+from dragoman.host import Host
 from dragoman.host.audit import Audit, AuditFailed, AuditLimits, read, verify
 from dragoman.host.grants import GrantStore, StoreFailed
-from dragoman.host.kinds import Action, Effect, Grant, Scope, Trust
+from dragoman.host.kinds import Action, Code, Denied, Effect, Grant, Scope, Trust
 from dragoman.host.locks import InTurn
 from dragoman.host.policy import AuditRules
 from tests.host.audit_log import IDENTITY, INTENT, YES, kinds
@@ -25,10 +27,29 @@ from tests.support import joined, run
 
 ROOT = Path(__file__).parents[2]
 
+ADDER = [os.fspath(Path(__file__).parent / "servers" / "plain.py")]
+
 NO = replace(YES, effect=Effect.DENY)
 
 # 0.05 s: what a test waits that waits in vain.
 SHORT_S = 0.05
+
+
+@asynccontextmanager
+async def a_host(folder: Path) -> AsyncIterator[Host]:
+    """A host of one server that adds, which rules allow all of."""
+    config = folder / "mcp.json"
+    entry = {
+        "command": sys.executable,
+        "args": ADDER,
+        "env": {"REACHED": os.fspath(folder / "reached.jsonl")},
+    }
+    config.write_text(json.dumps({"mcpServers": {"a": entry}}))
+    rules = ["allow server.start(a)", "allow tool.expose(a/*)", "allow tool(a/*)"]
+    (folder / "state").mkdir(mode=0o700)
+    async with Host.load(config, rules=rules, state=folder / "state") as host:
+        await host.ready()
+        yield host
 
 
 @contextmanager
@@ -271,6 +292,55 @@ def test_what_another_process_has_changed_is_seen_at_the_next_look(stored: Path)
             assert store.find("user", IDENTITY, looked=True) == ()
 
     run(main())
+
+
+# --- the whole ------------------------------------------------------------------------------------
+
+
+def test_a_call_that_waits_for_its_record_holds_up_neither_its_server_nor_others(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        async with a_host(tmp_path) as host:
+            state = tmp_path / "state"
+            with held("log", state / "audit" / "audit.jsonl") as child:
+                calling = asyncio.create_task(host.call_tool("a", "add", {"a": 1, "b": 2}))
+                client = host._connection("a").client
+                assert client is not None
+                for _ in range(5):
+                    await client.ping()
+                assert not calling.done()
+                let_go(child)
+                assert (await calling).data == 3
+
+    run(main())
+
+
+def test_a_call_is_not_sent_to_a_server_that_changed_while_its_record_waited(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        async with a_host(tmp_path) as host:
+            connection = host._connection("a")
+            with held("log", tmp_path / "state" / "audit" / "audit.jsonl") as child:
+                calling = asyncio.create_task(host.call_tool("a", "add", {"a": 1, "b": 2}))
+                await others_go_on()
+                # As when it says so, or another one comes back in its place.
+                connection._changed()
+                let_go(child)
+                with pytest.raises(Denied, match="has changed since") as denied:
+                    await calling
+            assert denied.value.code is Code.PIN_CHANGED
+            assert not (tmp_path / "reached.jsonl").exists()
+            assert (await host.call_tool("a", "add", {"a": 1, "b": 2})).data == 3
+
+    run(main())
+    outcomes = [
+        one
+        for one in read(tmp_path / "state" / "audit" / "audit.jsonl")
+        if one["kind"] == "outcome"
+    ]
+    assert [one["status"] for one in outcomes if one["action"] == "tool.call"] == ["refused", "ok"]
 
 
 # --- turns ----------------------------------------------------------------------------------------

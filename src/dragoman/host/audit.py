@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -236,7 +236,7 @@ class Audit:
         approval: str = "",
         decision: Decision | None = None,
         **details: Any,
-    ) -> Awaitable[AuditMark]:
+    ) -> Coroutine[Any, Any, AuditMark]:
         """As `decision`. Where its caller is cancelled, a refusal is written all the same."""
         fields = self._decision(
             intent, verdict, payload, trace, session, view_digest, approval, decision, details
@@ -318,7 +318,7 @@ class Audit:
         result: Any = _UNSET,
         error: str = "",
         **details: Any,
-    ) -> Awaitable[AuditMark]:
+    ) -> Coroutine[Any, Any, AuditMark]:
         """As `outcome`. Where its caller is cancelled, it is written all the same."""
         fields = self._outcome(mark, status, duration_ms, result, error, details)
         return self._append_in_turn(fields, is_owed=True)

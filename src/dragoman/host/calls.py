@@ -210,7 +210,8 @@ class Calls:
                     raise_on_error=False,
                 )
             outcome = self._result(clearance, offer, result)
-            await self._release(connection, clearance, outcome.raw)
+            if self._mediator.policy.speaks_of(Action.RESULT_RELEASE):
+                await self._release(connection, clearance, outcome.raw)
             return outcome
 
         clearance, outcome = await self._sent(
@@ -424,7 +425,8 @@ class Calls:
             )
             with connection.gate.admit(ticket):
                 result = await ask(clearance, _client(connection), _patience(connection, timeout_s))
-            await self._release(connection, clearance, result)
+            if self._mediator.policy.speaks_of(Action.RESULT_RELEASE):
+                await self._release(connection, clearance, result)
             return result
 
         what = f"the request for {reading.name!r}"
@@ -575,8 +577,6 @@ class Calls:
 
     async def _release(self, connection: Connection, clearance: Clearance, result: Record) -> None:
         """Let an answer go to whoever asked; only rules about it can stand against that."""
-        if not self._mediator.policy.speaks_of(Action.RESULT_RELEASE):
-            return
         intent = connection.intent(
             Action.RESULT_RELEASE, clearance.intent.object, is_destructive=False, is_read_only=True
         )

@@ -71,10 +71,11 @@ class OnBehalf:
     def end(self, server: str, heard: Heard | None) -> None:
         """It has ended."""
         under_way = self._under_way[server]
+        if len(under_way) == 1:
+            del self._under_way[server]
+            return
         # The same, not an equal one.
         del under_way[next(at for at, one in enumerate(under_way) if one is heard)]
-        if not under_way:
-            del self._under_way[server]
 
     def words(self, server: str) -> Mapping[str, str]:
         """The words of the conversation that what this server asks now belongs to.
