@@ -68,6 +68,15 @@ def test_large_results_of_one_round_share_the_room_there_is(context: int, calls:
     assert sum(estimate_tokens(told(one)) for one in answers(conversation)) < context // 2
 
 
+def test_a_model_with_a_small_context_can_be_talked_to() -> None:
+    model = ScriptedModel([uses("big"), "done"], context_tokens=4_096)
+    conversation = Conversation(Desk({"big": lambda *_: "word " * 9000}), model)
+    run(turn(conversation))
+    assert [request.max_tokens for request in model.requests] == [1_024, 1_024]
+    assert Conversation(Desk(), model, max_tokens=3_000).max_tokens == 3_000
+    assert Conversation(Desk(), ScriptedModel([])).max_tokens == 4_096
+
+
 def test_words_that_do_not_fit_are_taken_back_and_the_next_ones_are_heard() -> None:
     async def talk() -> Conversation:
         model = ScriptedModel(["yes", "no"], context_tokens=3000)

@@ -47,6 +47,9 @@ _UNFIT_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 MAX_COMPILED = 50
 # 512 tokens kept free: for the tools of our own, and for what an estimate overlooks.
 SPARE_TOKENS = 512
+# 4,096 tokens for an answer: some pages. Of a small context a quarter: the question needs more.
+MAX_TOKENS = 4_096
+SHARE_OF_ANSWER = 4
 # 3 steps of the loop: a generator that nobody holds any more has begun to close by then.
 STEPS_TO_CLOSE = 3
 
@@ -58,6 +61,7 @@ class Conversation:
 
     `taint` are the servers whose words are in it; `sink` is where all of it goes. `system` comes
     before everything; `pinned` are the (server, tool) pairs that are shown to the model always.
+    `max_tokens` bounds each answer; without it, 4,096 or a quarter of a smaller context.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class Conversation:
         model: ChatModel,
         *,
         system: str = SYSTEM,
-        max_tokens: int = 4096,
+        max_tokens: int | None = None,
         temperature: float | None = None,
         bounds: Bounds | None = None,
         pinned: Collection[tuple[str, str]] = (),
@@ -74,7 +78,8 @@ class Conversation:
         self.id = token_hex(4)
         self.model = model
         self.system = system
-        self.max_tokens = max_tokens
+        small = model.context_tokens // SHARE_OF_ANSWER
+        self.max_tokens = min(MAX_TOKENS, small) if max_tokens is None else max_tokens
         self.temperature = temperature
         self.bounds = bounds or Bounds()
         self.taint: set[str] = set()
@@ -318,8 +323,9 @@ class Conversation:
         if self.transcript.tokens > budget and not to_half:
             raise ModelError(
                 Trouble.TOO_LONG,
-                f"about {self.transcript.tokens} tokens do not fit into the {max(budget, 0)} that "
-                "are free",
+                f"about {self.transcript.tokens:,} tokens do not fit into the {max(budget, 0):,} that "
+                f"are free: of the context of {self.model.context_tokens:,} the answer has "
+                f"{self.max_tokens:,} and tools {self._shelf.tokens:,}",
                 provider=self.model.provider,
             )
         return ModelRequest(
