@@ -221,6 +221,8 @@ def test_a_preview_is_one_short_line(value: Any, shown: str) -> None:
         ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "a string or null"),
         ({"type": "array", "items": {"type": "number"}}, "an array, each item a number"),
         ({"type": "string", "format": "date"}, "a date"),
+        ({"type": "string", "format": "email"}, "an e-mail address"),
+        ({"type": "string", "format": "uri"}, "a URI"),
         ({"type": "string", "contentEncoding": "base64"}, "base64 text"),
         ({"type": "object", "properties": {"x": {}, "y": {}}}, "an object with x, y"),
         ({}, "a value"),

@@ -709,6 +709,8 @@ EXAMPLES: dict[str | None, str] = {
     "duration": "like PT1H30M",
     "uuid": "like 123e4567-e89b-12d3-a456-426614174000",
     "decimal": "like 12.50",
+    "email": "like ada@example.org",
+    "uri": "like https://example.org/",
 }
 """A hint for each format that is asserted."""
 
@@ -728,6 +730,8 @@ _FORMATS = {
     "duration": "a duration",
     "uuid": "a UUID",
     "decimal": "a decimal number in a string",
+    "email": "an e-mail address",
+    "uri": "a URI",
     "path": "a path",
 }
 
