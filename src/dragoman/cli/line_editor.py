@@ -17,12 +17,10 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import ColorDepth
 
 from dragoman.cli.keyboard import Keyboard
-from dragoman.cli.reading import Stop
+from dragoman.cli.reading import PROMPT, Stop
 from dragoman.cli.suggestions import Suggestions
 
 __all__ = ["LineEditor"]
-
-PROMPT = "> "
 
 
 class _Completer(Completer):

@@ -11,7 +11,9 @@ from dragoman.cli.interrupts import interrupted_by
 from dragoman.cli.keyboard import Keyboard
 from dragoman.cli.screen import Screen
 
-__all__ = ["LineReader", "PlainReader", "Stop"]
+__all__ = ["PROMPT", "LineReader", "PlainReader", "Stop"]
+
+PROMPT = "> "
 
 
 class Stop(Enum):
@@ -47,12 +49,13 @@ class PlainReader:
         return await self._keyboard.idle(self._read)
 
     def above(self, show: Callable[[], None]) -> None:
-        """Below the prompt: a line that is being typed cannot be drawn again."""
+        """Below the prompt, which follows again: a line that is being typed cannot be drawn anew."""
         self._screen.err.print()
         show()
+        self._screen.err.print(PROMPT, end="")
 
     async def _read(self) -> str | Stop:
-        asking = asyncio.ensure_future(self._screen.ask("> "))
+        asking = asyncio.ensure_future(self._screen.ask(PROMPT))
         try:
             with interrupted_by(asking.cancel):
                 await asyncio.wait([asking])
