@@ -182,11 +182,12 @@ class Calls:
         flows, must_ask = self._flows(connection, context)
         clearance = await self._mediator.clear(
             intent,
-            View(
+            lambda: View(
                 headline=f"Call the tool {name!r} of the server {server!r}?",
                 payload=given,
                 facts=(*offer.facts, *_flow_facts(context), *connection.identity.lines),
             ),
+            payload=given,
             editable=("",),
             risks=lambda: [*offer.flags, *risks_of(intent)],
             trace=trace,

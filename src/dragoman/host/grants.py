@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from dragoman.errors import DragomanError, Misconfigured
-from dragoman.host.kinds import Action, Effect, Grant, Limits, Scope, Trust
+from dragoman.host.kinds import Action, Effect, Grant, Intent, Limits, Scope, Trust
 from dragoman.host.locks import InTurn, pauses
 from dragoman.host.state import open_private, private_folder
 
@@ -131,6 +131,19 @@ class _Content:
     pins: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
+class _Found:
+    """What was found for one server: all of it, and by action and object."""
+
+    __slots__ = ("about", "every")
+
+    def __init__(self, every: tuple[Grant, ...]) -> None:
+        self.every = every
+        self.about: dict[tuple[Action, str], tuple[Grant, ...]] = {}
+        for grant in every:
+            key = (grant.action, grant.object)
+            self.about[key] = (*self.about.get(key, ()), grant)
+
+
 class GrantStore:
     """The store in this file, which is made where there is none.
 
@@ -158,7 +171,7 @@ class GrantStore:
         self._session: dict[str, Grant] = {}
         # Uses that are not in the file yet.
         self._uses: dict[str, int] = {}
-        self._found: dict[tuple[str, str, str], tuple[Grant, ...]] = {}
+        self._found: dict[tuple[str, str, str], _Found] = {}
         self._version = -1
         self._is_closed = False
         self._busy_s = busy_s
@@ -246,13 +259,25 @@ class GrantStore:
         Without those that were revoked or are used up; whether one has expired or belongs to
         another session is for policy to see. `looked`: see `look`.
         """
+        with self._lock:
+            if not looked or self._version < 0:
+                self._refresh()
+            return self._find(principal, identity, server).every
+
+    def find_about(self, intent: Intent, *, looked: bool = False) -> Sequence[Grant]:
+        """Those of `find` that may speak of this: of the same action and object."""
         # Not `_reading`: this and `trust_of` are on the way of every call.
         with self._lock:
             if not looked or self._version < 0:
                 self._refresh()
-            found = self._found.get((principal, identity, server))
-            if found is None:
-                found = tuple(
+            found = self._find(intent.principal, intent.identity, intent.server)
+            return found.about.get((intent.action, intent.object), ())
+
+    def _find(self, principal: str, identity: str, server: str) -> _Found:
+        found = self._found.get((principal, identity, server))
+        if found is None:
+            found = _Found(
+                tuple(
                     grant
                     for grant in (*self._content.grants.values(), *self._session.values())
                     if grant.principal == principal
@@ -262,10 +287,11 @@ class GrantStore:
                     )
                     and _is_left(grant)
                 )
-                if len(self._found) >= MAX_FOUND:
-                    self._found.clear()
-                self._found[principal, identity, server] = found
-            return found
+            )
+            if len(self._found) >= MAX_FOUND:
+                self._found.clear()
+            self._found[principal, identity, server] = found
+        return found
 
     def get(self, grant_id: str) -> Grant | None:
         """The grant of this id, revoked or not, or None."""

@@ -147,8 +147,9 @@ class Mediator:
     async def clear(
         self,
         intent: Intent,
-        view: View,
+        view: View | Callable[[], View],
         *,
+        payload: bytes | None = None,
         editable: Sequence[str] = (),
         risks: Sequence[Risk] | Callable[[], Sequence[Risk]] = (),
         scopes: Sequence[Scope] = ALL_SCOPES,
@@ -161,11 +162,12 @@ class Mediator:
     ) -> Clearance:
         """Decide about one thing; returns when it may be done.
 
-        `again` gives the intent as it stands after a person has answered. `risks` may be a function that
-        gives them, for when somebody is asked. `must_ask` is a reason
-        to ask even though a rule allows it. With `is_own_act` the person has done it themselves, in
-        so many words, so that only a deny can stop it. `also` are intents that the same answer
-        settles, such as the flows that a call brings about. `looked`: see `GrantStore.look`.
+        `again` gives the intent as it stands after a person has answered. `view` and `risks` may be
+        functions that give them, for when somebody is asked; `payload` is that of the view then.
+        `must_ask` is a reason to ask even though a rule allows it. With `is_own_act` the person has
+        done it themselves, in so many words, so that only a deny can stop it. `also` are intents
+        that the same answer settles, such as the flows that a call brings about. `looked`: see
+        `GrantStore.look`.
 
         The loop may go on between the decision and the return, while the record waits for another
         process: what the caller knew before may have changed.
@@ -176,6 +178,9 @@ class Mediator:
         if self._is_closed:
             raise Denied(Code.HOST_CLOSED, intent.subject, "the host is closing")
         trace = trace or token_hex(8)
+        if payload is None:
+            view = view() if callable(view) else view
+            payload = view.payload
         try:
             if not looked:
                 await self._look(intent)
@@ -187,12 +192,13 @@ class Mediator:
                     verdict, effect=Effect.ALLOW, rule="the person's own act", layer="", code=None
                 )
             if verdict.effect is Effect.DENY:
-                raise await self._denied(intent, verdict, view, trace)
+                raise await self._denied(intent, verdict, payload, trace)
             if verdict.effect is Effect.ASK:
+                view = view() if callable(view) else view
                 return await self._ask(
                     intent, verdict, view, editable, risks, scopes, trace, again, also
                 )
-            return await self._allow(intent, verdict, view.payload, view, trace)
+            return await self._allow(intent, verdict, payload, payload, trace)
         except Denied as denied:
             if denied.code is not Code.STORE_FAILED or denied.decision:
                 raise
@@ -200,7 +206,7 @@ class Mediator:
             verdict = Verdict(
                 effect=Effect.DENY, step=Step.INTEGRITY, rule=denied.rule, code=denied.code
             )
-            raise await self._denied(intent, verdict, view, trace) from None
+            raise await self._denied(intent, verdict, payload, trace) from None
 
     def _ask_instead(self, verdict: Verdict, why: str) -> Verdict:
         if not self.broker.can_ask:
@@ -243,7 +249,9 @@ class Mediator:
                 effect=Effect.DENY, step=verdict.step, rule=denied.rule, code=denied.code
             )
             request = replace(request, id=denied.approval)
-            raise await self._denied(intent, verdict, view, trace, request=request) from None
+            raise await self._denied(
+                intent, verdict, view.payload, trace, request=request
+            ) from None
         if decision.approval != request.id:
             # Another caller had asked the same: what was shown and answered is that question.
             request = replace(request, id=decision.approval)
@@ -255,21 +263,25 @@ class Mediator:
                 code=Code.VIEW_CHANGED,
             )
             raise await self._denied(
-                intent, verdict, view, trace, request=request, decision=decision
+                intent, verdict, view.payload, trace, request=request, decision=decision
             )
         if decision.effect is not Effect.ALLOW:
-            raise await self._refused_by_person(intent, verdict, view, trace, request, decision)
+            raise await self._refused_by_person(
+                intent, verdict, view.payload, trace, request, decision
+            )
         payload = view.payload if decision.payload is None else frozen(decision.payload)
         now = intent if again is None else await again(payload)
         await self._look(now)
         verdict = self._after_yes(intent, now, verdict, decision)
         if verdict.effect is Effect.DENY:
-            raise await self._denied(now, verdict, view, trace, request=request, decision=decision)
+            raise await self._denied(
+                now, verdict, view.payload, trace, request=request, decision=decision
+            )
         if decision.scope is not Scope.ONCE and decision.scope in scopes:
             for settled in (now, *also):
                 await self._remember(settled, decision, request)
         return await self._allow(
-            now, verdict, payload, view, trace, request=request, decision=decision
+            now, verdict, payload, view.payload, trace, request=request, decision=decision
         )
 
     def _after_yes(
@@ -329,7 +341,7 @@ class Mediator:
         self,
         intent: Intent,
         verdict: Verdict,
-        view: View,
+        shown: bytes,
         trace: str,
         request: ApprovalRequest,
         decision: Decision,
@@ -347,7 +359,7 @@ class Mediator:
             layer="grants",
             code=Code.CANCELLED if is_cancel else Code.PERSON_DENIED,
         )
-        return await self._denied(intent, verdict, view, trace, request=request, decision=decision)
+        return await self._denied(intent, verdict, shown, trace, request=request, decision=decision)
 
     async def _remember(self, intent: Intent, decision: Decision, request: ApprovalRequest) -> None:
         """Keep an answer that holds longer than once. Raises Denied when it cannot be kept.
@@ -394,14 +406,17 @@ class Mediator:
         """
         if self._is_closed:
             raise Denied(Code.HOST_CLOSED, intent.subject, "the host is closing")
-        view = View(headline=why, payload=clearance.payload)
         agreed = Decision(effect=Effect.ALLOW, view_digest="")
         await self._look(intent)
         verdict = self._after_yes(clearance.intent, intent, clearance.verdict, agreed)
         if verdict.effect is Effect.DENY:
-            raise await self._denied(intent, verdict, view, clearance.trace)
+            raise await self._denied(intent, verdict, clearance.payload, clearance.trace)
         renewed = await self._allow(
-            intent, replace(verdict, rule=why), clearance.payload, view, clearance.trace
+            intent,
+            replace(verdict, rule=why),
+            clearance.payload,
+            clearance.payload,
+            clearance.trace,
         )
         return msgspec.structs.replace(renewed, was_edited=clearance.was_edited)
 
@@ -415,7 +430,7 @@ class Mediator:
 
     def _grants_for(self, intent: Intent, *, looked: bool = False) -> Sequence[Grant]:
         try:
-            return self.grants.find(intent.principal, intent.identity, intent.server, looked=looked)
+            return self.grants.find_about(intent, looked=looked)
         except StoreFailed as failed:
             raise self._unread(intent, failed) from None
 
@@ -434,7 +449,7 @@ class Mediator:
         intent: Intent,
         verdict: Verdict,
         payload: bytes,
-        view: View,
+        shown: bytes,
         trace: str,
         *,
         request: ApprovalRequest | None = None,
@@ -454,9 +469,9 @@ class Mediator:
                     code=Code.GRANT_SPENT,
                     rule=f"the grant {verdict.grant} is used up",
                 )
-                raise await self._denied(intent, spent, view, trace)
+                raise await self._denied(intent, spent, shown, trace)
         began_at = time.monotonic()
-        mark = await self._record(intent, verdict, payload, view, trace, request, decision)
+        mark = await self._record(intent, verdict, payload, shown, trace, request, decision)
         return Clearance(
             intent=intent,
             payload=payload,
@@ -464,7 +479,7 @@ class Mediator:
             mark=mark,
             trace=trace,
             began_at=began_at,
-            was_edited=payload != view.payload,
+            was_edited=payload != shown,
             asked=decision is not None,
             scope=None if decision is None else decision.scope,
             note="" if decision is None else decision.note,
@@ -474,7 +489,7 @@ class Mediator:
         self,
         intent: Intent,
         verdict: Verdict,
-        view: View,
+        shown: bytes,
         trace: str,
         *,
         request: ApprovalRequest | None = None,
@@ -484,7 +499,7 @@ class Mediator:
         code = verdict.code or Code.RULE_DENIED
         rule, seq = verdict.rule, 0
         try:
-            mark = await self._record(intent, verdict, view.payload, view, trace, request, decision)
+            mark = await self._record(intent, verdict, shown, shown, trace, request, decision)
             seq = mark.seq
         except Denied as failed:
             # It is refused either way; what could not be written is said beside it.
@@ -506,13 +521,13 @@ class Mediator:
         intent: Intent,
         verdict: Verdict,
         payload: bytes,
-        view: View,
+        shown: bytes,
         trace: str,
         request: ApprovalRequest | None,
         decision: Decision | None,
     ) -> AuditMark:
         # Of an edit both are kept: what was asked for, and what is sent.
-        edit = {"original": view.payload} if payload != view.payload else {}
+        edit = {"original": shown} if payload != shown else {}
         try:
             return await self.audit.decision_in_turn(
                 intent,
