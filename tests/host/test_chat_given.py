@@ -281,6 +281,17 @@ def test_a_conversation_has_as_many_pictures_as_a_request_may_have() -> None:
     assert any("oldest pictures" in one.text for one in only(events, Notice))
 
 
+def test_pictures_of_one_round_leave_room_in_a_small_context() -> None:
+    model = ScriptedModel([uses(*["a"] * 8), "ok"], context_tokens=10_000)
+    part = ResourceContents(uri="n://1", blob=PNG, mime_type="image/png")
+    desk = Desk(
+        {"a": lambda *_: result(PICTURE)},
+        resources={"n://1": ReadResourceResult(contents=[part] * 8)},
+    )
+    run(turn(Conversation(desk, model), "see @s:n://1"))
+    assert [pictures(request) for request in model.requests] == [2, 2]
+
+
 def test_a_picture_that_a_provider_refuses_does_not_spoil_what_follows() -> None:
     def picky(request: ModelRequest) -> Turn:
         return Turn(trouble=Trouble.BAD_REQUEST) if pictures(request) else Turn(text="None.")

@@ -109,9 +109,11 @@ class Transcript:
         """Make it fit, oldest first: results are emptied, turns go, then calls of the last turn.
 
         Of the turn under way its words stay, and the answers the model has not seen. Where these
-        alone do not fit, nothing is taken out. Pictures go beyond what a request may have.
+        alone do not fit, nothing is taken out. Pictures go beyond what a request may have, or half
+        of the budget.
         """
-        pictures = self._drop_pictures(MAX_PICTURES, MAX_PICTURE_CHARS)
+        most = min(MAX_PICTURES, max(budget_tokens // 2 // IMAGE_TOKENS, 1))
+        pictures = self._drop_pictures(most, MAX_PICTURE_CHARS)
         if self.least > budget_tokens:
             return Trimmed(pictures=pictures)
         results = 0
