@@ -570,7 +570,7 @@ def test_thoughts_are_forgotten_the_oldest_first() -> None:
     assert kept.of(["k0"]) is None
     assert kept.of(["none", "k1"]) == 1
     kept.keep("large", "x", MAX_KEPT_CHARS)
-    assert kept.of(["k1"]) is None
+    assert kept.of([f"k{MAX_KEPT}"]) is None
     assert kept.of(["large"]) == "x"
     kept.keep("large", "y", 5)
     kept.keep("small", "z", MAX_KEPT_CHARS - 5)

@@ -106,6 +106,8 @@ def test_another_address_is_sent_the_key_that_was_given_for_it(make: Make) -> No
     assert keys_in(server.headers[0]) == {"for-this-one"}
     # Gateways look for it there, whatever the API.
     assert server.headers[0]["authorization"] == "Bearer for-this-one"
+    own = server.headers[0].get("x-api-key")
+    assert own == ("for-this-one" if make is AnthropicMessages else None)
 
 
 @both
