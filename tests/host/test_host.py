@@ -447,3 +447,19 @@ def test_explain_names_the_step_and_asks_nobody(place: Place) -> None:
     assert person.asked == []
     host.audit.close()
     host.grants.close()
+
+
+def test_explain_knows_what_was_remembered_of_a_server_that_does_not_run(place: Place) -> None:
+    async def main() -> None:
+        person = Person(tool_call=Scope.ALWAYS, tool_expose=Scope.ALWAYS)
+        async with place.host(person) as host:
+            await host.call_tool("plain", "add", {"a": 1, "b": 2})
+        host = place.host(Person())
+        verdict = host.explain("tool.call", "plain", "add", {"a": 5, "b": 6})
+        assert (verdict.effect, verdict.step) == (Effect.ALLOW, "grant")
+        # It was shown with the others, and nobody has said yes to calls of it.
+        assert host.explain("tool.call", "plain", "delete", {"path": "x"}).effect is Effect.ASK
+        host.audit.close()
+        host.grants.close()
+
+    run(main())

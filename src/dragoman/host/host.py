@@ -46,7 +46,7 @@ from dragoman.host.broker import (
     NoAnswer,
 )
 from dragoman.host.calls import Calls, Context, HostResult
-from dragoman.host.catalogue import Offer
+from dragoman.host.catalogue import Catalogue, Offer
 from dragoman.host.chat import ChatEvent, Conversation
 from dragoman.host.config import AskInput, HostConfig, HostEntry, Secrets, load_servers
 from dragoman.host.connections import Connection, ServerState, ServerStatus
@@ -673,9 +673,13 @@ class Host:
             connection = self._connect(self._entry(server))
         more: dict[str, Any] = {}
         catalogue = connection.catalogue
+        kind = {Action.TOOL_CALL: "tool", Action.PROMPT_GET: "prompt"}.get(action)
+        if kind is not None and catalogue is None:
+            # It does not run: what was reviewed of it is what answers are remembered for.
+            catalogue = self._reviewed(connection, f"{kind}/{object}")
         offer = None
-        if catalogue is not None and action in (Action.TOOL_CALL, Action.PROMPT_GET):
-            offer = catalogue.get("tool" if action is Action.TOOL_CALL else "prompt", object)
+        if kind is not None and catalogue is not None:
+            offer = catalogue.get(kind, object)
         if offer is not None:
             more = {
                 "fingerprint": offer.definition.full,
@@ -683,6 +687,14 @@ class Host:
                 **offer.claims,
             }
         return connection.intent(action, object, arguments=arguments, **more)
+
+    def _reviewed(self, connection: Connection, key: str) -> Catalogue | None:
+        """The one offer of that key, as it was reviewed; None where nobody did."""
+        definition = self.pins.reviewed(connection.identity, key)
+        if definition is None:
+            return None
+        report = self.pins.review(connection.identity, [definition])
+        return Catalogue([definition], report, offers=connection.entry.offers)
 
     def _entry(self, server: str) -> HostEntry:
         entry = self.config.servers.get(server)

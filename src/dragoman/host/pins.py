@@ -655,6 +655,15 @@ class Pins:
         ]
         return "\n".join(parts)
 
+    def reviewed(self, identity: ServerIdentity, key: str) -> Definition | None:
+        """The definition of that key which was reviewed; None where there is none or no text of it.
+
+        Raises:
+            Misconfigured: a trusted lock file was changed meanwhile, and not by us.
+            StoreFailed: the store cannot be read.
+        """
+        return self._old(self._known(identity), key)
+
     def _locked(self, identity: ServerIdentity) -> PinnedServer | None:
         if self.lock is None or not self.is_lock_trusted:
             return None
