@@ -12,7 +12,7 @@ import difflib
 import os
 import threading
 from collections.abc import (
-    AsyncIterator,
+    AsyncGenerator,
     Callable,
     Collection,
     Iterable,
@@ -20,7 +20,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -621,12 +621,18 @@ class Host:
         return Conversation(self, self._model(model), **options)
 
     async def chat(
-        self, text: str, model: ChatModel | str | None = None, **options: Any
-    ) -> AsyncIterator[ChatEvent]:
+        self,
+        text: str,
+        model: ChatModel | str | None = None,
+        *,
+        is_typed: bool = True,
+        **options: Any,
+    ) -> AsyncGenerator[ChatEvent, None]:
         """One turn of a new conversation; see `Conversation.send`."""
         conversation = self.conversation(model, **options)
-        async for event in conversation.send(text):
-            yield event
+        async with aclosing(conversation.send(text, is_typed=is_typed)) as events:
+            async for event in events:
+                yield event
 
     def _model(self, model: ChatModel | str | None) -> ChatModel:
         if model is None:
