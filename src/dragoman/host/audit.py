@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 
@@ -121,7 +121,7 @@ class _Fields(msgspec.Struct, kw_only=True, omit_defaults=True):
     details: dict[str, Any] | None = None
 
 
-class _Made(NamedTuple):
+class _Made(msgspec.Struct):
     """A record to be written: the id it has, if any, when it was made, and its text."""
 
     id: str

@@ -617,7 +617,7 @@ class GrantStore:
         try:
             status = os.stat(self._name)
             try:
-                (version,) = self._read_version()
+                (version,) = self._db.execute("PRAGMA data_version").fetchone()
             except sqlite3.OperationalError:
                 (version,) = self._patiently(self._read_version)
         except sqlite3.Error as error:

@@ -64,18 +64,20 @@ class FileLock:
         if not self._threads.acquire(blocking=False):
             return False
         try:
-            if _try_lock(self._fd):
-                return True
+            # Not `_try_lock`: this is on the way of every call.
+            _lock(self._fd, _HOLD)
+        except BlockingIOError:
+            self._threads.release()
+            return False
         except BaseException:
             self._threads.release()
             raise
-        self._threads.release()
-        return False
+        return True
 
     def leave(self) -> None:
         """Give it back."""
         try:
-            _unlock(self._fd)
+            _lock(self._fd, _RELEASE)
         finally:
             self._threads.release()
 
@@ -165,27 +167,26 @@ class InTurn:
 if sys.platform == "win32":
     import msvcrt
 
-    def _try_lock(fd: int) -> bool:
+    _HOLD, _RELEASE = msvcrt.LK_NBLCK, msvcrt.LK_UNLCK
+
+    def _lock(fd: int, how: int) -> None:
         os.lseek(fd, 0, os.SEEK_SET)
         try:
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-    def _unlock(fd: int) -> None:
-        os.lseek(fd, 0, os.SEEK_SET)
-        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+            msvcrt.locking(fd, how, 1)
+        except OSError as error:
+            raise BlockingIOError(*error.args) from None
 
 else:
     import fcntl
 
-    def _try_lock(fd: int) -> bool:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    _HOLD, _RELEASE = fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
 
-    def _unlock(fd: int) -> None:
-        fcntl.flock(fd, fcntl.LOCK_UN)
+    _lock = fcntl.flock
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        _lock(fd, _HOLD)
+    except BlockingIOError:
+        return False
+    return True

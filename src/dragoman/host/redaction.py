@@ -173,33 +173,29 @@ def _describe(
     if kind in _SCALARS:
         shape[pointer] = _SCALARS[kind]
         return True
-    is_record = False
-    names: Iterable[Any]
-    parts: Iterable[Any]
-    if isinstance(item, dict):
-        names, parts, count = item, item.values(), len(item)
+    if kind is dict or isinstance(item, dict):
+        count = len(item)
         shape[pointer] = f"object({count})"
-    elif isinstance(item, _ARRAYS):
-        names, parts, count = _INDEXES, item, len(item)
-        shape[pointer] = f"array({count})"
     elif isinstance(item, msgspec.Struct):
-        # As it stands on the wire: its names there, and what it lacks left out.
-        is_record = True
-        values = msgspec.structs.astuple(item)
-        names, parts = kind.__struct_encode_fields__, values
-        count = len(values) - values.count(None)
-        shape[pointer] = f"object({count})"
+        return _describe_record(pointer, item, depth, shape, redact)
+    elif isinstance(item, _ARRAYS):
+        count = len(item)
+        shape[pointer] = f"array({count})"
     else:
         shape[pointer] = _other(item)
         return True
-    if count and depth >= MAX_SHAPE_DEPTH:
+    if not count:
+        return True
+    if depth >= MAX_SHAPE_DEPTH:
         shape["..."] = "more"
         return True
-    for name, part in zip(names, parts, strict=False):
-        if is_record:
-            if part is None:
-                continue
-        elif type(name) is not str or len(name) > MAX_SHAPE_NAME or "/" in name or "~" in name:
+    if isinstance(item, _ARRAYS):
+        for index, part in enumerate(item):
+            if not _describe(f"{pointer}/{index}", part, depth + 1, shape, redact):
+                return False
+        return True
+    for name, part in item.items():
+        if type(name) is not str or len(name) > MAX_SHAPE_NAME or "/" in name or "~" in name:
             name = _step(name, redact)
         # Texts and numbers once more, since most of what there is are these, in every call.
         kind = type(part)
@@ -212,9 +208,33 @@ def _describe(
     return True
 
 
+def _describe_record(
+    pointer: str,
+    item: msgspec.Struct,
+    depth: int,
+    shape: dict[str, str],
+    redact: Callable[[str], str],
+) -> bool:
+    """The same of a record: as it stands on the wire, its names there, what it lacks left out."""
+    parts = _parts_of(item)
+    count = len(parts) - parts.count(None)
+    shape[pointer] = f"object({count})"
+    if count and depth >= MAX_SHAPE_DEPTH:
+        shape["..."] = "more"
+        return True
+    for name, part in zip(item.__struct_encode_fields__, parts, strict=True):
+        if part is None:
+            continue
+        kind = type(part)
+        if kind is str and len(shape) < MAX_SHAPE_ENTRIES:
+            shape[f"{pointer}/{name}"] = f"string({len(part)})"
+        elif not _describe(f"{pointer}/{name}", part, depth + 1, shape, redact):
+            return False
+    return True
+
+
+_parts_of = msgspec.structs.astuple
 _ARRAYS = (list, tuple)
-# One more than there is room for.
-_INDEXES = tuple(map(str, range(MAX_SHAPE_ENTRIES + 1)))
 
 
 def _step(name: object, redact: Callable[[str], str]) -> str:
