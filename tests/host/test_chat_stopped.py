@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dragoman.errors import Misconfigured, WrongState
+from dragoman.host import Host
 from dragoman.host.chat import (
     Bounds,
     Conversation,
@@ -233,3 +235,28 @@ def test_a_turn_can_be_stopped_at_each_of_its_steps(how: str) -> None:
         return after
 
     assert run(work()) > 10
+
+
+def test_a_turn_of_the_host_is_over_when_its_events_are_closed(tmp_path: Path) -> None:
+    closed: list[bool] = []
+
+    class Endless(ScriptedModel):
+        async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
+            try:
+                yield TextDelta("It begins")
+                await asyncio.Event().wait()
+            finally:
+                closed.append(True)
+
+    (tmp_path / "mcp.json").write_text('{"mcpServers": {}}')
+
+    async def talk() -> None:
+        async with Host.load(
+            tmp_path / "mcp.json", state=tmp_path / "state", models=[Endless([])]
+        ) as host:
+            events = host.chat("/quoted:text", is_typed=False)
+            assert await anext(events) == TextDelta("It begins")
+            await events.aclose()
+            assert closed == [True]
+
+    run(talk())
