@@ -210,10 +210,11 @@ async def test_a_silent_stream_shows_that_it_lives(where: str) -> None:
 
 @looped
 async def test_a_session_that_nobody_uses_ends() -> None:
-    async with session(limits=HttpLimits(idle_s=0.05)) as (peer, _):
+    # 0.2 s: long enough to open a stream in it, on a busy machine.
+    async with session(limits=HttpLimits(idle_s=0.2)) as (peer, _):
         used = await Peer.open(peer.place, LATEST)
         stream = await used.get()
-        pause_s = 0.1
+        pause_s = 0.4
         while (status := (await statuses(peer, 1, request(1, "ping")))[0]) == 200:
             # Asking uses it, so the next pause is longer.
             await asyncio.sleep(pause_s)
@@ -226,10 +227,10 @@ async def test_a_session_that_nobody_uses_ends() -> None:
 
 @looped
 async def test_a_call_that_takes_longer_than_a_session_may_idle_is_answered() -> None:
-    async with session(limits=HttpLimits(idle_s=0.02)) as (peer, shop):
+    async with session(limits=HttpLimits(idle_s=0.3)) as (peer, shop):
         waiting = asyncio.ensure_future(peer.post(call(1, "wait")))
         await shop.until_entered()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
         shop.gate.set()
         answer = await waiting
         told = await answer.json() if answer.kind == JSON else (await answer.messages())[-1]
