@@ -287,12 +287,19 @@ class _Draft:
         """Warn of something."""
         self.risks.append(Risk(code=code, text=text))
 
-    def value(self, what: str, name: str, value: str) -> list[str]:
-        """Add the line of a variable or a header; returns the fact behind it."""
+    def value(self, what: str, name: str, value: str, *, in_full: bool = False) -> list[str]:
+        """Add the line of a variable or a header; returns the fact behind it.
+
+        With `in_full` a default that stands in the file is shown.
+        """
         reference = self._references.get(name)
         if reference is not None:
-            masked = _DEFAULT_IN_REFERENCE.sub(
-                lambda match: match[1] + _hidden(name, match[2]), reference
+            masked = (
+                reference
+                if in_full
+                else _DEFAULT_IN_REFERENCE.sub(
+                    lambda match: match[1] + _hidden(name, match[2]), reference
+                )
             )
             self.line(f"{what} {name}", f"from {masked}")
             return ["from", _sha(name, reference)]
@@ -305,11 +312,13 @@ class _Draft:
         """The same of a variable; `real` is what the child gets.
 
         One that steers what is run is shown, and counts, as it is: whoever ships the settings
-        ships a file of variables as well. What the user's own environment brings is theirs.
+        ships a file of variables, and defaults, as well. What the user's own environment brings is
+        theirs.
         """
         reference = self._references.get(name)
-        if not _STEERING.fullmatch(name) or (reference is not None and "${" in reference):
-            return self.value("variable", name, value)
+        is_steering = _STEERING.fullmatch(name) is not None
+        if not is_steering or (reference is not None and "${" in reference):
+            return self.value("variable", name, value, in_full=is_steering)
         came = "" if reference is None else f" (from {reference})"
         secret = looks_secret(name, _USER_IN_URL.sub(r"\1", real, count=1)) is not None
         self.line(
@@ -503,7 +512,11 @@ def _masked_url(url: str) -> str:
 
     def masked(match: re.Match[str]) -> str:
         before, value = match[1], match[2]
-        return before + (value if _REFERENCES.fullmatch(value) else _hidden(before, value))
+        if not _REFERENCES.fullmatch(value):
+            return before + _hidden(before, value)
+        return before + _DEFAULT_IN_REFERENCE.sub(
+            lambda default: default[1] + _hidden(before, default[2]), value
+        )
 
     return _SECRET_IN_QUERY.sub(masked, _USER_IN_URL.sub(masked, url, count=1))
 

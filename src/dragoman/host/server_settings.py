@@ -26,7 +26,7 @@ from dragoman.host.entry import HostEntry
 from dragoman.host.env_file import read_env_file
 from dragoman.host.sandbox import Root, read_sandbox
 from dragoman.host.secrets import find_literal_secrets, is_secret_name, looks_secret
-from dragoman.host.variables import Values, has_secret, reference, suggested, without_env_file
+from dragoman.host.variables import Values, has_secret, suggested, without_env_file
 
 __all__ = ["MAX_TIMEOUT_S", "Report", "ServerReader"]
 
@@ -285,11 +285,13 @@ class ServerReader:
 
     def _shown(self, text: str, at: Pointer) -> str:
         """Filled in, but for everything secret."""
+        # All that is run, or reached, has to be seen by whoever agrees to it.
+        in_full = at[0] not in ("env", "headers")
         parts = split_variables(text)
         shown = "".join(
             part
             if isinstance(part, str)
-            else reference(part)
+            else self._fill.reference(part, in_full=in_full)
             if self._is_secret(part, at)
             else part.text
             if (value := self._fill.value(part)) is None
@@ -309,7 +311,10 @@ class ServerReader:
         parts = split_variables(text)
         literal = [part for part in parts if isinstance(part, str)]
         if len(literal) < len(parts) and not any(looks_secret("", one) for one in literal):
-            self._references[name] = text
+            self._references[name] = "".join(
+                part if isinstance(part, str) else self._fill.reference(part, in_full=True)
+                for part in parts
+            )
 
     def _collect_secrets(self, entry: ServerEntry | RemoteEntry) -> None:
         """What stands in the file itself and is likely to be a secret."""

@@ -32,7 +32,6 @@ __all__ = [
     "Values",
     "has_secret",
     "suggested",
-    "reference",
     "without_env_file",
 ]
 
@@ -122,6 +121,26 @@ class Values:
             or looks_secret("", self.value(variable) or "") is not None
         )
 
+    def reference(self, variable: Variable, *, in_full: bool) -> str:
+        """How a secret is shown: by its name, and by the default that stands in the file.
+
+        A default is whatever the file's author wrote, such as a command: it is shown `in_full`
+        where it could be what is run or reached, else only so much that a change of it shows.
+        """
+        default = self._default(variable)
+        if default is None:
+            return variable.text
+        if not in_full:
+            digest = hashlib.sha256(default.encode("utf-8", "surrogatepass")).hexdigest()
+            default = f"#{digest[:12]}"
+        return f"{variable.text.partition(':-')[0].removesuffix('}')}:-{default}}}"
+
+    def _default(self, variable: Variable) -> str | None:
+        if variable.kind != "input":
+            return variable.default
+        given = self._declared.get(variable.name)
+        return None if given is None else given.default
+
     def complete(
         self,
         entry: ServerEntry | RemoteEntry,
@@ -191,14 +210,6 @@ class Values:
             return self._said.get(name)
         is_one = not given.options or given.default in given.options
         return given.default if is_one else None
-
-
-def reference(variable: Variable) -> str:
-    """How a secret is shown: by its name; of a default only so much that a change of it shows."""
-    if variable.default is None:
-        return variable.text
-    digest = hashlib.sha256(variable.default.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"${{{variable.name}:-#{digest[:12]}}}"
 
 
 def without_env_file(settings: Mapping[str, Any]) -> dict[str, Any]:
