@@ -270,7 +270,8 @@ class GrantStore:
         with self._lock:
             if not looked or self._version < 0:
                 self._refresh()
-            found = self._find(intent.principal, intent.identity, intent.server)
+            key = (intent.principal, intent.identity, intent.server)
+            found = self._found.get(key) or self._find(*key)
             return found.about.get((intent.action, intent.object), ())
 
     def _find(self, principal: str, identity: str, server: str) -> _Found:

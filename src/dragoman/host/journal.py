@@ -457,7 +457,13 @@ class Journal:
         """Append one record; returns the id made of its number. The lock is held."""
         seq = self.seq + 1
         ident = f"{self._chain}-{seq}"
-        head = f'{{"seq":{seq},"prev_hash":"{self.digest}","ts":"{self._moment(now)}",'
+        # UTC with microseconds; a second is written out once.
+        second, micros = divmod(round(now * 1e6), 1_000_000)
+        if second != self._second[0]:
+            moment = datetime.fromtimestamp(second, UTC)
+            self._second = second, moment.strftime("%Y-%m-%dT%H:%M:%S")
+        ts = f"{self._second[1]}.{micros:06d}Z"
+        head = f'{{"seq":{seq},"prev_hash":"{self.digest}","ts":"{ts}",'
         if not has_id:
             head += f'"id":"{ident}",'
         line, digest = seal(head.encode() + fields[1:])
@@ -466,14 +472,6 @@ class Journal:
         if seq > self._seen:
             self._seen = seq
         return ident
-
-    def _moment(self, now: float) -> str:
-        """The time in UTC, with microseconds; a second is written out once."""
-        second, micros = divmod(round(now * 1e6), 1_000_000)
-        if second != self._second[0]:
-            moment = datetime.fromtimestamp(second, UTC)
-            self._second = second, moment.strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._second[1]}.{micros:06d}Z"
 
     def _put(self, data: bytes) -> None:
         """Append these bytes, or none of them."""
