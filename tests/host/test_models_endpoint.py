@@ -139,6 +139,21 @@ def test_who_is_refused_without_a_key_hears_which_one_was_not_sent(make: Make) -
     assert SECRET not in str(caught.value)
 
 
+@both
+def test_who_has_no_key_hears_which_variable_should_hold_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make("m")
+    assert model.missing_key in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+    with pytest.raises(ModelError, match=f"set {model.missing_key}, or name another") as caught:
+        run(ask(model))
+    assert caught.value.kind is Trouble.AUTH
+    assert make("m", api_key="sk-1").missing_key == ""
+    assert make("m", base_url="http://127.0.0.1:1").missing_key == ""
+    monkeypatch.setenv(model.missing_key, SECRET)
+    assert model.missing_key == ""
+
+
 def test_a_token_in_the_environment_is_not_sent_either(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", SECRET)
     server = run(asked(AnthropicMessages))

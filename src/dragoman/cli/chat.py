@@ -51,7 +51,8 @@ HELP = """\
 /servers  how the servers are        /usage  what the conversation cost
 /tools    what the model may use     /clear  forget what was said
 /quit     leave (or Ctrl-D)          //text  say a text that begins with a slash
-/SERVER:PROMPT NAME=VALUE   start from a prompt      @SERVER:URI  bring a resource along
+/SERVER:PROMPT NAME=VALUE   start from a prompt
+@SERVER:URI                 bring a resource along
 Alt-Enter begins a new line; Ctrl-C stops an answer, and twice leaves."""
 
 
@@ -197,6 +198,13 @@ class _Chat:
 
         try:
             model = open_model(self._spec, **self._options)
+            if name := getattr(model, "missing_key", ""):
+                # Said before anybody is asked to start servers for nothing.
+                self._view.say(
+                    f"{name} is not set: {self._spec} may refuse to answer (--key-env names"
+                    " another variable)",
+                    "yellow",
+                )
             try:
                 with stores_told():
                     return await self._with(model, question, is_typed)
@@ -406,7 +414,7 @@ class _Chat:
                 detail = detail.partition("; its stderr ends")[0]
             detail = f": {one_line(detail, 300)}" if detail else ""
             self._remark(server, f"{server} is {state}{detail}", "yellow")
-        elif status.held_back and self._told.get(server) != status.detail:
+        elif status.held_back and status.detail and self._told.get(server) != status.detail:
             self._told[server] = status.detail
             hint = f"`dragoman host pin {server}` shows it, and lets it be used"
             self._remark(server, f"{server}: {one_line(status.detail, 300)}; {hint}", "yellow")

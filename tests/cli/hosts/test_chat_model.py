@@ -40,6 +40,15 @@ def test_an_address_or_key_that_cannot_be_used_is_told_before_anything_starts(
     assert "secret" not in said
 
 
+def test_a_key_that_is_not_set_is_told_of_before_servers_are(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    done = place.run(*BASE)
+    assert done.returncode != 0
+    first, *others = done.stderr.splitlines()
+    assert first.startswith("OPENAI_API_KEY is not set")
+    assert any(line.startswith("weather is refused") for line in others)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "sent"), [((), None), (("--key-env", "MY_KEY"), "Bearer for-this-one")]

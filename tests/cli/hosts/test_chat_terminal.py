@@ -99,7 +99,7 @@ def test_tools_that_nobody_reviewed_are_told_of_and_missed(tmp_path: Path) -> No
     done = place.run("chat", "Rain?", "--model", place.script("I cannot look."), *START)
     assert done.returncode == 6
     assert "hidden until reviewed" in done.stderr
-    assert "dragoman host pin weather" in done.stderr
+    assert done.stderr.count("dragoman host pin weather") == 1
 
 
 @pytest.mark.long

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dragoman.errors import Misconfigured
 from dragoman.transport.http.urls import Address, address, is_loopback
 
-__all__ = ["Endpoint", "endpoint"]
+__all__ = ["Endpoint", "endpoint", "key_variables"]
 
 # By provider: the variable its own client takes an address from, those of its keys, its hosts.
 _PROVIDERS = {
@@ -53,7 +53,7 @@ def endpoint(
     Raises:
         Misconfigured: the address or the key cannot be used, or words would travel in the clear.
     """
-    variable, key_variables, official = _PROVIDERS[provider]
+    variable, keys, official = _PROVIDERS[provider]
     if api_key is not None:
         api_key = api_key.strip()
         if not _KEY.fullmatch(api_key):
@@ -68,7 +68,7 @@ def endpoint(
     if is_theirs and place.scheme == "https" and place.port == 443:
         return Endpoint(url, api_key, provider)
     is_local = is_loopback(place.host)
-    known = next((name for name in key_variables if os.environ.get(name)), "")
+    known = next((name for name in keys if os.environ.get(name)), "")
     if place.scheme == "http" and not is_local and not allow_plain_http:
         raise Misconfigured(
             f"{source}: {place.shown} is not encrypted: all that is said, and the key, could be "
@@ -84,6 +84,11 @@ def endpoint(
         host=place.host,
         withheld=known if api_key is None else "",
     )
+
+
+def key_variables(provider: str) -> tuple[str, ...]:
+    """The variables in which a provider's key may be, the usual one first."""
+    return _PROVIDERS[provider][1]
 
 
 def _place(url: str, source: str) -> Address:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
 from dragoman.host.models.base import ModelError, ProviderRules, Trouble, estimate_tokens
 from dragoman.host.models.bounded import bounded_client
-from dragoman.host.models.endpoint import endpoint
+from dragoman.host.models.endpoint import endpoint, key_variables
 from dragoman.host.models.exchange import Patience, events_of
 
 __all__ = ["Remote"]
@@ -41,6 +42,7 @@ class Remote:
         self.context_tokens = context_tokens
         self.rules = rules
         self.endpoint = end
+        self._dialect = dialect
         self.library = library
         self.patience = patience or Patience()
         self._client: Any = None
@@ -48,6 +50,13 @@ class Remote:
     def count_tokens(self, text: str) -> int:
         """See `estimate_tokens`."""
         return estimate_tokens(text)
+
+    @property
+    def missing_key(self) -> str:
+        """The variable that should hold the provider's key, where there is none to be seen."""
+        names = key_variables(self._dialect)
+        has_key = self.endpoint.key is not None or any(os.environ.get(one) for one in names)
+        return "" if self.endpoint.is_own or has_key else names[0]
 
     async def aclose(self) -> None:
         """Close the connections to the provider."""
@@ -104,6 +113,8 @@ class Remote:
                 f"the key in {end.withheld} was not sent there; if it is meant for this address, "
                 f"say so: --key-env {end.withheld}, or api_key"
             )
+        if kind is Trouble.AUTH and self.missing_key:
+            return f"set {self.missing_key}, or name another variable with --key-env (api_key)"
         if kind is Trouble.NOT_FOUND and end.is_own and not (end.url or "").endswith("/v1"):
             return "most addresses of this kind end with /v1"
         return ""
