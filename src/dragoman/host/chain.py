@@ -90,6 +90,10 @@ class Break:
         return f"{where}: {self.kind}: {self.text}"
 
 
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerifyReport:
     """What `verify` found. `is_intact` is the answer; `fault` says where it is not.
@@ -117,9 +121,8 @@ class VerifyReport:
 
     def __str__(self) -> str:
         head = (
-            f"{self.records} records in {len(self.files)} file{'s' * (len(self.files) != 1)},"
-            f" {self.anchors} anchors up to"
-            f" record {self.anchored_seq}"
+            f"{_many(self.records, 'record')} in {_many(len(self.files), 'file')},"
+            f" {_many(self.anchors, 'anchor')} up to record {self.anchored_seq}"
         )
         state = "intact" if self.fault is None else f"broken: {self.fault}"
         return "\n".join((f"{head}: {state}", *self.notes))
