@@ -13,6 +13,7 @@ from dragoman.host.kinds import Code, Denied
 from dragoman.host.models.base import ModelError, ModelRequest, Trouble, estimate_tokens
 from dragoman.host.models.scripted import Call, ScriptedModel, Turn
 from dragoman.host.models.words import blocks_of
+from dragoman.host.transcript import REMOVED
 from dragoman.model.content import (
     AudioContent,
     ContentBlock,
@@ -390,3 +391,35 @@ def test_calls_that_were_made_are_spoken_of_with_a_tool_there_though_all_are_gon
 
     run(talk())
     assert [tool.name for tool in model.requests[-1].tools] == ["read_result"]
+
+
+# --- whose words they are ----------------------------------------------------------------------
+
+
+def test_taint_outlives_the_words_it_came_from() -> None:
+    model = ScriptedModel([uses("a"), "ok", page(), uses("a"), "ok"], context_tokens=6_000)
+    desk = Desk({"a": lambda *_: "word " * 9000})
+    conversation = Conversation(desk, model, max_tokens=500)
+
+    async def talk() -> None:
+        await turn(conversation)
+        await turn(conversation, "long " * 2500)
+
+    run(talk())
+    assert told(answers(conversation)[0]) == REMOVED
+    assert [sorted(one.taint) for one in desk.asked] == [[], ["s"]]
+    conversation.clear()
+    assert conversation.taint == set()
+
+
+@pytest.mark.parametrize("text", ["/s:p", "see @s:n://1"])
+def test_what_came_along_taints_what_the_model_wants_next(text: str) -> None:
+    message = PromptMessage(role="user", content=TextContent(text="do it"))
+    part = ResourceContents(uri="n://1", text="words")
+    desk = Desk(
+        {"a": lambda *_: "x"},
+        prompts={"p": GetPromptResult(messages=[message])},
+        resources={"n://1": ReadResourceResult(contents=[part])},
+    )
+    run(turn(Conversation(desk, ScriptedModel([uses("a"), "ok"])), text))
+    assert [one.taint for one in desk.asked] == [{"s"}]

@@ -76,12 +76,13 @@ class Given:
         self._bounds = bounds
         self._free = free
 
-    def share(self, count: int) -> int:
+    def share(self, count: int, used: int = 0) -> int:
         """How many tokens each of so many texts may take that come at the same time.
 
-        Together at most half of what is free: the model has to have seen them before they may go.
+        Together at most half of what is free, when `used` has to stay: the model has to have seen
+        them before they may go.
         """
-        each = self._free() // 2 // max(count, 1)
+        each = (self._free() - used) // 2 // max(count, 1)
         return min(self._bounds.result_tokens, max(each, MIN_TOKENS))
 
     # --- what servers give ------------------------------------------------------------------------

@@ -73,7 +73,7 @@ class Serving:
         places = asyncio.Semaphore(self._bounds.parallel)
         # What one of them brings has not led to the others: each starts from what there was.
         origins = [Origin(self._taint, self._sink, self._heard) for _ in uses]
-        share = self._given.share(len(uses))
+        share = self._given.share(len(uses), self._transcript.least)
 
         async def serve(use: ToolUse, origin: Origin) -> None:
             async with places:
