@@ -235,6 +235,35 @@ def _later(answer: Callable[[ApprovalRequest], bool]) -> Any:
     return decide
 
 
+def test_a_no_counts_also_when_the_server_says_that_it_has_ended_before_it_is_settled(
+    place: Place,
+) -> None:
+    class Other:
+        """Another surface, which is told to put the question away and takes its time."""
+
+        async def decide(self, request: ApprovalRequest) -> bool:
+            try:
+                return await asyncio.Event().wait()
+            finally:
+                if request.view.headline.startswith("Are you done"):
+                    place.bank.ends()
+                    for _ in range(50):
+                        await asyncio.sleep(0)
+
+    person = Person(tool_call=[_later(lambda one: True), _later(lambda one: False)])
+
+    async def main() -> None:
+        async with place.host([person, Other()]) as host:
+            with pytest.raises(VisitRequired) as caught:
+                await pay(host)
+            assert caught.value.reason is Code.PERSON_DENIED
+
+    run(main())
+    assert place.bank.calls == [5]
+    *_, last = place.records(kind="decision", action="tool.call")
+    assert (last["effect"], last["code"]) == ("deny", "person_denied")
+
+
 @duty("elicitation.complete.unknown")
 def test_the_end_of_something_else_repeats_nothing(place: Place) -> None:
     place.bank.wants = [place.bank.page("e1")]

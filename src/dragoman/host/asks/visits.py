@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from dragoman.errors import RemoteFailure
 from dragoman.host.asks.common import Asker, facts_about
 from dragoman.host.asks.elicitation import Elicitation
+from dragoman.host.broker import BrokerEvent, Closed
 from dragoman.host.kinds import Action, Code, Denied, Intent, Scope, View, VisitRequired
 from dragoman.host.mediator import Clearance, Mediator
 from dragoman.model.elicitation import ElicitParams
@@ -136,10 +137,14 @@ class Visits:
     ) -> Clearance:
         """Wait until it has ended: in the words of the server, or of the person. Raises Denied."""
         if not done.is_set():
-            asking = asyncio.create_task(self._ask(asker, asked, held))
+            answered = asyncio.Event()
+            asking = asyncio.create_task(self._ask(asker, asked, held, answered))
             hearing = asyncio.create_task(done.wait())
             try:
                 await asyncio.wait([asking, hearing], return_when=asyncio.FIRST_COMPLETED)
+                if answered.is_set():
+                    # It is not settled yet: other windows are put away, a record is written.
+                    await asyncio.wait([asking])
             finally:
                 hearing.cancel()
                 asking.cancel()
@@ -152,25 +157,46 @@ class Visits:
         why = "the server says that it has ended, and the person agreed to this with the address"
         return await self._mediator.renew(given, now, why)
 
-    async def _ask(self, asker: Asker, asked: Sequence[ElicitParams], held: Held) -> Clearance:
-        """The same request as a question: the person says that they are done, or gives up."""
+    async def _ask(
+        self,
+        asker: Asker,
+        asked: Sequence[ElicitParams],
+        held: Held,
+        answered: asyncio.Event,
+    ) -> Clearance:
+        """The same request as a question: the person says that they are done, or gives up.
+
+        `answered` is set as soon as they have.
+        """
         given = held.clearance
-        return await self._mediator.clear(
-            await held.again(given.payload),
-            View(
-                headline=f"Are you done? Then {held.what} is sent to {asker.server!r} once more.",
-                payload=given.payload,
-                facts=(
-                    *facts_about(asker),
-                    (
-                        "it was refused until you have been at",
-                        "\n".join(one.url or "" for one in asked),
-                    ),
-                    *asker.lines(),
+        intent = await held.again(given.payload)
+        view = View(
+            headline=f"Are you done? Then {held.what} is sent to {asker.server!r} once more.",
+            payload=given.payload,
+            facts=(
+                *facts_about(asker),
+                (
+                    "it was refused until you have been at",
+                    "\n".join(one.url or "" for one in asked),
                 ),
+                *asker.lines(),
             ),
-            scopes=(Scope.ONCE,),
-            trace=given.trace,
-            again=held.again,
-            must_ask="the server refused it until you have been at an address",
         )
+        digest = view.digest(intent)
+
+        def heard(event: BrokerEvent) -> None:
+            if isinstance(event, Closed) and event.decision and event.request.view_digest == digest:
+                answered.set()
+
+        forget = self._mediator.broker.on_event(heard)
+        try:
+            return await self._mediator.clear(
+                intent,
+                view,
+                scopes=(Scope.ONCE,),
+                trace=given.trace,
+                again=held.again,
+                must_ask="the server refused it until you have been at an address",
+            )
+        finally:
+            forget()
