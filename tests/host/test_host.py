@@ -455,10 +455,12 @@ def test_explain_knows_what_was_remembered_of_a_server_that_does_not_run(place: 
         async with place.host(person) as host:
             await host.call_tool("plain", "add", {"a": 1, "b": 2})
         host = place.host(Person())
-        verdict = host.explain("tool.call", "plain", "add", {"a": 5, "b": 6})
+        verdict = host.explain("tool", "plain", "add", {"a": 5, "b": 6})
         assert (verdict.effect, verdict.step) == (Effect.ALLOW, "grant")
         # It was shown with the others, and nobody has said yes to calls of it.
         assert host.explain("tool.call", "plain", "delete", {"path": "x"}).effect is Effect.ASK
+        with pytest.raises(Misconfigured, match=r"did you mean 'tool\.call'"):
+            host.explain("tool.cal", "plain", "delete")
         host.audit.close()
         host.grants.close()
 

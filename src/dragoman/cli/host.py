@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import json
 import os
 import sys
@@ -562,18 +561,15 @@ def explain(
     """
     from dragoman.cli.arguments import read_json_object
     from dragoman.cli.host_pages import verdict_document, verdict_page
-    from dragoman.host.kinds import Action, Effect
+    from dragoman.host.kinds import Effect
+    from dragoman.host.rules import action_named
 
-    actions = [one.value for one in Action]
-    if action not in actions:
-        near = difflib.get_close_matches(action, actions, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(actions)}"
-        raise Misconfigured(f"{action!r} is no action; {hint}")
+    acted = action_named(action)
     arguments = None if args_json is None else read_json_object(args_json)
     screen = Screen()
 
     async def work(used: Host) -> tuple[Verdict, list[str]]:
-        verdict = used.explain(action, server, object, arguments)
+        verdict = used.explain(acted, server, object, arguments)
         entry = used.config.servers[server]
         notes = list(entry.faults)
         if not entry.is_identified:
@@ -581,7 +577,7 @@ def explain(
         return verdict, notes
 
     verdict, notes = _using(settings, work, screen=screen)
-    subject = f"{action}({server}/{object})" if object else f"{action}({server})"
+    subject = f"{acted}({server}/{object})" if object else f"{acted}({server})"
     if settings.is_json:
         screen.json(verdict_document(subject, verdict, notes))
     else:

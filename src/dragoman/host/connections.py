@@ -657,8 +657,9 @@ class Connection:
         )
         if self._mediator.judge(intent).effect is Effect.ASK:
             self._move(ServerState.WAITING, "what it offers has to be reviewed")
+        what = "this offer" if len(fit) == 1 else f"these {len(fit)} offers"
         view = View(
-            headline=f"Let models see and ask for these {len(fit)} offers of {self.server!r}?",
+            headline=f"Let models see and ask for {what} of {self.server!r}?",
             payload=shown,
             facts=(("offers", names), *self.identity.lines),
         )

@@ -74,6 +74,7 @@ from dragoman.host.mediator import Clearance, Mediator
 from dragoman.host.models.base import ChatModel
 from dragoman.host.pins import Pins
 from dragoman.host.policy import Policy
+from dragoman.host.rules import action_named
 from dragoman.host.sandbox import Root as Folder
 from dragoman.host.secrets import SecretStore
 from dragoman.host.settings import default_policy_paths, load_policy, project_digest
@@ -664,8 +665,14 @@ class Host:
         object: str = "",
         arguments: Mapping[str, Any] | None = None,
     ) -> Verdict:
-        """What would be decided about something, and why: `.trail` has a line for each step."""
-        intent = self._intent(Action(action), server, object, arguments)
+        """What would be decided about something, and why: `.trail` has a line for each step.
+
+        `action` may be the short word that rules use ("tool").
+
+        Raises:
+            Misconfigured: there is no such action or server.
+        """
+        intent = self._intent(action_named(str(action)), server, object, arguments)
         return self._mediator.explain(intent)
 
     def _intent(

@@ -20,7 +20,16 @@ from urllib.parse import unquote
 from dragoman.errors import Misconfigured
 from dragoman.host.kinds import Action, Effect, Intent, Trust
 
-__all__ = ["LAYERS", "Layer", "Matcher", "Pattern", "Rule", "at_pointer", "suggestion"]
+__all__ = [
+    "LAYERS",
+    "Layer",
+    "Matcher",
+    "Pattern",
+    "Rule",
+    "action_named",
+    "at_pointer",
+    "suggestion",
+]
 
 Layer = Literal["managed", "user", "project", "command line"]
 # In the order in which they are read; no later one can loosen an earlier one.
@@ -673,6 +682,13 @@ def _any(action: Action) -> str:
     if action is Action.FLOW:
         return "* -> *"
     return "*/*" if action in _NEEDS_OBJECT else "*"
+
+
+def action_named(word: str) -> Action:
+    """The action of that name, or of the short one that rules use. Misconfigured: there is none."""
+    if word not in _ACTIONS:
+        raise Misconfigured(f"{word!r} is no action{_guess_action(word)}")
+    return _ACTIONS[word]
 
 
 def _guess_action(name: str) -> str:
