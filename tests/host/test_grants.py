@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from dragoman.errors import Misconfigured
 from dragoman.host import grants as module
 from dragoman.host.grants import GrantStore, StoreFailed
-from dragoman.host.kinds import Action, Effect, Grant, Limits, Scope, Trust
+from dragoman.host.kinds import Action, Effect, Grant, Intent, Limits, Scope, Trust
 
 ROOT = Path(__file__).parents[2]
 LINES = (("command", "/usr/bin/server --all"), ("env", "TOKEN from ${TOKEN}"))
@@ -89,6 +89,23 @@ def test_a_refusal_outlives_a_change_of_the_identity_and_a_grant_does_not(
     assert [grant.id for grant in store.find("user", "sha256:new", "fs")] == ["no"]
     assert store.find("user", "sha256:new", "web") == ()
     assert store.find("other", "sha256:new", "fs") == ()
+
+
+def test_of_what_is_found_only_what_is_about_the_same_object_and_action_is_asked_for(
+    store: GrantStore,
+) -> None:
+    wanted = Intent(action=Action.TOOL_CALL, server="fs", identity="sha256:1", object="read_file")
+    store.add(UNLIMITED)
+    store.add(replace(UNLIMITED, id="other", object="write_file"))
+    store.add(replace(UNLIMITED, id="prompt", action=Action.PROMPT_GET))
+    no = replace(UNLIMITED, id="no", effect=Effect.DENY, identity="sha256:old")
+    store.add(no)
+    assert {one.id for one in store.find_about(wanted)} == {"g2", "no"}
+    assert store.revoke("g2")
+    assert [one.id for one in store.find_about(wanted)] == ["no"]
+    # One that holds for this session only is among them as soon as it is there.
+    store.add(replace(UNLIMITED, id="now", scope=Scope.SESSION, session="s"))
+    assert {one.id for one in store.find_about(wanted)} == {"now", "no"}
 
 
 def test_a_refusal_is_remembered_too(store: GrantStore, path: Path) -> None:
