@@ -315,6 +315,23 @@ def test_the_sockets_of_everything_that_runs_here_are_not_given_at_once(
         load_servers(file)
 
 
+@pytest.mark.parametrize("target", ["/", "/proc", "/proc/self", "/dev", "/sys", "/run"])
+@pytest.mark.parametrize("way", ["read", "write", "root", "link as root"])
+def test_what_no_sandbox_opens_is_opened_by_no_link_and_as_no_root(
+    tmp_path: Path, target: str, way: str
+) -> None:
+    link = tmp_path / "data"
+    link.symlink_to(target)
+    sandbox: Any = {way: ["data"]} if way in ("read", "write") else True
+    roots = [] if sandbox is not True else [target if way == "root" else "data"]
+    file = tmp_path / "mcp.json"
+    settings = {"command": sys.executable, "sandbox": sandbox, "roots": roots}
+    file.write_text(json.dumps({"mcpServers": {"x": settings}}))
+    entry = load_servers(file).servers["x"]
+    with pytest.raises(Misconfigured, match="cannot be given to a sandbox"):
+        entry.connector(roots=entry.roots)
+
+
 @pytest.mark.skipif(not os.path.isdir("/etc/ssl/private"), reason="there is no such folder")
 def test_the_private_keys_of_the_machine_are_not_shown() -> None:
     assert told_by('tell(keys=os.listdir("/etc/ssl/private"))') == {"keys": []}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dragoman.client.config import ServerEntry
 from dragoman.errors import Misconfigured
-from dragoman.host.sandbox.declared import Root, Sandbox
+from dragoman.host.sandbox.declared import Root, Sandbox, is_never_given, shown_path
 
 __all__ = ["NO_NETWORK", "Confined", "confine", "find_bubblewrap"]
 
@@ -346,7 +346,13 @@ def _existing(path: Path, name: str) -> Path:
         raise Misconfigured(
             f"the server {name!r}: its sandbox names {str(path)!r}, which is not there"
         )
-    return _absolute(path)
+    found = _absolute(path)
+    # A link in a project is its author's, and a root is checked nowhere else.
+    if is_never_given(found) or is_never_given(Path(os.path.realpath(found))):
+        raise Misconfigured(
+            f"the server {name!r}: {shown_path(found)!r} cannot be given to a sandbox"
+        )
+    return found
 
 
 def _program(command: str, search: str, start: Path) -> Path | None:

@@ -11,7 +11,7 @@ from typing import Any
 from dragoman.errors import Misconfigured
 from dragoman.host.sandbox.targets import MAX_TARGETS, BadTargetError, Reach, Target, parse_target
 
-__all__ = ["Root", "Sandbox", "read_sandbox", "shown_path"]
+__all__ = ["Root", "Sandbox", "is_never_given", "read_sandbox", "shown_path"]
 
 Fault = Callable[[tuple[str | int, ...], str], Misconfigured]
 Fill = Callable[[str, tuple[str | int, ...]], str]
@@ -135,12 +135,14 @@ def _paths(
         if not isinstance(one, str) or not one:
             raise fault(at, f"{member!r} must be a list of paths")
         path = Path(os.path.normpath(folder / Path(fill(one, at)).expanduser()))
-        if str(path) in _NEVER or str(path).startswith(_NEVER_BELOW) or _is_users_run(path):
+        if is_never_given(path):
             raise fault(at, f"{str(path)!r} cannot be given to a sandbox")
         found.append(path)
     return tuple(found)
 
 
-def _is_users_run(path: Path) -> bool:
-    """Whether this is the folder of somebody's sockets; one socket in it may be given."""
-    return str(path.parent) in ("/run/user", "/var/run/user")
+def is_never_given(path: Path) -> bool:
+    """Whether no sandbox opens this path; where a link leads is another path."""
+    # The folder of somebody's sockets is not; one socket in it may be given.
+    is_users_run = str(path.parent) in ("/run/user", "/var/run/user")
+    return str(path) in _NEVER or str(path).startswith(_NEVER_BELOW) or is_users_run
