@@ -262,7 +262,7 @@ def test_a_tail_that_is_missing_when_the_log_is_opened_is_refused_with_the_remed
     put(path, before[:-1])
     with pytest.raises(AuditFailed, match="it had 4 records, and has 3") as caught:
         Audit(path)
-    assert "set_aside" in str(caught.value)
+    assert "dragoman host audit set-aside" in str(caught.value)
     folder = set_aside(path)
     assert lines(folder / path.name) == before[:-1]
     report = verify(folder / path.name)

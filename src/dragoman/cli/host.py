@@ -706,6 +706,27 @@ def verify(settings: HostSettings, file: str | None) -> int:
     return Exit.OK if report.is_intact else Exit.TOOL_FAILED
 
 
+@audit.command("set-aside")
+@host_options
+def set_aside(settings: HostSettings) -> int:
+    """Put a log that is broken into a folder beside it; the next start begins a new one.
+
+    Nothing is lost: `dragoman host audit verify FILE` works there as before.
+    """
+    from dragoman.host.audit import set_aside as put_aside
+
+    path = _log(settings)
+    if not path.exists():
+        raise Misconfigured(f"there is no audit log in {path.parent}")
+    folder = put_aside(path)
+    screen = Screen()
+    if settings.is_json:
+        screen.json({"folder": str(folder)})
+    else:
+        screen.show(Text(f"{path.name} and its anchors are in {folder}"))
+    return Exit.OK
+
+
 def _log(settings: HostSettings) -> Path:
     from dragoman.host.state import StateDir
 

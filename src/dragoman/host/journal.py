@@ -243,7 +243,7 @@ class Journal:
     def _broken(self, reason: str) -> AuditFailed:
         return self._failed(
             f"{reason}. See what is wrong with 'dragoman host audit verify'; to begin a new log,"
-            " put this one aside with dragoman.host.audit.set_aside"
+            " put this one aside with 'dragoman host audit set-aside'"
         )
 
     def _catch_up(self) -> None:

@@ -385,6 +385,18 @@ def test_the_log_is_shown_and_verified_and_an_edit_is_found(place: Place) -> Non
     assert report["fault"]["kind"] == "edited"
     assert report["fault"]["line"] > 1
 
+    # A log whose end is gone is refused; aside it stays as it was, and a new one begins.
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
+    refused = place.run("host", "status")
+    assert refused.returncode == 2
+    assert "dragoman host audit set-aside" in refused.stderr
+    folder = Path(place.document("host", "audit", "set-aside")["folder"])
+    assert place.run("host", "status").returncode == 0
+    assert place.document("host", "audit", "verify")["isIntact"] is True
+    assert place.document("host", "audit", "verify", str(folder / log.name), code=1)
+    log.unlink()
+    assert "there is no audit log" in place.run("host", "audit", "set-aside").stderr
+
 
 @pytest.mark.long
 def test_a_hostile_name_or_command_writes_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
