@@ -587,6 +587,45 @@ def test_a_reader_that_leaves_ends_the_command_quietly(words: list[str]) -> None
 
 
 @pytest.mark.long
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is always full")
+@pytest.mark.parametrize("words", [["list", ODD], ["list", "nowhere", "--json"], ["version"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_stdout_is_told_in_a_line(words: list[str], unbuffered: str) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "dragoman", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            env=environment(PYTHONUNBUFFERED=unbuffered),
+            timeout=PATIENCE_S,
+        )
+    said = "error: it could not be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (74, said)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform == "win32", reason="closes streams by their numbers")
+@pytest.mark.parametrize("closed", [(1,), (0,), (0, 1, 2)])
+def test_a_closed_stream_is_nowhere_and_no_file_takes_its_place(closed: tuple[int, ...]) -> None:
+    code = (
+        "import os, sys\n"
+        f"for number in {closed}: os.close(number)\n"
+        f"os.execv(sys.executable, [sys.executable, '-m', 'dragoman', 'call', {ODD!r}, 'echo',"
+        " 'text=x'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        encoding="utf-8",
+        env=environment(),
+        timeout=PATIENCE_S,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.long
 def test_an_error_in_json_is_one_document_too() -> None:
     for words, kind in (
         (["list", "nowhere"], "usage"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dragoman import errors
-from dragoman.cli import BROKEN_PIPE, USAGE
+from dragoman.cli import BROKEN_PIPE, OUTPUT, USAGE
 from dragoman.cli.exits import KINDS, Exit, describe, exit_for, text_of
 from dragoman.host.kinds import Code, Denied, Step
 
@@ -41,11 +41,11 @@ def test_an_error_ends_a_command_with_its_code(error: BaseException, code: int) 
 
 
 def test_the_codes_that_need_nothing_loaded_are_the_same() -> None:
-    assert (Exit.USAGE, Exit.BROKEN_PIPE) == (USAGE, BROKEN_PIPE)
+    assert (Exit.USAGE, Exit.OUTPUT, Exit.BROKEN_PIPE) == (USAGE, OUTPUT, BROKEN_PIPE)
 
 
 def test_every_code_that_is_printed_has_a_kind() -> None:
-    assert set(KINDS) == set(Exit) - {Exit.OK, Exit.BROKEN_PIPE}
+    assert set(KINDS) == set(Exit) - {Exit.OK, Exit.OUTPUT, Exit.BROKEN_PIPE}
 
 
 def test_a_remote_failure_is_described_with_its_number_and_data() -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 import click
 import msgspec
 
+from dragoman.cli import is_unwritten
 from dragoman.cli.arguments import read_arguments, read_json_object, read_pairs
 from dragoman.cli.blocks import Saver, block_text, part_text, result_document
 from dragoman.cli.chat import chat
@@ -53,6 +54,7 @@ def run_cli(argv: Sequence[str]) -> int:
 
     Raises:
         BrokenPipeError: whoever read stdout has left.
+        OSError: what was written, to stdout as a rule, could not be.
     """
     words, command = _split(argv)
     if not words and command is None and "_DRAGOMAN_COMPLETE" not in os.environ:
@@ -84,7 +86,10 @@ def _run(words: list[str], command: list[str] | None, *, is_json: bool) -> int:
         raise
     except DragomanError as error:
         return _failed(error, exit_for(error), is_json=is_json)
-    except Exception as error:  # noqa: BLE001 - the last line of defence: said, not thrown
+    except Exception as error:
+        if is_unwritten(error):
+            raise
+        # The last line of defence: said, not thrown.
         sys.stderr.write(traceback.format_exc())
         return _failed(error, Exit.INTERNAL, is_json=is_json)
     return outcome if isinstance(outcome, int) else Exit.OK

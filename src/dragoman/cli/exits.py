@@ -36,6 +36,8 @@ class Exit(IntEnum):
     REFUSED = 6
     # EX_SOFTWARE: a fault of our own.
     INTERNAL = 70
+    # EX_IOERR: a disk that is full, as a rule that of stdout.
+    OUTPUT = 74
     # As a shell reports a program that SIGINT or SIGPIPE ended: 128 and the signal's number.
     INTERRUPTED = 130
     BROKEN_PIPE = 141
