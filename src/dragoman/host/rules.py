@@ -563,7 +563,10 @@ class _Parser:
         if self._effect is Effect.ALLOW and (
             sink in ("*", _UNKNOWN) or (kind == "server" and "*" in name)
         ):
-            raise self._fault("is an allow, which names the server it lets words flow to")
+            raise self._fault(
+                "lets words flow to servers it does not name: an allow names the one, as in"
+                " 'flow(fs -> server:web)'"
+            )
         if kind == "server" and sink != _UNKNOWN:
             self._server(name)
         return Action.FLOW, self._server(origin), Pattern(sink), ()
@@ -619,7 +622,10 @@ class _Parser:
             raise self._fault(f"has {name!r} as its server, which cannot be an alias")
         pattern = Pattern(name)
         if self._effect is Effect.ALLOW and not pattern.is_exact:
-            raise self._fault("is an allow, which names its server; only its object may have a *")
+            raise self._fault(
+                "allows something of servers it does not name: an allow names the one, and only"
+                " what follows it may have a *"
+            )
         if self._servers is not None and not any(pattern.covers(one) for one in self._servers):
             if pattern.is_any:
                 return pattern
