@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -330,6 +331,70 @@ def test_what_no_sandbox_opens_is_opened_by_no_link_and_as_no_root(
     entry = load_servers(file).servers["x"]
     with pytest.raises(Misconfigured, match="cannot be given to a sandbox"):
         entry.connector(roots=entry.roots)
+
+
+def _project_with_a_key(tmp_path: Path) -> tuple[Path, Path]:
+    """A repository with a program in it, and a key of the user beside it."""
+    key = tmp_path / "keys" / "id"
+    key.parent.mkdir()
+    key.write_text("PRIVATE")
+    program = tmp_path / "repository" / "bin" / "server"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\ncd "${0%/*}/.."; cat lib/id pyvenv.cfg 2>/dev/null; echo end')
+    program.chmod(0o755)
+    return program, key
+
+
+def _said_by(program: Path) -> str:
+    entry = ServerEntry(
+        name="x", source=Path("mcp.json"), command=str(program), args=(), env={}, cwd=None
+    )
+    confined = confine(entry, Sandbox())
+    line = [confined.command, *confined.args]
+    done = subprocess.run(line, env=dict(confined.env), capture_output=True, timeout=30)
+    return done.stdout.decode()
+
+
+def test_what_a_program_is_made_of_is_nothing_that_links_beside_it_choose(tmp_path: Path) -> None:
+    program, key = _project_with_a_key(tmp_path)
+    folder = program.parent.parent
+    (folder / "lib").symlink_to(key.parent)
+    (folder / "pyvenv.cfg").symlink_to(key)
+    assert _said_by(program) == "end\n"
+    (folder / "lib").unlink()
+    (folder / "lib").mkdir()
+    (folder / "lib" / "id").write_text("a library\n")
+    assert _said_by(program) == "a library\nend\n"
+
+
+def test_a_first_line_that_names_what_cannot_be_run_shows_nothing(tmp_path: Path) -> None:
+    program, key = _project_with_a_key(tmp_path)
+    program.write_text(f"#!{key}\n")
+    entry = ServerEntry(
+        name="x", source=tmp_path / "mcp.json", command=str(program), args=(), env={}, cwd=None
+    )
+    assert str(key) not in confine(entry, Sandbox()).args
+
+
+@pytest.mark.parametrize("how", ["alone", "in a root", "in a folder that is a link"])
+def test_an_argument_that_looks_like_a_script_shows_no_other_file(tmp_path: Path, how: str) -> None:
+    program, key = _project_with_a_key(tmp_path)
+    folder = program.parent.parent
+    (key.parent / "settings.py").write_text("PASSWORD = 1")
+    (folder / "a.py").symlink_to(key)
+    (folder / "b").symlink_to(key.parent)
+    arg = "b/settings.py" if how.endswith("link") else "a.py"
+    file = folder / "mcp.json"
+    settings: dict[str, Any] = {"command": "cat", "args": [arg], "sandbox": True, "cwd": "."}
+    settings["roots"] = [{"path": ".", "write": True}] if how == "in a root" else ["."]
+    file.write_text(json.dumps({"mcpServers": {"x": settings}}))
+    entry = load_servers(file).servers["x"]
+    with pytest.raises(Misconfigured, match="name it in 'read'"):
+        entry.connector(roots=entry.roots)
+    settings["sandbox"] = {"read": [arg]}
+    file.write_text(json.dumps({"mcpServers": {"x": settings}}))
+    named = load_servers(file).servers["x"]
+    assert "(which is " in str(identity_of(named))
 
 
 @pytest.mark.skipif(not os.path.isdir("/etc/ssl/private"), reason="there is no such folder")

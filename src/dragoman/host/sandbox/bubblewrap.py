@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dragoman.client.config import ServerEntry
+from dragoman.client.config import ServerEntry, project_of
 from dragoman.errors import Misconfigured
 from dragoman.host.sandbox.declared import Root, Sandbox, is_never_given, shown_path
 
@@ -131,10 +131,6 @@ def confine(
     binds: dict[Path, bool] = {}
     for path in _program_paths(program):
         binds.setdefault(path, False)
-    for arg in entry.args:
-        script = start / arg
-        if script.suffix in _SCRIPTS and os.path.isfile(script):
-            binds.setdefault(_absolute(script), False)
     for path in sandbox.read:
         binds.setdefault(_existing(path, name), False)
     for path in sandbox.write:
@@ -142,6 +138,13 @@ def confine(
     for root in roots:
         path = _existing(root.path, name)
         binds[path] = binds.get(path, False) or root.is_writable
+    for arg in entry.args:
+        script = start / arg
+        if script.suffix in _SCRIPTS and os.path.isfile(script):
+            script = _absolute(script)
+            if script not in binds:
+                _check_script(script, entry)
+            binds.setdefault(script, False)
     guarded = tuple(guarded)
     _check_links(binds, name)
     hidden = _hidden(binds, guarded, home, name)
@@ -275,6 +278,26 @@ def _check_links(binds: Mapping[Path, bool], name: str) -> None:
                 )
 
 
+def _check_script(script: Path, entry: ServerEntry) -> None:
+    """A script is shown without being named: by a link it could be any file.
+
+    Raises:
+        Misconfigured: it leads out of the project or the server's folder, or is no script there.
+    """
+    real = Path(os.path.realpath(script))
+    for folder in (project_of(entry.source), entry.cwd):
+        if folder is not None and script.is_relative_to(_absolute(folder)):
+            is_fit = _leads_into(script, folder)
+            break
+    else:
+        is_fit = real.suffix in _SCRIPTS
+    if not is_fit:
+        raise Misconfigured(
+            f"the server {entry.name!r}: {str(script)!r} is a link to {str(real)!r}; name it in"
+            " 'read' of its sandbox to have it shown"
+        )
+
+
 def _leads_into(path: Path, outer: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(outer))
 
@@ -374,7 +397,9 @@ def _program_paths(program: Path) -> list[Path]:
     """What has to be there for a program outside of the system's folders to run.
 
     Itself, what its links lead to, the libraries of where it is installed, and the interpreter
-    that its first line names.
+    that its first line names. All of this is shown without being named, and may be a stranger's:
+    so a folder is one of programs by its own name, libraries lie beside it and not behind a link,
+    and an interpreter can be run.
     """
     found: list[Path] = []
     waiting = [program]
@@ -387,16 +412,21 @@ def _program_paths(program: Path) -> list[Path]:
             continue
         found.append(path)
         folder = path.parent
-        if folder.name == "bin":
+        if folder.name == "bin" == Path(os.path.realpath(folder)).name:
             beside = [folder.parent / one for one in _BESIDE_BIN]
-            found += [folder, *(one for one in beside if one.exists() and one not in found)]
+            beside = [one for one in beside if one.exists() and _leads_into(one, folder.parent)]
+            found += [folder, *(one for one in beside if one not in found)]
         if path.is_symlink():
             waiting.append(_absolute(folder / os.readlink(path)))
         real = Path(os.path.realpath(path))
         if real != path:
             waiting.append(real)
         interpreter = _interpreter(path)
-        if interpreter is not None:
+        if (
+            interpreter is not None
+            and os.path.isfile(interpreter)
+            and os.access(interpreter, os.X_OK)
+        ):
             waiting.append(interpreter)
     return [path for path in dict.fromkeys(found) if not _is_system(path)]
 
