@@ -203,7 +203,8 @@ def limits_text(grant: Grant) -> str:
         parts.append(f"at most {limits.max_tokens} tokens")
     if limits.expires_at is not None:
         parts.append(f"until {moment(limits.expires_at)}")
-    if limits.taint:
+    if limits.taint and grant.effect is Effect.ALLOW:
+        # A no holds whatever came before.
         parts.append(f"even after words of {', '.join(sorted(limits.taint))}")
     return one_line("; ".join(parts))
 

@@ -331,7 +331,9 @@ def compact(text: str) -> bytes:
         json.loads(text, object_pairs_hook=members, parse_constant=constant)
         return "".join(found.group(1) for found in _TOKEN.finditer(text)).encode()
     except json.JSONDecodeError as error:
-        raise Misconfigured(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+        # "Invalid control character at", and the place was to follow.
+        words = error.msg.removesuffix(" at")
+        raise Misconfigured(f"line {error.lineno}, column {error.colno}: {words}") from None
     except UnicodeEncodeError:
         raise Misconfigured("it holds half a character; write it as \\ud83d and the like") from None
     except RecursionError:

@@ -191,6 +191,7 @@ def test_a_view_shows_its_digest_its_risks_and_its_facts() -> None:
     ("text", "words"),
     [
         ("{", "line 1"),
+        ('{"a": "x\n"}', "Invalid control character$"),
         ('{"a": 1, "a": 2}', "twice"),
         ('{"a": NaN}', "NaN"),
         ('{"a": "\ud800"}', "half a character"),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dragoman.cli.host_pages import limits_text
+from dragoman.host.kinds import Action, Effect, Grant, Limits, Scope
 from tests.cli.aids import UNSEEN, WEATHER, assert_harmless
 from tests.cli.hosts.places import START, Place, call
 
@@ -356,6 +359,22 @@ def test_a_projects_rules_are_ignored_and_listed_until_it_is_trusted(place: Plac
     assert place.document(*words, code=6)["effect"] == "deny"
     assert place.document("host", "trust", "--project", "--yes")["changed"] is True
     assert place.document(*words)["layer"] == "project"
+
+
+def test_a_no_is_not_said_to_be_limited_by_whose_words_came_before() -> None:
+    yes = Grant(
+        id="g1",
+        effect=Effect.ALLOW,
+        principal="user",
+        server="git",
+        identity="sha256:1",
+        action=Action.TOOL_CALL,
+        object="git_log",
+        scope=Scope.ALWAYS,
+        limits=Limits(taint=frozenset({"web"})),
+    )
+    assert limits_text(yes) == "even after words of web"
+    assert limits_text(replace(yes, effect=Effect.DENY)) == ""
 
 
 # --- the audit log --------------------------------------------------------------------------------
