@@ -281,6 +281,8 @@ class _Door:
         with contextlib.ExitStack() as unwanted:
             for number in numbers:
                 unwanted.callback(os.close, number)
+                # They arrive as any program that this process starts would have them.
+                os.set_inheritable(number, False)
             if not said or len(numbers) != len(self._openings):
                 return None
             if not all(map(_fits, numbers, self._openings)):
