@@ -360,3 +360,28 @@ def test_what_is_refused_again_is_not_asked_for_ever() -> None:
             return len(server.requests)
 
     assert run(count()) == 3
+
+
+@both
+@pytest.mark.parametrize("before", ["", None])
+def test_a_variable_that_is_empty_or_comes_later_does_not_move_the_provider(
+    make: Make, before: str | None, monkeypatch: pytest.MonkeyPatch, ambient: None
+) -> None:
+    name = "OPENAI_BASE_URL" if make is OpenAIChat else "ANTHROPIC_BASE_URL"
+    if before is not None:
+        monkeypatch.setenv(name, before)
+
+    async def main() -> str:
+        model = make("m")
+        if before is None:
+            monkeypatch.setenv(name, "https://elsewhere.example/v1")
+        client = model.connected(
+            getattr(model.library, "AsyncOpenAI" if make is OpenAIChat else "AsyncAnthropic"),
+            None,
+            model.endpoint.url,
+        )
+        await model.aclose()
+        return str(client.base_url)
+
+    official = "https://api.openai.com/v1" if make is OpenAIChat else "https://api.anthropic.com/v1"
+    assert run(main()).rstrip("/") == official

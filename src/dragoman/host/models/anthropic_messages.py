@@ -94,9 +94,8 @@ class AnthropicMessages(Remote):
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """See `ChatModel.stream`."""
         wire = self._written(request)
-        url = self.endpoint.url
         # The library adds it.
-        base_url = None if url is None else url.removesuffix("/v1")
+        base_url = self.endpoint.url.removesuffix("/v1")
 
         async def start() -> Any:
             try:

@@ -27,12 +27,12 @@ _KEY = re.compile(r"[\x21-\x7e]+")
 class Endpoint:
     """Where a provider's API is asked.
 
-    `url` is None for the provider's own address. `is_own` says that somebody else answers there, or
+    `is_own` says that somebody else answers there, or
     one's own machine; then `key` is all there is to show, and None means none at all. `sink` is how
     rules on flows call it, `withheld` the variable whose key was not sent there.
     """
 
-    url: str | None
+    url: str
     key: str | None
     sink: str
     is_own: bool = False
@@ -60,7 +60,8 @@ def endpoint(
             raise Misconfigured("the key is empty, or has characters that no key has")
     given = base_url if base_url is not None else os.environ.get(variable) or None
     if given is None:
-        return Endpoint(None, api_key, provider)
+        # Written out: the library would look into the variable again, later, and take an empty one.
+        return Endpoint(f"https://{official}/v1", api_key, provider)
     source = "base_url" if base_url is not None else variable
     place = _place(given, source)
     url = place.origin + place.target.rstrip("/")

@@ -64,9 +64,7 @@ class Remote:
         if client is not None:
             await client.close()
 
-    def connected(
-        self, make: Callable[..., Any], key_header: str | None, base_url: str | None
-    ) -> Any:
+    def connected(self, make: Callable[..., Any], key_header: str | None, base_url: str) -> Any:
         """The library's client, of the class `make`; the same each time."""
         if self._client is None:
             end = self.endpoint
@@ -115,6 +113,6 @@ class Remote:
             )
         if kind is Trouble.AUTH and self.missing_key:
             return f"set {self.missing_key}, or name another variable with --key-env (api_key)"
-        if kind is Trouble.NOT_FOUND and end.is_own and not (end.url or "").endswith("/v1"):
+        if kind is Trouble.NOT_FOUND and end.is_own and not end.url.endswith("/v1"):
             return "most addresses of this kind end with /v1"
         return ""
