@@ -466,6 +466,15 @@ def test_what_is_not_set_can_be_the_fault_of_its_server_alone(tmp_path: Path) ->
         bad.connector()
 
 
+def test_the_name_of_a_variable_without_a_value_is_no_secret(tmp_path: Path) -> None:
+    config = at_rest(
+        tmp_path,
+        a={"command": "x", "env": {"KEY": "${NO_SUCH_KEY}", "MY_TOKEN": "s3cret-value"}},
+        b={"url": "https://a.test", "headers": {"Authorization": "Bearer ${NO_SUCH_TOKEN}"}},
+    )
+    assert config.secrets == ("s3cret-value",)
+
+
 @pytest.mark.parametrize(
     "raw",
     [

@@ -318,9 +318,12 @@ class ServerReader:
 
     def _collect_secrets(self, entry: ServerEntry | RemoteEntry) -> None:
         """What stands in the file itself and is likely to be a secret."""
+        member = "env" if isinstance(entry, ServerEntry) else "headers"
+        unset = {at for at, _ in self._unset}
         given = entry.env if isinstance(entry, ServerEntry) else entry.headers
         for name, value in given.items():
-            is_reference = has_secret(value)
+            # A variable without a value stands there itself, and people are told its name.
+            is_reference = has_secret(value) or (member, name) in unset
             if len(value) >= MIN_SECRET and not is_reference and looks_secret(name, value):
                 self._secrets[value] = None
                 # What follows "Bearer" is sent elsewhere without it.
