@@ -243,6 +243,39 @@ def test_a_rule_brings_them_in(host: Any) -> None:
     assert SECRET in seen.view.payload.decode()
 
 
+def test_what_was_always_allowed_for_calls_brings_in_no_words_unseen(host: Any) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    async def person(request: ApprovalRequest) -> Any:
+        if request.action in (Action.SAMPLING_REQUEST, Action.SAMPLING_RELEASE):
+            seen.append((request.action.value, SECRET in request.view.payload.decode()))
+        return Scope.ALWAYS if Scope.ALWAYS in request.scopes else True
+
+    answer = f"It is {SECRET}"
+    script = [calling("curious__ask"), "I see.", "Done."]
+    script += [calling("bank__read"), calling("curious__ask"), answer, "Done."]
+    script += [calling("curious__ask"), answer, "Done."]
+    model = ScriptedModel(script)
+
+    async def main() -> None:
+        async with host(person, model) as opened:
+            conversation = opened.conversation()
+            for text in ("Ask.", "Look.", "Ask again."):
+                await say(conversation, text)
+            flows = [one for one in opened.grants.list() if one.action is Action.FLOW]
+            assert "bank -> server:curious" in [one.object for one in flows]
+
+    run(main())
+    without, *later = prompts_of(model)
+    assert SECRET not in without
+    assert all(SECRET in one for one in later)
+    assert seen == [
+        ("sampling.request", False),
+        ("sampling.release", False),
+        *[("sampling.request", True), ("sampling.release", True)] * len(later),
+    ]
+
+
 @pytest.mark.parametrize("what", ["a call of nobody's", "another conversation", "after a clear"])
 def test_only_the_conversation_that_the_call_is_for_has_words(host: Any, what: str) -> None:
     person = Person("allServers")

@@ -1,8 +1,8 @@
 """What `includeContext` stands for in one request: nothing, unless it was granted.
 
 The words of a server in a prompt go to the model, and in what the model makes of them to the server
-that asks: both are flows. A rule or a remembered answer may have allowed them, or the person does,
-who then sees them before they go out.
+that asks: both are flows. A rule may allow them. Where an answer is remembered, which was about a
+call, or the person brings them in, the person sees them before they go out, and what comes of them.
 
 Spec: client/sampling
 """
@@ -39,13 +39,24 @@ class Offered:
     words: Mapping[str, str] = field(default_factory=dict)
 
     def granted(self, model: str) -> list[str]:
-        """The servers whose words come along without anybody being asked."""
-        return [
-            source
-            for source in self._of(self.wanted)
-            if not self.problem(source, model)
-            and self.mediator.judge(self._to_server(source)).effect is Effect.ALLOW
-        ]
+        """The servers whose words come along by a rule, or by an answer that is remembered."""
+        found = []
+        for source in self._of(self.wanted):
+            verdict = self.mediator.judge(self._to_server(source))
+            # What was agreed to for a call is shown first: to somebody.
+            can_be = verdict.step is not Step.GRANT or self.mediator.broker.can_ask
+            if verdict.effect is Effect.ALLOW and can_be and not self.problem(source, model):
+                found.append(source)
+        return found
+
+    def unruled(self, sources: Sequence[str]) -> list[str]:
+        """Those of them whose words may go to the server by no rule, but by the person's word."""
+        found = []
+        for source in sources:
+            verdict = self.mediator.judge(self._to_server(source))
+            if verdict.effect is not Effect.ALLOW or verdict.step is Step.GRANT:
+                found.append(source)
+        return found
 
     def open_to_person(self, model: str, wanted: str = "") -> list[str]:
         """The servers whose words the person may bring in, those that were granted included.

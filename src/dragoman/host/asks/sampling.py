@@ -328,9 +328,9 @@ class _Exchange:
         def options() -> Mapping[str, Any]:
             to_ask, why = self._offered.to_ask(self._sources, model)
             reasons = "; ".join(one for one in (must_ask, why) if one)
-            if self._was_filled:
+            if said := self._unruled():
                 # The person's word for this prompt: it is not kept, and no kept one stands for it.
-                return {"scopes": (Scope.ONCE,), "must_ask": reasons or "words were brought in"}
+                return {"scopes": (Scope.ONCE,), "must_ask": reasons or said}
             return {"must_ask": reasons, "also": [*flows, *to_ask]}
 
         return await clear_when_it_fits(
@@ -344,6 +344,11 @@ class _Exchange:
             fill_in=self._fill_in,
             options=options,
         )
+
+    def _unruled(self) -> str:
+        """Why a person has to see what goes out: whose words are in it by no rule."""
+        names = self._sources if self._was_filled else self._offered.unruled(self._sources)
+        return f"words of {', '.join(names)} are in it" if names else ""
 
     def _fill_in(self, given: bytes) -> tuple[bytes, str] | None:
         """The prompt with the words that the person wants in it; None when they want none."""
@@ -447,6 +452,9 @@ class _Exchange:
                 ),
             )
 
+        said = self._unruled()
+        # A yes to the answers before was for those without such words.
+        seen: dict[str, Any] = {"scopes": (Scope.ONCE,), "must_ask": said} if said else {}
         return await clear_when_it_fits(
             self._mediator,
             payload,
@@ -455,6 +463,7 @@ class _Exchange:
             check=_release_faults,
             risks=unseen_risks(texts_in(msgspec.to_builtins(result))),
             trace=self._trace,
+            **seen,
         )
 
 
