@@ -185,6 +185,27 @@ def test_a_person_says_themselves_that_they_are_done_and_sees_the_same_bytes(pla
     assert fact(again, "it was refused until you have been at") == PAGE
 
 
+@pytest.mark.parametrize("who", ["the person", "the server"])
+def test_what_a_person_has_changed_counts_as_changed_after_the_visit(
+    place: Place, who: str
+) -> None:
+    async def done(request: ApprovalRequest) -> bool:
+        if who == "the server":
+            place.bank.ends()
+            await asyncio.Event().wait()
+        return True
+
+    person = Person(tool_call=[lambda one: one.allow(payload=b'{"amount":3}'), done])
+
+    async def main() -> None:
+        async with place.host(person) as host:
+            result = await host.call_tool("bank", "pay", {"amount": 5})
+            assert (result.text, result.was_edited) == ("paid 3", True)
+
+    run(main())
+    assert place.bank.calls == [3, 3]
+
+
 def test_the_word_of_the_server_repeats_the_call_and_takes_the_question_back(place: Place) -> None:
     taken_back = []
 

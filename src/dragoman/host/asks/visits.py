@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import msgspec
+
 from dragoman.errors import RemoteFailure
 from dragoman.host.asks.common import Asker, facts_about
 from dragoman.host.asks.elicitation import Elicitation
@@ -151,7 +153,9 @@ class Visits:
                 await asyncio.wait([asking, hearing])
             if not asking.cancelled():
                 # Theirs is the last word, also when both came at once.
-                return asking.result()
+                # What they had changed before is not as it was asked for, still.
+                was_edited = held.clearance.was_edited
+                return msgspec.structs.replace(asking.result(), was_edited=was_edited)
         given = held.clearance
         now = await held.again(given.payload)
         why = "the server says that it has ended, and the person agreed to this with the address"
