@@ -163,10 +163,10 @@ def test_a_refusal_says_why_and_whether_it_was_run(capsys: pytest.CaptureFixture
     view = TurnView(Screen())
     for subject in ("tool.call(s/t)", "result.release(s/t)"):
         error = refusal_text(Denied(Code.PERSON_DENIED, subject, "rule"))
-        was_run = subject.startswith("result")
+        is_withheld = subject.startswith("result")
         view.show(
             ToolFinished(
-                id="1", server="s", tool="t", error=error, is_refused=True, was_run=was_run,
+                id="1", server="s", tool="t", error=error, is_refused=True, is_withheld=is_withheld,
                 code=Code.PERSON_DENIED,
             )
         )  # fmt: skip

@@ -235,7 +235,7 @@ def test_of_an_answer_that_is_withheld_it_is_said_that_the_tool_was_run() -> Non
     denied = Denied(Code.PERSON_DENIED, "result.release(s/a)", "the person said no")
     events, conversation = one_turn(Desk({"a": lambda *_: denied}), uses("a"), "ok")
     (finished,) = only(events, ToolFinished)
-    assert (finished.is_refused, finished.was_run) == (True, True)
+    assert (finished.is_refused, finished.is_withheld) == (True, True)
     assert "It was run, and its answer is withheld" in told(answers(conversation)[0])
     assert "It was not run" in refusal_text(Denied(Code.PERSON_DENIED, "tool.call(s/a)", "no"))
 

@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeVar
 import click
 import msgspec
 
-from dragoman.cli import is_unwritten
 from dragoman.cli.arguments import read_arguments, read_json_object, read_pairs
 from dragoman.cli.blocks import Saver, block_text, part_text, result_document
 from dragoman.cli.chat import chat
@@ -24,6 +23,7 @@ from dragoman.cli.host import host
 from dragoman.cli.screen import Screen
 from dragoman.cli.session import Session, Settings, listing_of, page_of
 from dragoman.cli.show import listing_tables, page
+from dragoman.cli.streams import is_unwritten
 from dragoman.cli.version import show_version
 from dragoman.client.client import Client
 from dragoman.client.results import ToolResult

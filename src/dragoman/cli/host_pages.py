@@ -48,6 +48,8 @@ STATE_STYLES = {
 NOTES_SHOWN = 10
 # 1,000 characters: what is wrong with a server's settings has paths and suggestions in it.
 DETAIL_SHOWN = 1000
+# How long an answer holds, in words; once goes without saying.
+_SCOPES = {"session": "for the session", "always": "for always"}
 EFFECT_STYLES = {"allow": "green", "ask": "yellow", "deny": "red", "cancel": "yellow"}
 
 
@@ -252,6 +254,9 @@ def records_table(records: Sequence[Mapping[str, Any]]) -> RenderableType:
             about = "/".join(str(one[name]) for name in ("server", "object") if one.get(name))
             what = f"{one.get('action')}({about})"
             result, why = str(one.get("effect", "")), str(one.get("rule", ""))
+            if scope := _SCOPES.get(str(one.get("scope"))):
+                why += f", {scope}"
+            why += ", with an edit" if one.get("edited") else ""
         elif kind == "outcome":
             what = f"  so ended {str(one.get('id', '')).rpartition('-')[2]}"
             result = str(one.get("status", ""))

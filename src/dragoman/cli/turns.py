@@ -172,7 +172,7 @@ class TurnView:
         if event.is_refused:
             self.refusals += 1
             code = f" ({event.code.value})" if event.code is not None else ""
-            ran = ", after it was run" if event.was_run else ""
+            ran = ", after it was run" if event.is_withheld else ""
             # Of what the model is told the reason alone.
             why = event.error.partition("): ")[2].partition(". ")[0]
             why = f": {one_line(why, RESULT_SHOWN)}" if why else ""
@@ -328,8 +328,8 @@ def _outcome(event: ToolFinished) -> dict[str, Any]:
         document["error"] = event.error
     if event.is_refused:
         document["isRefused"] = True
-        if event.was_run:
-            document["wasRun"] = True
+        if event.is_withheld:
+            document["isWithheld"] = True
         document["code"] = event.code.value if event.code is not None else None
     return document
 

@@ -920,8 +920,10 @@ class _Hooks:
         host = self._host
         yield host.state.path
         yield default_policy_paths(host.config.project).user.parent
-        for one in (*host.policy.rules, *host.policy.origins.values()):
-            if file := one.source.rpartition(":")[0]:
+        sources = [one.source for one in host.policy.rules]
+        sources += [one.source for one in host.policy.origins.values()]
+        for source in sources:
+            if file := source.rpartition(":")[0]:
                 yield Path(file)
 
     def redact(self, text: str) -> str:

@@ -65,7 +65,7 @@ class ToolFinished:
     """A call is over. Either `result` is there, or `error` says why not, as the model is told.
 
     `is_refused` means that policy or the person said no, with `code`; nothing was sent then, unless
-    `was_run`: it is the answer that they withheld.
+    `is_withheld`: it is the answer that they withheld.
     """
 
     id: str
@@ -74,7 +74,7 @@ class ToolFinished:
     result: ToolResult | None = None
     error: str = ""
     is_refused: bool = False
-    was_run: bool = False
+    is_withheld: bool = False
     code: Code | None = None
 
 

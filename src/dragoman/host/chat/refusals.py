@@ -11,7 +11,7 @@ from dragoman.errors import (
 )
 from dragoman.host.kinds import Action, Code, Denied
 
-__all__ = ["failure_text", "refusal_text", "was_run"]
+__all__ = ["failure_text", "refusal_text", "is_withheld"]
 
 _BECAUSE = {
     Code.IDENTITY_CHANGED: "the server is not the one that was reviewed",
@@ -38,7 +38,7 @@ def refusal_text(refused: Refused) -> str:
     code = refused.code if isinstance(refused, Denied) else Code.RULE_DENIED
     because = _BECAUSE.get(code, "the host does not allow it")
     ran = "It was not run; do not try it again unasked."
-    if was_run(refused):
+    if is_withheld(refused):
         ran = "It was run, and its answer is withheld; do not try it again unasked."
     reason = ""
     if isinstance(refused, Denied) and code in (Code.PERSON_DENIED, Code.CANCELLED):
@@ -46,7 +46,7 @@ def refusal_text(refused: Refused) -> str:
     return f"Refused ({code}): {because}. {ran}{reason}"
 
 
-def was_run(refused: Refused) -> bool:
+def is_withheld(refused: Refused) -> bool:
     """Whether it was the answer that was refused, after the request."""
     return refused.subject.startswith(f"{Action.RESULT_RELEASE}(")
 

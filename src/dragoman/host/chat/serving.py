@@ -17,7 +17,7 @@ from dragoman.host.chat.events import (
 )
 from dragoman.host.chat.given import Given, failed, succeeded
 from dragoman.host.chat.needs import Bounds, ChatHost, Origin
-from dragoman.host.chat.refusals import failure_text, refusal_text, was_run
+from dragoman.host.chat.refusals import failure_text, is_withheld, refusal_text
 from dragoman.host.heard import Heard
 from dragoman.host.kinds import Denied
 from dragoman.host.models.base import ToolUse
@@ -171,7 +171,7 @@ class Serving:
             raise
         except Denied as denied:
             told = refusal_text(denied)
-            finished(error=told, is_refused=True, was_run=was_run(denied), code=denied.code)
+            finished(error=told, is_refused=True, is_withheld=is_withheld(denied), code=denied.code)
             return failed(use, told)
         except DragomanError as error:
             if isinstance(error, RemoteFailure | PeerError) and not isinstance(

@@ -49,5 +49,5 @@ def open_model(spec: str, **options: Any) -> ChatModel:
     hint = f"; did you mean {near!r}?" if near else "."
     raise Misconfigured(
         f"no provider is called {provider!r}{hint} There are {', '.join(PROVIDERS)};"
-        " other servers with OpenAI's API go through openai: and base_url"
+        " other servers with OpenAI's API go through openai: and an address (base_url=, --base-url)"
     )
