@@ -178,6 +178,11 @@ def test_an_edit_that_does_not_fit_the_schema_goes_nowhere(place: Place) -> None
             with pytest.raises(InvalidArguments):
                 await host.call_tool("plain", "add", {"a": 1, "b": 2})
             assert place.reached() == []
+            (asked,) = person.questions("tool.call")
+        # That somebody said yes, and that nothing came of it, is in the record.
+        (record,) = place.records(kind="decision", action="tool.call")
+        assert (record["effect"], record["code"]) == ("deny", "arguments_unfit")
+        assert (record["approval"], record["edited"]) == (asked.id, True)
 
     run(main())
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from dragoman.errors import DragomanError, InvalidArguments
 from dragoman.host.audit import Audit, AuditFailed, AuditMark
 from dragoman.host.broker import Broker
 from dragoman.host.grants import GrantStore, StoreFailed
@@ -270,7 +271,22 @@ class Mediator:
                 intent, verdict, view.payload, trace, request, decision
             )
         payload = view.payload if decision.payload is None else frozen(decision.payload)
-        now = intent if again is None else await again(payload)
+        try:
+            now = intent if again is None else await again(payload)
+        except DragomanError as error:
+            if not isinstance(error, Denied) or error.code is not Code.STORE_FAILED:
+                # Whoever asked gets the error; that somebody had said yes is in the record.
+                is_unfit = isinstance(error, InvalidArguments)
+                verdict = Verdict(
+                    effect=Effect.DENY,
+                    step=Step.INTEGRITY,
+                    rule=f"it cannot be done any more, or not like that: {type(error).__name__}",
+                    code=Code.ARGUMENTS_UNFIT if is_unfit else Code.NOT_OFFERED,
+                )
+                await self._denied(
+                    intent, verdict, view.payload, trace, request=request, decision=decision
+                )
+            raise
         await self._look(now)
         verdict = self._after_yes(intent, now, verdict, decision)
         if verdict.effect is Effect.DENY:
