@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -200,6 +201,24 @@ def test_the_end_of_a_log_waits_for_another_process_and_the_loop_does_not(path: 
 
     run(main())
     assert verify(path).anchored_seq == 2
+
+
+def test_a_log_that_somebody_keeps_is_closed_without_holding_up_the_loop(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        audit = Audit(path, limits=AuditLimits(lock_wait_s=SHORT_S))
+        audit.event("x")
+        with held("log", path):
+            # Whoever waits with this holds up the loop.
+            monkeypatch.setattr(time, "sleep", lambda s: pytest.fail("the loop was held up"))
+            await audit.aclose()
+            monkeypatch.undo()
+            with pytest.raises(AuditFailed, match="closed"):
+                audit.event("y")
+
+    run(main())
+    assert verify(path).is_intact
 
 
 # --- the store ------------------------------------------------------------------------------------

@@ -400,7 +400,8 @@ class Audit:
             await asyncio.wait(self._pending)
         with suppress(AuditFailed, Misconfigured):
             await self._turns.do(self._log.anchor_at_once)
-        self.close()
+        # Whoever still holds it has been waited for.
+        self._log.close(at_once=True)
 
     def __enter__(self) -> Audit:
         return self

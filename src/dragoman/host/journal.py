@@ -185,13 +185,13 @@ class Journal:
         with self._turn(at_once=True):
             self._anchor()
 
-    def close(self) -> None:
-        """Write an anchor, and close the files."""
+    def close(self, *, at_once: bool = False) -> None:
+        """Write an anchor, and close the files; `at_once` without one rather than wait."""
         if self._is_closed:
             return
         with contextlib.suppress(AuditFailed, Misconfigured):
             if self._fd >= 0 and self.seq != self._anchored:
-                with self._turn():
+                with self._turn(at_once=at_once):
                     self._anchor()
         self._is_closed = True
         if self._fd >= 0:
