@@ -581,6 +581,24 @@ def test_a_file_of_variables_is_read_and_what_is_written_wins(tmp_path: Path) ->
     assert connector.env == entry.entry.env
 
 
+def test_a_file_of_variables_that_is_a_link_out_of_the_project_is_shown_as_such(
+    tmp_path: Path,
+) -> None:
+    project, other = tmp_path / "project", tmp_path / "credentials"
+    project.mkdir()
+    other.write_text("A=1\n")
+    (project / ".env").symlink_to(other)
+    (project / "own").write_text("A=1\n")
+    (project / "link").symlink_to("own")
+
+    def seen(name: str) -> str:
+        return str(identity_of(one(project, {"command": "run", "envFile": name}), environ={}))
+
+    assert f"from .env, which is {other} (A)" in seen(".env")
+    assert "from link (A)" in seen("link")
+    assert f"from {other} (A)" in seen(str(other))
+
+
 def test_a_file_of_variables_and_a_secret_go_together(tmp_path: Path) -> None:
     store = SecretStore(FileVault(tmp_path / "secrets.json"))
     store.set("k", "from-the-store")

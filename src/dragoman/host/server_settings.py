@@ -358,6 +358,10 @@ class ServerReader:
             self._is_identified = False
             self._cannot_start(("envFile",), f"has an 'envFile' that cannot be used: {error}")
             return entry, shown
+        real = Path(os.path.realpath(path))
+        if not real.is_relative_to(os.path.realpath(self._fill.folder)) and path != real:
+            # A link in a project is its author's: what it brings is seen for what it is.
+            named = f"{named}, which is {real}"
         for name, value in found.items():
             if name in entry.env:
                 continue
