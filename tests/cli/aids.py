@@ -130,8 +130,10 @@ class Terminal:
 
 
 def _take_terminal() -> None:
-    """In the child: Ctrl-C on this terminal is for it."""
+    """In the child: Ctrl-C on this terminal is for it, and it hears when the terminal goes away."""
     import fcntl
+    import signal
     import termios
 
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)

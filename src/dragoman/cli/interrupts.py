@@ -69,7 +69,8 @@ def ended_by_signals() -> Iterator[Ended]:
     """While it is open, SIGTERM and SIGHUP cancel the current task instead of ending the program.
 
     Left to themselves they would end it at once: a terminal in which a line is being edited would
-    stay without echo. Where an event loop cannot catch signals, they do that.
+    stay without echo. Where an event loop cannot catch signals, they do that. One that is ignored,
+    as nohup has it, stays so.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
@@ -85,7 +86,7 @@ def ended_by_signals() -> Iterator[Ended]:
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         with suppress(NotImplementedError, RuntimeError, ValueError):
-            if number is not None:
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, end, number)
                 caught.append(number)
     try:

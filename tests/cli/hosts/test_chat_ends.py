@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from dragoman.cli.interrupts import ended_by_signals
 from tests.cli.asking.screen import Screen
 from tests.cli.hosts.places import START, Place, call, events
 from tests.cli.hosts.test_chat_terminal import at_prompt
+from tests.support import run
 
 pytestmark = [
     pytest.mark.long,
@@ -63,6 +66,22 @@ def test_a_chat_that_is_told_to_end_leaves_the_terminal_as_it_was(
         assert screen.finish() == 128 + number
         assert echoes(screen)
     assert "Traceback" not in screen.seen
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    async def main() -> None:
+        with ended_by_signals() as ended:
+            os.kill(os.getpid(), signal.SIGHUP)
+            # The loop looks at what has come in, and runs what it caught.
+            for _ in range(5):
+                await asyncio.sleep(0)
+        assert ended.code is None
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run(main())
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_question_that_is_told_to_end_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
