@@ -65,7 +65,7 @@ class Place:
         assert done.returncode == code, done.stdout + done.stderr
         return json.loads(done.stdout)
 
-    def screen(self, *words: str, rows: int = 30, **env: str) -> Screen:
+    def screen(self, *words: str, rows: int = 60, **env: str) -> Screen:
         """A command on a terminal, in this folder."""
         argv = [sys.executable, "-c", _IN_FOLDER, str(self.folder), *words]
         return Screen(argv, rows=rows, variables=self.env | env)

@@ -34,7 +34,7 @@ def at_prompt(text: str) -> bool:
     return text.rstrip().split("\n")[-1].rstrip() == ">"
 
 
-def talk(place: Place, *words: str, rows: int = 30, **env: str) -> Screen:
+def talk(place: Place, *words: str, rows: int = 60, **env: str) -> Screen:
     return place.screen("chat", *words, *START, rows=rows, **env)
 
 
@@ -324,7 +324,7 @@ def test_a_hostile_server_writes_nothing_that_a_terminal_obeys(odd: Place) -> No
 def test_a_sampling_request_passes_two_gates(odd: Place) -> None:
     model = odd.script(call("odd__ask_model"), "A secret guest.", "It says: {last}")
     rules = (*ODD_RULES, "--policy", "allow tool(odd/ask_model)")
-    with odd.screen("chat", "--model", model, *rules, rows=60) as screen:
+    with odd.screen("chat", "--model", model, *rules) as screen:
         screen.until(at_prompt)
         screen.type("Knock!\r")
         text = screen.until("[o] once")
@@ -350,7 +350,7 @@ def test_a_sampling_request_passes_two_gates(odd: Place) -> None:
 def test_a_form_of_a_server_is_filled_in(odd: Place) -> None:
     model = odd.script(call("odd__ask_person"), "It says: {last}")
     rules = (*ODD_RULES, "--policy", "allow tool(odd/ask_person)")
-    with odd.screen("chat", "--model", model, *rules, rows=60) as screen:
+    with odd.screen("chat", "--model", model, *rules) as screen:
         screen.until(at_prompt)
         screen.type("Who?\r")
         assert "Who are you?" in screen.until("[f] fill in")
@@ -419,7 +419,7 @@ def test_a_start_that_is_refused_at_the_terminal_starts_nothing_and_the_chat_goe
     tmp_path: Path,
 ) -> None:
     place = Place(tmp_path)
-    with place.screen("chat", "--model", place.script("Hello."), rows=40) as screen:
+    with place.screen("chat", "--model", place.script("Hello.")) as screen:
         text = screen.until("[n] no")
         # Who it is stands there once, in one row or two.
         assert text.replace("\n  ┊ ", "").count("weather_server.py") == 1
