@@ -276,7 +276,7 @@ def test_nobody_can_edit_the_context_back_in(stage: Stage) -> None:
     assert model.requests == []
 
 
-WORDS = [
+WORDS: list[Any] = [
     Turn(calls=(Call(tool="bank__read"),)),
     Turn(calls=(Call(tool="evil__go"),)),
     "blue",

@@ -28,10 +28,8 @@ def refused(data: Any, code: int = -32042, **options: Any) -> list[Any]:
         raise Refusal("first", data=data)
 
     async def main() -> list[Any]:
-        async with Client(
-            server,
-            **{"elicitation_handler": lambda params: None, "elicitation_url": True} | options,
-        ) as client:
+        given: dict[str, Any] = {"elicitation_handler": lambda params: None}
+        async with Client(server, **given | {"elicitation_url": True} | options) as client:
             with pytest.raises(RemoteFailure) as caught:
                 await client.call_tool("pay")
             return client.required_elicitations(caught.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -16,9 +16,9 @@ from dragoman.host.entry import HostEntry
 from dragoman.host.heard import MAX_SERVERS, MAX_WORDS, Heard, OnBehalf
 from dragoman.host.kinds import Action
 from dragoman.host.models.scripted import Call, ScriptedModel, Turn
-from dragoman.model.content import ImageContent, TextContent
+from dragoman.model.content import ImageContent, ResourceContents, TextContent
 from dragoman.model.prompts import GetPromptResult, PromptMessage
-from dragoman.model.resources import ReadResourceResult, ResourceContents
+from dragoman.model.resources import ReadResourceResult
 from dragoman.model.tools import CallToolResult
 from tests.support import run
 
@@ -128,7 +128,7 @@ def bank() -> Server:
     return made
 
 
-def curious(wanted: str = "allServers") -> Server:
+def curious(wanted: Literal["none", "thisServer", "allServers"] = "allServers") -> Server:
     made = Server("curious")
 
     @made.tool
@@ -252,7 +252,7 @@ def test_what_was_always_allowed_for_calls_brings_in_no_words_unseen(host: Any) 
         return Scope.ALWAYS if Scope.ALWAYS in request.scopes else True
 
     answer = f"It is {SECRET}"
-    script = [calling("curious__ask"), "I see.", "Done."]
+    script: list[Any] = [calling("curious__ask"), "I see.", "Done."]
     script += [calling("bank__read"), calling("curious__ask"), answer, "Done."]
     script += [calling("curious__ask"), answer, "Done."]
     model = ScriptedModel(script)

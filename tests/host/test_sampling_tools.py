@@ -65,9 +65,8 @@ ASK = user(text("How is the weather?"))
 
 
 def params(*messages: SamplingMessage, **more: Any) -> CreateMessageParams:
-    return CreateMessageParams(
-        **{"messages": list(messages or [ASK]), "max_tokens": 100, "tools": [WEATHER]} | more
-    )
+    given: dict[str, Any] = {"messages": list(messages or [ASK]), "max_tokens": 100}
+    return CreateMessageParams(**given | {"tools": [WEATHER]} | more)
 
 
 def sample(at: Desk, model: ScriptedModel, asked: CreateMessageParams) -> CreateMessageResult:
@@ -162,7 +161,9 @@ def test_calls_made_before_are_defined_for_the_model_without_leave_to_make_more(
         assert sample(at, model, asked).text == "Rain."
     (request,) = model.requests
     assert request.tool_choice == "none"
-    named = [one.name for one in request.messages[1].content if isinstance(one, ToolUseContent)]
+    blocks = request.messages[1].content
+    assert isinstance(blocks, list)
+    named = [one.name for one in blocks if isinstance(one, ToolUseContent)]
     assert [tool.name for tool in request.tools] == named
 
 
