@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from dragoman.errors import BadMessage
 from dragoman.jsonrpc.message import (
@@ -58,6 +59,15 @@ MAX_ID_CHARS = 256
 _SAMPLE_BYTES = 256
 
 
+class _Whole(msgspec.Struct, tag_field="jsonrpc", tag="2.0"):
+    """Any message but a failure, whose error is read in another way."""
+
+    id: RequestId | UnsetType = UNSET
+    method: str | UnsetType = UNSET
+    params: msgspec.Raw = ABSENT
+    result: msgspec.Raw = ABSENT
+
+
 class _Parts(msgspec.Struct):
     """The members that stay undecoded."""
 
@@ -67,7 +77,7 @@ class _Parts(msgspec.Struct):
 
 
 _parts = msgspec.json.Decoder(_Parts).decode
-_request = msgspec.json.Decoder(Request).decode
+_whole = msgspec.json.Decoder(_Whole).decode
 _batch = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _error_body = msgspec.json.Decoder(ErrorBody).decode
 _anything = msgspec.json.Decoder().decode
@@ -83,6 +93,7 @@ _INDENTABLE_BYTES = 256 * 1024
 # 1 KiB from each end of a frame that is not read, as links keep of one that they refuse.
 _END_BYTES = 1024
 _BACKSLASH = ord("\\")
+_NOTHING: dict[str, Any] = {}
 _ESCAPED_COLON = re.compile(rb"\\u003[aA]")
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -97,23 +108,65 @@ def decode(frame: bytes) -> Message | Batch:
         BadMessage: `.kind` is "parse" when the frame is not acceptable JSON, "invalid" when it is
             JSON but no JSON-RPC 2.0 message; `.id` is the request's id where it could be read.
     """
+    message = _typical(frame)
+    if message is not None:
+        return message
     value = _read(frame)
     if type(value) is dict:
-        if len(value) == 4 and "jsonrpc" in value and type(value.get("params")) is dict:
-            # What nearly every frame is: with an id and a method there is room for nothing else.
-            try:
-                message = _request(frame)
-            except msgspec.MsgspecError:
-                return _one(frame, value)
-            ident = message.id
-            if type(ident) is int and -MAX_ID <= ident <= MAX_ID:
-                return message
         return _one(frame, value)
     if type(value) is list:
         if not value:
             raise _bad("invalid", "a batch must hold at least one message", frame)
         return Batch(tuple(map(_member, _batch(frame), value)))
     raise _bad("invalid", f"expected a JSON object, got {_kind(value)}", frame)
+
+
+def _typical(frame: bytes) -> Message | None:
+    """A message that is proven to be strict without a close look; None for any other frame.
+
+    The members of the message itself are known and counted, so only what they hold has to be read
+    as values.
+    """
+    # A short frame has no room for so many brackets and their ends.
+    if len(frame) > 2 * MAX_DEPTH and frame.count(b"[") + frame.count(b"{") > MAX_DEPTH:
+        return None
+    try:
+        whole = _whole(frame)
+        method, ident = whole.method, whole.id
+        body = whole.result if method is UNSET else whole.params
+        value = _NOTHING if body is ABSENT else _anything(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if type(value) is not dict:
+        return None
+    # Each pair has one colon outside of strings: as many colons as pairs prove that there are no
+    # more pairs than those that were read, which there are where a key appears twice.
+    members = 1 + (ident is not UNSET) + (method is not UNSET) + (body is not ABSENT)
+    colons = frame.count(b":") - members
+    pairs = len(value)
+    for inner in value.values():
+        if type(inner) is dict:
+            pairs += len(inner)
+    if pairs != colons and (
+        # There are deeper objects, or colons in strings; these survive a round trip.
+        _encode(value).count(b":") != colons or _hides_colons(frame)
+    ):
+        return None
+    if ident is UNSET:
+        return None if method is UNSET else Notification(method, body)
+    if type(ident) is int:
+        if not -MAX_ID <= ident <= MAX_ID:
+            return None
+    elif len(ident) > MAX_ID_CHARS:
+        return None
+    if method is not UNSET:
+        return Request(ident, method, body)
+    return None if body is ABSENT else Success(ident, body)
+
+
+def _hides_colons(frame: bytes) -> bool:
+    """Whether a string of a frame holds a colon in its escaped form, which cannot be counted."""
+    return _BACKSLASH in frame and b"\\u003" in frame and bool(_ESCAPED_COLON.search(frame))
 
 
 def _member(raw: msgspec.Raw, value: Any) -> Message | BadMessage:
@@ -145,9 +198,7 @@ def _read(frame: bytes) -> Any:
         raise _bad("parse", f"nested deeper than {MAX_DEPTH} levels", frame, _id_of(value))
     # Each pair of an object has one colon outside of strings; colons inside strings survive a
     # round trip. So equal counts prove that no pair was lost, which is what a duplicate key does.
-    if frame.count(b":") != _encode(value).count(b":") or (
-        _BACKSLASH in frame and b"\\u003" in frame and _ESCAPED_COLON.search(frame)
-    ):
+    if frame.count(b":") != _encode(value).count(b":") or _hides_colons(frame):
         _refuse_duplicates(frame, value)
     return value
 

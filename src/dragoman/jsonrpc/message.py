@@ -30,7 +30,7 @@ ABSENT = msgspec.Raw(b"")
 """A member that was not there."""
 
 
-class Request(msgspec.Struct, frozen=True, tag_field="jsonrpc", tag="2.0"):
+class Request(msgspec.Struct, frozen=True):
     """A call that wants an answer."""
 
     id: RequestId
