@@ -49,7 +49,7 @@ from dragoman.runtime.fault_log import FaultLog
 from dragoman.runtime.steps import go_on, in_own_context
 from dragoman.transport.base import About, Link
 
-__all__ = ["Driver", "Encoded", "Handler", "Tap", "report_failure"]
+__all__ = ["Driver", "Encoded", "Handler", "Outcome", "Tap", "report_failure"]
 
 log = logging.getLogger("dragoman.runtime")
 
@@ -99,12 +99,14 @@ class Encoded:
         self.written: dict[str, tuple[bytes, tuple[Loss, ...]]] = {}
 
 
+Outcome = Record | Encoded | bytes
+"""What a request is answered with. Bytes are its JSON text, written for the exchange's dialect."""
+
+
 class Handler(Protocol):
     """What a driver calls: the server or the client behind it."""
 
-    async def handle_request(
-        self, driver: Driver, exchange: Exchange, params: Record
-    ) -> Record | Encoded:
+    async def handle_request(self, driver: Driver, exchange: Exchange, params: Record) -> Outcome:
         """Answer the peer's request.
 
         Raises:
@@ -281,7 +283,7 @@ class Driver:
             return None
         return self._end_of(exchange, go_on(handling, pending))
 
-    async def _end_of(self, exchange: Exchange, handling: Awaitable[Record | Encoded]) -> None:
+    async def _end_of(self, exchange: Exchange, handling: Awaitable[Outcome]) -> None:
         """A request whose handler waits, in the task of the caller."""
         this = asyncio.current_task()
         assert this is not None
@@ -781,7 +783,7 @@ class Driver:
             if self._queue and not self._checking:
                 self._check_soon()
 
-    async def _run(self, exchange: Exchange, handling: Awaitable[Record | Encoded]) -> None:
+    async def _run(self, exchange: Exchange, handling: Awaitable[Outcome]) -> None:
         """One request of the peer, from its event to its answer. Raises CancelledError alone."""
         try:
             self._answer(exchange, await handling)
@@ -792,10 +794,13 @@ class Driver:
         finally:
             del self._running[exchange]
 
-    def _answer(self, exchange: Exchange, result: Record | Encoded) -> None:
+    def _answer(self, exchange: Exchange, result: Outcome) -> None:
         """Answer a request. Raises as `Engine.answer` does."""
-        if type(result) is Encoded:
-            self._answer_encoded(exchange, result)
+        kind = type(result)
+        if kind is bytes:
+            self.engine.answer_raw(exchange, result)  # type: ignore[arg-type]
+        elif kind is Encoded:
+            self._answer_encoded(exchange, result)  # type: ignore[arg-type]
         else:
             self.engine.answer(exchange, result)  # type: ignore[arg-type]
 

@@ -44,7 +44,7 @@ from dragoman.model.resources import (
 from dragoman.model.tools import CallToolParams, CallToolResult, ListToolsResult
 from dragoman.protocol.calls import Exchange
 from dragoman.protocol.negotiation import check_params
-from dragoman.runtime.driver import Driver, Encoded, report_failure
+from dragoman.runtime.driver import Driver, Encoded, Outcome, report_failure
 from dragoman.server.audience import Audience
 from dragoman.server.context import Context, Serving
 from dragoman.server.entries import (
@@ -56,6 +56,7 @@ from dragoman.server.entries import (
     ToolLike,
 )
 from dragoman.server.registry import Registry
+from dragoman.server.scalars import write_scalar
 
 __all__ = ["Answers", "CallNext", "Middleware"]
 
@@ -105,7 +106,7 @@ class Answers:
         self.completers: dict[str, Completer] = {}
         self.middleware: list[Middleware] = []
         self._lists: dict[tuple[str, str | None], tuple[int, Encoded]] = {}
-        self._handlers: dict[str, Callable[..., Awaitable[Record | Encoded]]] = {
+        self._handlers: dict[str, Callable[..., Awaitable[Any]]] = {
             "tools/call": self._call_tool,
             "tools/list": self._list_tools,
             "resources/list": self._list_resources,
@@ -121,11 +122,11 @@ class Answers:
 
     def handle(
         self, driver: Driver, exchange: Exchange, params: Record
-    ) -> Coroutine[Any, Any, Record | Encoded]:
+    ) -> Coroutine[Any, Any, Outcome]:
         """Find the handler and call it, through the middleware when there is any."""
         if exchange.method.name == "tools/call" and not self.middleware:
             # What is asked most often takes care of every error by itself.
-            return self._call_tool(driver, exchange, params)  # type: ignore[arg-type]
+            return self._call_tool(driver, exchange, params, may_write=True)  # type: ignore[arg-type]
         return self._handle(driver, exchange, params)
 
     async def _handle(self, driver: Driver, exchange: Exchange, params: Record) -> Record | Encoded:
@@ -170,8 +171,14 @@ class Answers:
         return self._list("tools", params.cursor, self.tools, ListToolsResult, "tools")
 
     async def _call_tool(
-        self, driver: Driver, exchange: Exchange, params: CallToolParams
-    ) -> Record:
+        self,
+        driver: Driver,
+        exchange: Exchange,
+        params: CallToolParams,
+        *,
+        may_write: bool = False,
+    ) -> Record | bytes:
+        """A result; already written, in the revision of the exchange, where that is allowed."""
         entry = self.tools.get(params.name)
         if entry is None:
             name = params.name[:128]
@@ -179,7 +186,12 @@ class Answers:
         context = Context(self.serving, driver, exchange, params) if entry.wants_context else None
         try:
             if type(entry) is ToolEntry and entry.is_direct:
-                return entry.result(await entry.begin(params.raw_arguments, context))
+                value = await entry.begin(params.raw_arguments, context)
+                if may_write and value.__class__ is entry.scalar:
+                    written = write_scalar(value, exchange.dialect)
+                    if written is not None:
+                        return written
+                return entry.result(value)
             return await entry.call(params.raw_arguments, context)
         except InvalidArguments as fault:
             if exchange.dialect.facts.argument_faults_are_results:

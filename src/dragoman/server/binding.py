@@ -67,6 +67,10 @@ _ABSENT = msgspec.Raw(b"")
 _SHAREABLE = (str, int, float, bool, bytes, type(None), frozenset)
 
 
+UNFIT = (msgspec.DecodeError, ValueError, RecursionError)
+"""What `Binding.read` raises for arguments that have to be mended, or explained."""
+
+
 class Call(msgspec.Struct, frozen=True, gc=False):
     """Arguments ready for the function: one value a parameter, in order, without the context.
 
@@ -140,19 +144,23 @@ class _Bound:
 
     def call(self, call: Call, context: Any = None) -> Any:
         """Call the function. A coroutine is returned, not awaited; see `is_async`."""
+        return self.invoke(call.values, context)
+
+    def invoke(self, values: tuple[Any, ...], context: Any = None) -> Any:
+        """As `call`, with nothing but the values."""
         if self._is_plain:
-            return self.fn(*call.values)
+            return self.fn(*values)
         at = self.signature.context_at
         if at is not None and not self._keywords:
-            return self.fn(*call.values[:at], context, *call.values[at:])
-        values: tuple[Any, ...] = call.values[: self._positional]
-        keywords = dict(zip(self._keywords, call.values[self._positional :], strict=True))
+            return self.fn(*values[:at], context, *values[at:])
+        positional = values[: self._positional]
+        keywords = dict(zip(self._keywords, values[self._positional :], strict=True))
         if self.context_parameter is not None:
             if at is None:
                 keywords[self.context_parameter] = context
             else:
-                values = (*values[:at], context, *values[at:])
-        return self.fn(*values, **keywords)
+                positional = (*positional[:at], context, *positional[at:])
+        return self.fn(*positional, **keywords)
 
 
 class Binding(_Bound):
@@ -199,15 +207,20 @@ class Binding(_Bound):
                 fault = ArgumentFault("", "JSON values", f"a value that is none ({error})")
                 raise self._refusal([fault]) from None
         try:
-            return Call(self._read(text))
-        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            return Call(self.read(text))
+        except UNFIT as error:
             return self._mend(bytes(text), error)
 
     def to_result(self, value: Any) -> CallToolResult:
         """The result of a call from what the function returned; see `results.to_result`."""
         return to_result(value, self.output)
 
-    def _read(self, text: bytes | msgspec.Raw) -> tuple[Any, ...]:
+    def read(self, text: bytes | msgspec.Raw) -> tuple[Any, ...]:
+        """The values of arguments that fit as they are; `parse` looks closer at others.
+
+        Raises:
+            msgspec.DecodeError, ValueError, RecursionError: they do not (`UNFIT`).
+        """
         values = msgspec.structs.astuple(self._decode(text))
         if not self._engines:
             return values
@@ -232,8 +245,8 @@ class Binding(_Bound):
             raise self._refusal([fault]) from None
         mended, repairs = repair(self.input_schema, value)
         try:
-            return Call(self._read(msgspec.json.encode(mended)), repairs)
-        except (msgspec.DecodeError, ValueError, RecursionError) as again:
+            return Call(self.read(msgspec.json.encode(mended)), repairs)
+        except UNFIT as again:
             error = again
         faults = find_faults(self.input_schema, mended, formats=self._formats(), is_final=False)
         if isinstance(mended, dict):

@@ -19,9 +19,10 @@ from dragoman.model.prompts import GetPromptResult, Prompt, PromptMessage
 from dragoman.model.resources import ReadResourceResult, Resource, ResourceTemplate
 from dragoman.model.tools import CallToolResult, Tool
 from dragoman.model.uri_template import TraversalRefused, UriTemplate
-from dragoman.server.binding import Binding, Call, PromptBinding, ResourceBinding
+from dragoman.server.binding import UNFIT, Binding, Call, PromptBinding, ResourceBinding
 from dragoman.server.context import Context
 from dragoman.server.results import as_blocks, checked_block, to_data, to_result
+from dragoman.server.scalars import SCALARS
 
 __all__ = [
     "Completer",
@@ -78,7 +79,11 @@ class ToolLike(Protocol):
 
 
 class ToolEntry:
-    """A tool made from a function; `is_direct` when that is a coroutine function."""
+    """A tool made from a function; `is_direct` when that is a coroutine function.
+
+    `scalar` is the class of what it returns, if it promises that and no more, and a result that
+    holds it has nothing else to fit.
+    """
 
     __slots__ = (
         "_binding",
@@ -87,6 +92,7 @@ class ToolEntry:
         "definition",
         "is_direct",
         "key",
+        "scalar",
         "wants_context",
         "warn",
     )
@@ -110,6 +116,10 @@ class ToolEntry:
         self.warn = warn
         # A schema of the author's own says more than the return annotation that was checked.
         self._output = _OutputCheck(definition) if is_checked else None
+        promised = binding.output.annotation
+        self.scalar: type | None = promised if binding.wraps_output and not is_checked else None
+        if self.scalar not in SCALARS:
+            self.scalar = None
 
     async def call(self, raw: msgspec.Raw, context: Context | None) -> CallToolResult:
         """Call the function.
@@ -125,7 +135,12 @@ class ToolEntry:
     def begin(self, raw: msgspec.Raw, context: Context | None) -> Awaitable[Any]:
         """What a direct one is to be awaited for, and then handed to `result`; the two are `call`
         without a coroutine of its own. Raises InvalidArguments."""
-        awaited: Awaitable[Any] = self._binding.call(self._read(raw), context)
+        binding = self._binding
+        try:
+            values = binding.read(raw)
+        except UNFIT:
+            values = self._read(raw).values
+        awaited: Awaitable[Any] = binding.invoke(values, context)
         return awaited
 
     def _read(self, raw: msgspec.Raw) -> Call:
