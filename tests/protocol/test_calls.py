@@ -518,15 +518,15 @@ def test_every_call_has_a_deadline_and_is_cancelled_when_it_passes(side: Side) -
     call = engine.request("ping", NoParams(), now=100.0)
     engine.take()
     limit = Limits().call_timeout_s
-    assert engine.next_deadline() == 100.0 + limit
+    assert engine.next_deadline == 100.0 + limit
     assert engine.expire(100.0 + limit - 0.001) == []
-    assert engine.next_deadline() == 100.0 + limit
+    assert engine.next_deadline == 100.0 + limit
     failed = only(engine.expire(100.0 + limit), Failed)
     assert failed.call is call
     assert isinstance(failed.error, DeadlineExceeded)
     assert (failed.error.method, failed.error.timeout_s) == ("ping", limit)
     assert sent_one(engine)["params"]["requestId"] == call.id
-    assert (engine.calls, engine.next_deadline()) == ({}, None)
+    assert (engine.calls, engine.next_deadline) == ({}, None)
     # The session goes on; the late answer is told from a stray one.
     assert tell(engine, answer(call.id)) == [LateAnswer(call.id)]
     again = engine.request("ping", NoParams(), now=200.0)
@@ -539,14 +539,14 @@ def test_the_deadline_is_each_requests_own() -> None:
     slow = call_tool(client, timeout_s=50.0)
     quick = call_tool(client, timeout_s=0.5)
     total = call_tool(client, timeout_s=50.0, total_s=3.0)
-    assert client.next_deadline() == 0.5
+    assert client.next_deadline == 0.5
     assert only(client.expire(0.5), Failed).call is quick
-    assert client.next_deadline() == 3.0
+    assert client.next_deadline == 3.0
     failed = only(client.expire(3.0), Failed)
     assert failed.call is total
     assert isinstance(failed.error, DeadlineExceeded)
     assert failed.error.timeout_s == 3.0
-    assert client.next_deadline() == 50.0
+    assert client.next_deadline == 50.0
     assert only(client.expire(50.0), Failed).call is slow
 
 
@@ -642,12 +642,12 @@ def test_a_handler_that_takes_too_long_is_answered_for() -> None:
     server = open_alone(Side.SERVER, limits=Limits(exchange_timeout_s=30.0))
     exchange = ask(server, 1, "tools/call").exchange
     other = only(tell(server, request(2, "tools/list"), now=10.0), RequestArrived).exchange
-    assert server.next_deadline() == 30.0
+    assert server.next_deadline == 30.0
     assert only(server.expire(30.0), Overdue).exchange is exchange
     assert exchange.is_over
     reply = sent_one(server)
     assert (reply["id"], reply["error"]["code"]) == (1, -32603)
-    assert server.next_deadline() == 40.0
+    assert server.next_deadline == 40.0
     server.answer(exchange, RESULTS["tools/call"])
     assert sent(server) == []
     server.answer(other, RESULTS["tools/list"])
@@ -657,4 +657,4 @@ def test_a_handler_that_takes_too_long_is_answered_for() -> None:
 def test_nothing_to_wait_for_means_no_deadline() -> None:
     client = open_alone(Side.CLIENT)
     assert client.expire(1000.0) == []
-    assert client.next_deadline() is None
+    assert client.next_deadline is None

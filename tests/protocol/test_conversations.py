@@ -405,7 +405,7 @@ class Conversation(RuleBasedStateMachine):
                 assert exchange.is_over is not under_way
             deadlines = [call.deadline for call in engine.calls.values()]
             deadlines += [one.deadline for one in engine.exchanges.values()]
-            wake = engine.next_deadline()
+            wake = engine.next_deadline
             if deadlines:
                 assert wake is not None
                 assert wake <= min(deadlines)
@@ -445,7 +445,7 @@ class Conversation(RuleBasedStateMachine):
             self.pair.close(side)
             self.look()
             assert engine.take() == []
-            assert engine.next_deadline() is None
+            assert engine.next_deadline is None
         for side in Side:
             assert all(self.ends[side][call.id] == 1 for call in self.calls[side])
 

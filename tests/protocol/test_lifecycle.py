@@ -539,7 +539,7 @@ def test_a_client_leaves_a_server_whose_revision_it_does_not_speak(chosen: str) 
     assert len(text) < 300
     assert client.state is State.CLOSED
     assert sent(client) == []
-    assert client.next_deadline() is None
+    assert client.next_deadline is None
 
 
 @duty("errors.version-mismatch")
@@ -583,7 +583,7 @@ def test_a_hello_that_is_never_answered_ends_everything_at_its_deadline() -> Non
     assert (first.error.method, first.error.timeout_s) == ("initialize", 10.0)
     assert isinstance(second.error, LinkError)
     assert sent(client) == [], "initialize must not be cancelled"
-    assert (client.calls, client.next_deadline()) == ({}, None)
+    assert (client.calls, client.next_deadline) == ({}, None)
     assert client.state is State.CLOSED
     # The answer comes after all: nobody is there any more.
     assert fault_kinds(tell(client, answer(call.id, welcome()))) == [FaultKind.WRONG_TIME]
@@ -651,7 +651,7 @@ def test_closing_ends_every_call_and_every_request_once(side: Side) -> None:
     assert failed.error.sent is None
     assert isinstance(dropped, CancelArrived)
     assert dropped.exchange is arrived.exchange
-    assert (engine.calls, engine.exchanges, engine.next_deadline()) == ({}, {}, None)
+    assert (engine.calls, engine.exchanges, engine.next_deadline) == ({}, {}, None)
     engine.fail(arrived.exchange, InternalError("late"))
     assert sent(engine) == []
     assert engine.close() == []

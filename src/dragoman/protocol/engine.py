@@ -6,7 +6,7 @@ or a task. One engine serves one connection, on either side.
     engine.open(now=0.0)                   # a client says hello
     engine.take()                          # [(frame, about, is_answer), ...] to send, in order
     engine.receive(frame, now=0.1)         # [event, ...]; never raises for a fault of the peer
-    engine.next_deadline()                 # when to call `expire`, or None
+    engine.next_deadline                   # when to call `expire`, or None
 """
 
 from __future__ import annotations
@@ -116,7 +116,9 @@ class Introduction(NamedTuple):
 class Engine:
     """One end of one connection.
 
-    Frames to send collect in an outbox that `take` empties; call it after every other method.
+    Frames to send collect in `outbox`, which `take` empties; look at it after every other method.
+    So do `events` that calls of ours caused (what was degraded on the way out), for `drain_events`.
+    `next_deadline` is the earliest time at which `expire` may have something to do; None for never.
     `has_agreed` once both sides know the revision, which `dialect` then is.
     `answers` counts the answers among them so far, refusals included; `unsent_bytes` is the size of
     those results that wait in the outbox.
@@ -129,7 +131,6 @@ class Engine:
     __slots__ = (
         "_abandoned",
         "_at_once",
-        "_events",
         "_granted_below",
         "_logs",
         "_logs_dropped",
@@ -139,22 +140,23 @@ class Engine:
         "_may_be_told",
         "_may_tell",
         "_next_id",
-        "_outbox",
-        "_rates",
+                "_rates",
         "_receives",
         "_requests",
         "_sends",
-        "_wake",
         "answers",
         "calls",
         "dialect",
         "dialects",
+        "events",
         "exchanges",
         "has_agreed",
         "instructions",
         "introduction",
         "limits",
         "log_level",
+        "next_deadline",
+        "outbox",
         "peer",
         "peer_capabilities",
         "side",
@@ -192,10 +194,10 @@ class Engine:
         self._granted_below = 0
         self._abandoned: dict[RequestId, None] = {}
         self._next_id = 1
-        self._outbox: list[tuple[bytes, About, bool]] = []
+        self.outbox: list[tuple[bytes, About, bool]] = []
         self._losses: list[Loss] = []
-        self._events: list[Event] = []
-        self._wake: float | None = None
+        self.events: list[Event] = []
+        self.next_deadline: float | None = None
         self._sends = SENDS[side, self.state]
         self._receives = RECEIVES[side, self.state]
         # Made when first needed, as are the other buckets: most connections are quiet.
@@ -217,15 +219,18 @@ class Engine:
         A server's frame is about the delivery that it answers or belongs to, a client's about the
         id of its own request.
         """
-        out = self._outbox
+        out = self.outbox
         if out:
-            self._outbox = []
+            self.outbox = []
             self.unsent_bytes = 0
         return out
 
-    def next_deadline(self) -> float | None:
-        """The earliest time at which `expire` may have something to do; None for never."""
-        return self._wake
+    def drain_events(self) -> list[Event]:
+        """Empty `events`."""
+        events = self.events
+        if events:
+            self.events = []
+        return events
 
     # --- opening ------------------------------------------------------------------------------------
 
@@ -353,10 +358,10 @@ class Engine:
         call.wants_progress = wants_progress
         call.about = ident if self.side is Side.CLIENT else about
         self.calls[ident] = call
-        if self._wake is None or call.deadline < self._wake:
-            self._wake = call.deadline
+        if self.next_deadline is None or call.deadline < self.next_deadline:
+            self.next_deadline = call.deadline
         frame = codec.request(ident, method.name, b"" if raw == _NO_PARAMS else raw)
-        self._outbox.append((frame, call.about, False))
+        self.outbox.append((frame, call.about, False))
         return call
 
     def cancel(self, call: Call, reason: str | None = None) -> bool:
@@ -386,7 +391,7 @@ class Engine:
         params = CancelledParams(request_id=call.id, reason=reason)
         raw = self._write("notifications/cancelled", params)
         frame = codec.notification("notifications/cancelled", raw)
-        self._outbox.append((frame, call.about, False))
+        self.outbox.append((frame, call.about, False))
 
     # --- our notifications ----------------------------------------------------------------------------
 
@@ -396,7 +401,7 @@ class Engine:
             raise self._not_permitted(method, is_request=False)
         raw = self._write(method, params)
         frame = codec.notification(method, b"" if raw == _NO_PARAMS else raw)
-        self._outbox.append((frame, about, False))
+        self.outbox.append((frame, about, False))
 
     def log(self, params: LogMessageParams, *, now: float, about: Delivery | None = None) -> bool:
         """Send a log message if the client wants its level; False when it was not sent.
@@ -447,8 +452,8 @@ class Engine:
         for exchange in [one for one in self.exchanges.values() if one.seen.delivery is delivery]:
             exchange.is_over = True
             self._forget(exchange)
-            self._events.append(CancelArrived(exchange, reason))
-        events, self._events = self._events, []
+            self.events.append(CancelArrived(exchange, reason))
+        events, self.events = self.events, []
         return events
 
     def answer_raw(self, exchange: Exchange, raw: bytes) -> None:
@@ -506,7 +511,7 @@ class Engine:
         exchange.last_progress = params.progress
         exchange.held_progress = None
         frame = codec.notification("notifications/progress", raw)
-        self._outbox.append((frame, exchange.seen.delivery, False))
+        self.outbox.append((frame, exchange.seen.delivery, False))
 
     def _finish(self, exchange: Exchange, frame: bytes) -> None:
         if exchange.held_progress is not None:
@@ -520,7 +525,7 @@ class Engine:
         self._forget(exchange)
         batch = exchange.batch
         if batch is None:
-            self._outbox.append((frame, exchange.seen.delivery, True))
+            self.outbox.append((frame, exchange.seen.delivery, True))
             return
         batch.frames.append(frame)
         batch.pending -= 1
@@ -545,7 +550,7 @@ class Engine:
     def _flush_batch(self, batch: BatchReply) -> None:
         if batch.pending == 0 and batch.frames:
             frame = b"[" + b",".join(batch.frames) + b"]"
-            self._outbox.append((frame, batch.delivery, True))
+            self.outbox.append((frame, batch.delivery, True))
             batch.frames = []
 
     # --- receiving ------------------------------------------------------------------------------------
@@ -565,9 +570,9 @@ class Engine:
                 self._batch(message, now, seen)
             else:
                 self._message(message, now, seen, None)  # type: ignore[arg-type]
-        events = self._events
+        events = self.events
         if events:
-            self._events = []
+            self.events = []
         return events
 
     def refuse(self, noise: Noise) -> list[Event]:
@@ -576,7 +581,7 @@ class Engine:
             return [Fault(FaultKind.WRONG_TIME, "a frame came after the end", noise.head[:256])]
         ident, is_request = codec.find_id(noise.head, noise.tail)
         detail = f"a frame of {noise.size} bytes is over the limit of {noise.limit}"
-        self._events.append(Fault(FaultKind.TOO_LARGE, detail, noise.head[:256]))
+        self.events.append(Fault(FaultKind.TOO_LARGE, detail, noise.head[:256]))
         if is_request:
             # A guess must not end a request that is under way.
             known = None if ident in self.exchanges else ident
@@ -585,7 +590,7 @@ class Engine:
             call = self.calls.pop(ident)
             self._abandon(call)
             self._lose(call, LimitExceeded("the size of a frame", noise.limit, "bytes", detail))
-        events, self._events = self._events, []
+        events, self.events = self.events, []
         return events
 
     def _message(self, message: Message, now: float, seen: Seen, batch: BatchReply | None) -> None:
@@ -621,7 +626,7 @@ class Engine:
                 )
             self._flush_batch(reply)
             return
-        self._events.append(Fault(FaultKind.BAD_BATCH, detail))
+        self.events.append(Fault(FaultKind.BAD_BATCH, detail))
         self._reply_unreadable(None, InvalidRequest(detail), seen, None)
 
     def _takes_batches(self) -> bool:
@@ -679,14 +684,14 @@ class Engine:
             self._at_once[name] = self._at_once.get(name, 0) + 1
         if batch is not None:
             batch.pending += 1
-        if self._wake is None or deadline < self._wake:
-            self._wake = deadline
+        if self.next_deadline is None or deadline < self.next_deadline:
+            self.next_deadline = deadline
         if name == "ping":
             self.answer(exchange, EmptyResult())
         elif name == "initialize":
             self._hello(exchange, params)  # type: ignore[arg-type]
         else:
-            self._events.append(RequestArrived(exchange, params))
+            self.events.append(RequestArrived(exchange, params))
 
     def _excess(self, name: str, now: float) -> str | None:
         """Which limit one more request would break, in words; None for none."""
@@ -737,11 +742,11 @@ class Engine:
         seen: Seen,
         batch: BatchReply | None,
     ) -> None:
-        self._events.append(Fault(kind, error.message))
+        self.events.append(Fault(kind, error.message))
         self.answers += 1
         frame = codec.failure(message.id, self.dialect.error(error))
         if batch is None:
-            self._outbox.append((frame, seen.delivery, True))
+            self.outbox.append((frame, seen.delivery, True))
         else:
             batch.frames.append(frame)
 
@@ -780,13 +785,13 @@ class Engine:
         except (msgspec.ValidationError, ValueError) as fault:
             text = _plain(str(fault))
             detail = f"the answer to {call.method.name} does not fit: {text}"
-            self._events.append(Fault(FaultKind.BAD_ANSWER, detail, bytes(message.result)[:256]))
+            self.events.append(Fault(FaultKind.BAD_ANSWER, detail, bytes(message.result)[:256]))
             self._lose(call, PeerError(detail))
             return
         if call.method.name == "initialize":
             self._welcome(call, result)  # type: ignore[arg-type]
             return
-        self._events.append(Answered(call, result))
+        self.events.append(Answered(call, result))
 
     def _welcome(self, call: Call, result: InitializeResult) -> None:
         chosen = next((d for d in self.dialects if d.wire == result.protocol_version), None)
@@ -800,19 +805,19 @@ class Engine:
         self.peer = result.server_info
         self.peer_capabilities = result.capabilities
         self.instructions = result.instructions
-        self._outbox.append((codec.notification("notifications/initialized", b""), None, False))
+        self.outbox.append((codec.notification("notifications/initialized", b""), None, False))
         self._move(Move.WELCOME)
         self._set_vocabulary()
-        self._events.append(
+        self.events.append(
             Opened(result.server_info, result.capabilities, chosen, result.instructions)
         )
-        self._events.append(Answered(call, result))
+        self.events.append(Answered(call, result))
 
     def _failure(self, message: Failure) -> None:
         error = message.error
         if message.id is None:
             detail = f"error {error.code}: {_plain(error.message)}"
-            self._events.append(Fault(FaultKind.REFUSED_US, detail))
+            self.events.append(Fault(FaultKind.REFUSED_US, detail))
             # Whose it is nobody can tell: it may even answer a notification. Only a hello, with
             # nothing else said yet, need not wait for its deadline.
             if self.state is not State.OPENING or len(self.calls) != 1:
@@ -830,7 +835,7 @@ class Engine:
 
     def _lose(self, call: Call, error: DragomanError) -> None:
         """A call, taken from the table before, has failed. Without a hello nothing else lives."""
-        self._events.append(Failed(call, error))
+        self.events.append(Failed(call, error))
         if call.method.name == "initialize":
             self._move(Move.REJECT)
             self._drop_all(LinkClosed("the connection could not be opened"))
@@ -838,10 +843,10 @@ class Engine:
     def _stray(self, ident: RequestId) -> None:
         if ident in self._abandoned:
             del self._abandoned[ident]
-            self._events.append(LateAnswer(ident))
+            self.events.append(LateAnswer(ident))
         else:
             detail = f"no request has the id {_short(ident)}"
-            self._events.append(Fault(FaultKind.STRAY_ANSWER, detail))
+            self.events.append(Fault(FaultKind.STRAY_ANSWER, detail))
 
     # notifications of the peer
 
@@ -850,20 +855,20 @@ class Engine:
         method = self.dialect.method(name, self.side.other)
         if method is None or method.is_request:
             what = "needs an id" if method is not None else "does not exist here"
-            self._events.append(
+            self.events.append(
                 Fault(FaultKind.UNKNOWN_METHOD, f"the notification {name[:128]!r} {what}")
             )
             return
         if name not in self._receives:
             detail = f"{name} is not allowed while the connection is {self.state.value}"
-            self._events.append(Fault(FaultKind.WRONG_TIME, detail))
+            self.events.append(Fault(FaultKind.WRONG_TIME, detail))
             return
         raw = message.params
         try:
             params = self.dialect.lift(method.params, _NO_PARAMS if raw is ABSENT else raw)
         except (msgspec.ValidationError, ValueError) as fault:
             detail = f"{name}: {_plain(str(fault))}"
-            self._events.append(Fault(FaultKind.BAD_PARAMS, detail))
+            self.events.append(Fault(FaultKind.BAD_PARAMS, detail))
             return
         if name == "notifications/progress":
             self._progress(params, now)  # type: ignore[arg-type]
@@ -872,45 +877,45 @@ class Engine:
         elif name == "notifications/initialized":
             self._move(Move.READY)
             assert self.peer is not None
-            self._events.append(
+            self.events.append(
                 Opened(self.peer, self.peer_capabilities, self.dialect, self.instructions)
             )
         else:
             if name not in self._may_be_told:
                 # Not declared, but harmless: the listener decides.
-                self._events.append(
+                self.events.append(
                     Fault(FaultKind.NOT_NEGOTIATED, f"{name} was sent without being declared")
                 )
-            self._events.append(NotificationArrived(method, params))
+            self.events.append(NotificationArrived(method, params))
 
     def _progress(self, params: ProgressParams, now: float) -> None:
         call = self.calls.get(params.progress_token)
         if call is None or not call.wants_progress:
             if params.progress_token not in self._abandoned:
                 detail = f"no request has the progress token {_short(params.progress_token)}"
-                self._events.append(Fault(FaultKind.STRAY_PROGRESS, detail))
+                self.events.append(Fault(FaultKind.STRAY_PROGRESS, detail))
             return
         last = call.last_progress
         if last is not None and params.progress <= last:
             detail = f"progress went from {last:g} to {params.progress:g}"
-            self._events.append(Fault(FaultKind.BACKWARD_PROGRESS, detail))
+            self.events.append(Fault(FaultKind.BACKWARD_PROGRESS, detail))
             return
         call.last_progress = params.progress
         call.deadline = min(now + call.timeout_s, call.limit)
-        self._events.append(ProgressArrived(call, params))
+        self.events.append(ProgressArrived(call, params))
 
     def _cancelled(self, params: CancelledParams) -> None:
         exchange = self.exchanges.get(params.request_id)
         if exchange is None:
             detail = f"no request has the id {_short(params.request_id)}, or it has ended"
-            self._events.append(Fault(FaultKind.STRAY_CANCEL, detail))
+            self.events.append(Fault(FaultKind.STRAY_CANCEL, detail))
             return
         exchange.is_over = True
         self._forget(exchange)
         if exchange.batch is not None:
             exchange.batch.pending -= 1
             self._flush_batch(exchange.batch)
-        self._events.append(CancelArrived(exchange, params.reason))
+        self.events.append(CancelArrived(exchange, params.reason))
 
     def lose(self, ident: RequestId, error: LinkError) -> list[Event]:
         """The link could not carry one request of ours; the connection goes on without it."""
@@ -918,13 +923,13 @@ class Engine:
         if call is not None:
             self._abandon(call)
             self._lose(call, error)
-        events, self._events = self._events, []
+        events, self.events = self.events, []
         return events
 
     # faults
 
     def _unreadable(self, bad: BadMessage, seen: Seen, batch: BatchReply | None) -> None:
-        self._events.append(Fault(FaultKind.UNREADABLE, bad.reason, bad.sample))
+        self.events.append(Fault(FaultKind.UNREADABLE, bad.reason, bad.sample))
         if bad.is_answer:
             if seen.delivery is not None and batch is None:
                 seen.delivery.is_unreadable = True
@@ -948,7 +953,7 @@ class Engine:
         body = ErrorBody(error.code, error.message)
         frame = codec.failure(ident, body, null_id=self.dialect.facts.sends_null_id)
         if batch is None:
-            self._outbox.append((frame, seen.delivery, True))
+            self.outbox.append((frame, seen.delivery, True))
         else:
             batch.frames.append(frame)
 
@@ -971,11 +976,11 @@ class Engine:
             limit = self.limits.exchange_timeout_s
             detail = f"{exchange.method.name} took longer than {limit:g} s"
             self.fail(exchange, InternalError(detail))
-            self._events.append(Overdue(exchange))
+            self.events.append(Overdue(exchange))
         deadlines = [call.deadline for call in self.calls.values()]
         deadlines += [exchange.deadline for exchange in self.exchanges.values()]
-        self._wake = min(deadlines, default=None)
-        events, self._events = self._events, []
+        self.next_deadline = min(deadlines, default=None)
+        events, self.events = self.events, []
         return events
 
     def _grant_time(self, now: float) -> None:
@@ -997,21 +1002,21 @@ class Engine:
             if error is None
             else error
         )
-        self._outbox.clear()
-        events, self._events = self._events, []
+        self.outbox.clear()
+        events, self.events = self.events, []
         return events
 
     def _drop_all(self, error: LinkError) -> None:
         """Fail every call and drop every request of the peer."""
         for call in self.calls.values():
-            self._events.append(Failed(call, error.again(sent=False if call.is_unsent else None)))
+            self.events.append(Failed(call, error.again(sent=False if call.is_unsent else None)))
         self.calls.clear()
         for exchange in self.exchanges.values():
             exchange.is_over = True
-            self._events.append(CancelArrived(exchange, "the connection was closed"))
+            self.events.append(CancelArrived(exchange, "the connection was closed"))
         self.exchanges.clear()
         self._at_once.clear()
-        self._wake = None
+        self.next_deadline = None
 
     # --- inside -----------------------------------------------------------------------------------------
 
@@ -1046,16 +1051,9 @@ class Engine:
             losses.clear()
             raise
         if losses:
-            self._events.append(Degraded(method, tuple(losses)))
+            self.events.append(Degraded(method, tuple(losses)))
             losses.clear()
         return raw
-
-    def drain_events(self) -> list[Event]:
-        """Events that calls of ours caused (what was degraded on the way out)."""
-        events = self._events
-        if events:
-            self._events = []
-        return events
 
     def _our_client_capabilities(self) -> ClientCapabilities:
         capabilities = self.introduction.capabilities

@@ -410,11 +410,10 @@ class Driver:
     def flush(self) -> None:
         """Hand the outbox to the link, take note of new deadlines, and mind the back-pressure."""
         engine = self.engine
-        events = engine.drain_events()
-        if events:
-            self._note(events)
-        out = engine.take()
-        if out:
+        if engine.events:
+            self._note(engine.drain_events())
+        if engine.outbox:
+            out = engine.take()
             link = self.link
             sent = 0
             try:
@@ -437,7 +436,7 @@ class Driver:
                     unclogging = self._loop.create_task(self._unclog())
                     if not unclogging.done():
                         self._unclogging = unclogging
-        wake = engine.next_deadline()
+        wake = engine.next_deadline
         if wake is not None and (self._timer is None or wake < self._timer_at):
             if self._timer is not None:
                 self._timer.cancel()
