@@ -2,8 +2,8 @@
 
     app = server.asgi()                      # uvicorn module:app, or mounted in another app
 
-One POST passes through `AsgiApp._post`, the driver and its engine (`Driver.take_in`), the handler
-(`Driver.handle`), and back through `StreamableLink.send`.
+One POST passes through `AsgiApp.__call__`, the driver and its engine (`Driver.take_in`), the handler
+(`Server.handle_request`), and back through `StreamableLink.send`.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ Identify = Callable[[Scope], "Principal | Awaitable[Principal | None] | None"]
 
 ANYONE = Principal("anyone", issuer="http")
 
+LENGTH = b"content-length"
 SESSION = b"mcp-session-id"
 VERSION = b"mcp-protocol-version"
 LAST_EVENT = b"last-event-id"
@@ -74,6 +75,13 @@ MAX_REMEMBERED = 256
 
 # Headers that decide something: two of them, and two readers could disagree.
 _ONCE = (b"host", b"origin", SESSION, VERSION, b"content-type", b"content-length", LAST_EVENT)
+
+# What each POST of a session has of its own, or has checked in another way.
+_OWN = (LENGTH, SESSION)
+
+# Whoever sends one of these is looked at each time: pages, which are answered in another way, and
+# those who show a secret, which is not kept.
+_UNUSUAL = frozenset((b"origin", b"content-encoding", b"authorization", b"cookie"))
 
 _PREFLIGHT: tuple[Header, ...] = (
     (b"access-control-allow-methods", b"GET, POST, DELETE"),
@@ -145,6 +153,8 @@ class AsgiApp:
         self._callers: set[tuple[bytes, bytes | None]] = set()
         # Accept and Content-Type of POSTs that were found good.
         self._good: set[tuple[bytes | None, bytes | None]] = set()
+        # All headers of a kind of client, but for its own; sessions share them.
+        self._kinds: dict[tuple[Header, ...], dict[bytes, bytes]] = {}
         self._life: AsyncExitStack | None = None
         self._starting: asyncio.Task[None] | None = None
         self._busy = 0
@@ -173,6 +183,71 @@ class AsgiApp:
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
+        raw: list[Header] = scope["headers"]
+        usual = dict(raw)
+        length, ident = usual.pop(LENGTH, None), usual.pop(SESSION, b"")
+        sessions, limits = self._sessions, self.limits
+        session = sessions.known.get(ident)
+        if (
+            session is None
+            # The same client says the same of itself as before, when it was looked at.
+            or usual != session.usual
+            or len(raw) != len(usual) + (1 if length is None else 2)
+            or scope["path"] != session.path
+            or scope["method"] != "POST"
+            or self._identify is not None
+            or self._is_leaving
+        ):
+            found = await self._look_closer(scope, receive, send)
+            if found is None:
+                return
+            session, send = found
+        sessions.use(session)
+        self._busy += 1
+        try:
+            given = read_body(receive, length, limits.max_body_bytes, limits.body_s)
+            body = given if type(given) is bytes else await given  # type: ignore[misc]
+            if body is None:
+                return
+            link = session.link
+            if link.is_paused:
+                await link.until_readable()
+            if link.is_over:
+                text = "the session has ended: send initialize to begin a new one"
+                raise HttpRefusal(404, text)
+            if len(link.replies) + len(link.streams) >= limits.max_waiting and (
+                # What cancels, or answers a question, makes the number smaller.
+                rules.holds_request(body)
+            ):
+                raise HttpRefusal(429, "too many requests of this session wait for an answer")
+            reply = Reply(link)
+            rest = session.driver.take_in(body, Seen(link.owner, Headers(raw), reply))
+            if rest is not None or reply.open or reply.stream is not None:
+                await self._wait(receive, send, session, reply, rest)
+            if sessions.store is not None:
+                await sessions.keep_changes(session)
+            frame = reply.frame
+            if frame is None or len(frame) > PIECE_BYTES or reply.stream is not None:
+                await self._answer(send, reply)
+                return
+            # As `answer_json` does, which costs as much again.
+            status = 400 if reply.is_unreadable else 200
+            size = (LENGTH, b"%d" % len(frame))
+            start = "http.response.start"
+            await send({"type": start, "status": status, "headers": [JSON_HEADER, size]})
+            await send({"type": "http.response.body", "body": frame})
+        except HttpRefusal as refusal:
+            await refusal.send(send)
+        finally:
+            self._busy -= 1
+            if self._quiet is not None:
+                self._look_for_quiet()
+
+    async def _look_closer(
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> tuple[Session, Send] | None:
+        """Look at a request's headers. All is answered here but what a session POSTs: of that its
+        session is returned, and how to answer."""
         try:
             raw: list[Header] = scope["headers"]
             headers = dict(raw)
@@ -184,13 +259,12 @@ class AsgiApp:
             caller = (headers.get(b"host", b""), headers.get(b"origin"))
             if caller not in self._callers:
                 self._check_caller(*caller)
-            path: str = scope["path"]
-            route = self._routes.get(route_path(scope) if scope.get("root_path") else path)
+            route = self._routes.get(route_path(scope))
             if b"origin" in headers:
                 send = _with_cors(send, headers[b"origin"])
             if scope["method"] == "OPTIONS":
                 await answer(send, 204, *_PREFLIGHT)
-                return
+                return None
             if route is None:
                 raise HttpRefusal(404, f"there is nothing here; this server is at {self.path}")
             if self._is_leaving:
@@ -201,19 +275,23 @@ class AsgiApp:
                 await self.start()
             self._busy += 1
             try:
-                if route is self._endpoint and scope["method"] == "POST":
-                    # What nearly every request is takes the shortest way.
-                    await self._post(scope, receive, send, headers, principal)
-                else:
+                if route is not self._endpoint or scope["method"] != "POST":
                     await route(scope, receive, send, headers, principal)
+                elif (session := await self._post(scope, receive, send, headers, principal)):
+                    return session, send
             except HttpRefusal as refusal:
                 await refusal.send(send)
             finally:
                 self._busy -= 1
-                if self._quiet is not None and not self._busy and not self._quiet.done():
-                    self._quiet.set_result(None)
+                self._look_for_quiet()
         except HttpRefusal as refusal:
             await refusal.send(send)
+        return None
+
+    def _look_for_quiet(self) -> None:
+        """Tell whoever waits for it that no request is under way any more."""
+        if self._quiet is not None and not self._busy and not self._quiet.done():
+            self._quiet.set_result(None)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -352,9 +430,7 @@ class AsgiApp:
         principal: Principal,
     ) -> None:
         method = scope["method"]
-        if method == "POST":
-            await self._post(scope, receive, send, headers, principal)
-        elif method == "GET":
+        if method == "GET":
             await self._get(receive, send, headers, principal)
         elif method == "DELETE":
             if SESSION not in headers:
@@ -372,65 +448,32 @@ class AsgiApp:
         send: Send,
         headers: dict[bytes, bytes],
         principal: Principal,
-    ) -> None:
+    ) -> Session | None:
+        """The session of a POST whose headers are good; None once it was a hello, and answered."""
         known = (headers.get(b"accept"), headers.get(b"content-type"))
         if known not in self._good or b"content-encoding" in headers:
             self._check_types(headers, known)
-        limits = self.limits
-        length = headers.get(b"content-length")
-        if SESSION not in headers:
-            # Of whoever begins nothing is known: neither patience nor room for much.
-            hello = read_body(receive, length, limits.max_hello_bytes, limits.body_s)
-            body = hello if isinstance(hello, bytes) else await hello
-            if body is not None:
-                await self._hello(send, headers, principal, body, scope)
-            return
-        sessions = self._sessions
-        session = sessions.known.get(headers[SESSION])
-        if session is None or session.link.owner is not principal or VERSION not in headers:
+        if SESSION in headers:
             session = await self._find(headers, principal)
-        elif headers[VERSION] in _WIRES:
-            sessions.use(session)
-        else:
-            _check_version(headers)
-        given = read_body(receive, length, limits.max_body_bytes, limits.body_s)
-        body = given if isinstance(given, bytes) else await given
-        if body is None:
+            self._remember(headers, session, scope["path"])
+            return session
+        # Of whoever begins nothing is known: neither patience nor room for much.
+        limits = self.limits
+        hello = read_body(receive, headers.get(LENGTH), limits.max_hello_bytes, limits.body_s)
+        body = hello if isinstance(hello, bytes) else await hello
+        if body is not None:
+            await self._hello(send, headers, principal, body, scope)
+        return None
+
+    def _remember(self, headers: dict[bytes, bytes], session: Session, path: str) -> None:
+        """What a session says of itself was found good; the next time it need not be looked at."""
+        if not _UNUSUAL.isdisjoint(headers):
             return
-        link = session.link
-        if link.is_paused:
-            await link.until_readable()
-        if link.is_over:
-            raise HttpRefusal(404, "the session has ended: send initialize to begin a new one")
-        if len(link.replies) + len(link.streams) >= limits.max_waiting and (
-            # What cancels, or answers a question, makes the number smaller.
-            rules.holds_request(body)
-        ):
-            raise HttpRefusal(429, "too many requests of this session wait for an answer")
-        reply = Reply(link)
-        rest = session.driver.take_in(body, Seen(principal, Headers(scope["headers"]), reply))
-        if rest is not None or reply.open or reply.stream is not None:
-            await self._wait(receive, send, session, reply, rest)
-        if sessions.store is not None:
-            await sessions.keep_changes(session)
-        frame = reply.frame
-        if frame is not None:
-            if len(frame) <= PIECE_BYTES and reply.stream is None:
-                # As `answer_json` does, which costs as much again.
-                status = 400 if reply.is_unreadable else 200
-                size = (b"content-length", b"%d" % len(frame))
-                start = "http.response.start"
-                await send({"type": start, "status": status, "headers": [JSON_HEADER, size]})
-                await send({"type": "http.response.body", "body": frame})
-                return
-            # It counts until it was taken.
-            link.replies[reply] = None
-        try:
-            await self._answer(send, reply)
-        except TimeoutError:
-            log.info("a client took nothing of its answer and was given up")
-        finally:
-            link.replies.pop(reply, None)
+        usual = {name: value for name, value in headers.items() if name not in _OWN}
+        if len(self._kinds) >= MAX_REMEMBERED:
+            self._kinds.clear()
+        session.usual = self._kinds.setdefault(tuple(usual.items()), usual)
+        session.path = path
 
     def _check_types(
         self, headers: dict[bytes, bytes], known: tuple[bytes | None, bytes | None]
@@ -506,12 +549,20 @@ class AsgiApp:
         """What a POST is answered with, once that is known; a stream has been written already."""
         if reply.stream is not None:
             return
+        link = reply.link
         if reply.frame is not None:
-            await answer_json(send, 400 if reply.is_unreadable else 200, reply.frame)
+            # It counts until it was taken.
+            link.replies[reply] = None
+            try:
+                await answer_json(send, 400 if reply.is_unreadable else 200, reply.frame)
+            except TimeoutError:
+                log.info("a client took nothing of its answer and was given up")
+            finally:
+                link.replies.pop(reply, None)
         elif reply.is_unreadable:
             raise HttpRefusal(400, "the body is an answer, but not one that can be read")
         elif reply.is_over or reply.open:
-            if reply.link.is_over:
+            if link.is_over:
                 # It may have run: neither a client nor a proxy should take this for "not found".
                 raise HttpRefusal(500, "the session ended before the answer came")
             # Cancelled: there is no answer, but HTTP needs one, and clients expect JSON or a stream.

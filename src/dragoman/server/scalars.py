@@ -42,9 +42,8 @@ def write_scalar(value: int | str | bool, dialect: Dialect) -> bytes | None:
     except (msgspec.MsgspecError, OverflowError, UnicodeEncodeError):
         # Too large a number, half a character: the usual way says what is wrong.
         return None
-    if value.__class__ is str:
-        return b"%b%b%b%b%b" % (around[0], data, around[1], data, around[2])
-    return b'%b"%b"%b%b%b' % (around[0], data, around[1], data, around[2])
+    text = data if value.__class__ is str else b'"%b"' % data
+    return b"".join((around[0], text, around[1], data, around[2]))
 
 
 def _ask(dialect: Dialect) -> tuple[bytes, bytes, bytes] | None:
