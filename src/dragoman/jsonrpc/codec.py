@@ -154,10 +154,7 @@ def _typical(frame: bytes) -> Message | None:
         return None
     if ident is UNSET:
         return None if method is UNSET else Notification(method, body)
-    if type(ident) is int:
-        if not -MAX_ID <= ident <= MAX_ID:
-            return None
-    elif len(ident) > MAX_ID_CHARS:
+    if (not -MAX_ID <= ident <= MAX_ID) if isinstance(ident, int) else len(ident) > MAX_ID_CHARS:
         return None
     if method is not UNSET:
         return Request(ident, method, body)

@@ -140,7 +140,7 @@ class Engine:
         "_may_be_told",
         "_may_tell",
         "_next_id",
-                "_rates",
+        "_rates",
         "_receives",
         "_requests",
         "_sends",

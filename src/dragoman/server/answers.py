@@ -106,7 +106,7 @@ class Answers:
         self.completers: dict[str, Completer] = {}
         self.middleware: list[Middleware] = []
         self._lists: dict[tuple[str, str | None], tuple[int, Encoded]] = {}
-        self._handlers: dict[str, Callable[..., Awaitable[Any]]] = {
+        self._handlers: dict[str, Callable[..., Awaitable[Outcome]]] = {
             "tools/call": self._call_tool,
             "tools/list": self._list_tools,
             "resources/list": self._list_resources,
@@ -129,7 +129,7 @@ class Answers:
             return self._call_tool(driver, exchange, params, may_write=True)  # type: ignore[arg-type]
         return self._handle(driver, exchange, params)
 
-    async def _handle(self, driver: Driver, exchange: Exchange, params: Record) -> Record | Encoded:
+    async def _handle(self, driver: Driver, exchange: Exchange, params: Record) -> Outcome:
         handler = self._handlers[exchange.method.name]
         try:
             if not self.middleware:
@@ -149,7 +149,7 @@ class Answers:
 
     async def _through_middleware(
         self,
-        handler: Callable[..., Awaitable[Record | Encoded]],
+        handler: Callable[..., Awaitable[Outcome]],
         driver: Driver,
         exchange: Exchange,
         params: Record,
@@ -158,6 +158,8 @@ class Answers:
 
         async def innermost(given: Record) -> Record:
             result = await handler(driver, exchange, given)
+            # Only what nobody wants to look at is written at once.
+            assert not isinstance(result, bytes)
             return result.record if isinstance(result, Encoded) else result
 
         call: CallNext = innermost
@@ -188,7 +190,8 @@ class Answers:
             if type(entry) is ToolEntry and entry.is_direct:
                 value = await entry.begin(params.raw_arguments, context)
                 if may_write and value.__class__ is entry.scalar:
-                    written = write_scalar(value, exchange.dialect)
+                    # It is of one of `SCALARS`.
+                    written = write_scalar(value, exchange.dialect)  # type: ignore[arg-type]
                     if written is not None:
                         return written
                 return entry.result(value)

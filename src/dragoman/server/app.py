@@ -51,7 +51,7 @@ from dragoman.protocol.events import Degraded, Event, Fault, NotificationArrived
 from dragoman.protocol.limits import Limits
 from dragoman.revisions.registry import supported
 from dragoman.runtime.clock import Clock
-from dragoman.runtime.driver import Driver, Encoded, Outcome, Tap
+from dragoman.runtime.driver import Driver, Outcome, Tap
 from dragoman.runtime.pool import MAX_THREADS, ThreadPool
 from dragoman.server.answers import Answers, CallNext, Middleware
 from dragoman.server.asgi import AsgiApp, Identify

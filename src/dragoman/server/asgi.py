@@ -277,7 +277,7 @@ class AsgiApp:
             try:
                 if route is not self._endpoint or scope["method"] != "POST":
                     await route(scope, receive, send, headers, principal)
-                elif (session := await self._post(scope, receive, send, headers, principal)):
+                elif session := await self._post(scope, receive, send, headers, principal):
                     return session, send
             except HttpRefusal as refusal:
                 await refusal.send(send)
