@@ -455,7 +455,8 @@ class AsgiApp:
             self._check_types(headers, known)
         if SESSION in headers:
             session = await self._find(headers, principal)
-            self._remember(headers, session, scope["path"])
+            if self._identify is None:
+                self._remember(headers, session, scope["path"])
             return session
         # Of whoever begins nothing is known: neither patience nor room for much.
         limits = self.limits
