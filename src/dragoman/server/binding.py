@@ -50,6 +50,7 @@ from dragoman.server.schemas import (
 from dragoman.server.signatures import EMPTY, Parameter, Signature, read_signature
 
 __all__ = [
+    "UNFIT",
     "Binding",
     "Call",
     "PromptBinding",
