@@ -58,6 +58,7 @@ Identify = Callable[[Scope], "Principal | Awaitable[Principal | None] | None"]
 ANYONE = Principal("anyone", issuer="http")
 
 LENGTH = b"content-length"
+TOKEN = b"authorization"
 SESSION = b"mcp-session-id"
 VERSION = b"mcp-protocol-version"
 LAST_EVENT = b"last-event-id"
@@ -77,11 +78,14 @@ MAX_REMEMBERED = 256
 _ONCE = (b"host", b"origin", SESSION, VERSION, b"content-type", b"content-length", LAST_EVENT)
 
 # What each POST of a session has of its own, or has checked in another way.
-_OWN = (LENGTH, SESSION)
+_OWN = (LENGTH, SESSION, TOKEN)
+
+# A longer token is looked at each time: with it the headers could be too large.
+MAX_TOKEN_BYTES = 4096
 
 # Whoever sends one of these is looked at each time: pages, which are answered in another way, and
-# those who show a secret, which is not kept.
-_UNUSUAL = frozenset((b"origin", b"content-encoding", b"authorization", b"cookie"))
+# those who show a secret that would be kept.
+_UNUSUAL = frozenset((b"origin", b"content-encoding", b"cookie", b"x-api-key"))
 
 _PREFLIGHT: tuple[Header, ...] = (
     (b"access-control-allow-methods", b"GET, POST, DELETE"),
@@ -186,25 +190,32 @@ class AsgiApp:
         raw: list[Header] = scope["headers"]
         usual = dict(raw)
         length, ident = usual.pop(LENGTH, None), usual.pop(SESSION, b"")
+        token = usual.pop(TOKEN, None)
         sessions, limits = self._sessions, self.limits
         session = sessions.known.get(ident)
-        if (
-            session is None
+        is_known = (
+            session is not None
             # The same client says the same of itself as before, when it was looked at.
-            or usual != session.usual
-            or len(raw) != len(usual) + (1 if length is None else 2)
-            or scope["path"] != session.path
-            or scope["method"] != "POST"
-            or self._identify is not None
-            or self._is_leaving
-        ):
+            and usual == session.usual
+            and len(raw) == len(usual) + 1 + (length is not None) + (token is not None)
+            and (token is None or len(token) <= MAX_TOKEN_BYTES)
+            and scope["path"] == session.path
+            and scope["method"] == "POST"
+            and not self._is_leaving
+        )
+        if session is None or not is_known:
             found = await self._look_closer(scope, receive, send)
             if found is None:
                 return
             session, send = found
-        sessions.use(session)
         self._busy += 1
         try:
+            if is_known and self._identify is not None:
+                # Who it is has to be shown each time.
+                principal = await self._principal(scope)
+                if session.link.owner is not principal:
+                    await sessions.find(ident, principal)
+            sessions.use(session)
             given = read_body(receive, length, limits.max_body_bytes, limits.body_s)
             body = given if type(given) is bytes else await given  # type: ignore[misc]
             if body is None:
@@ -455,8 +466,7 @@ class AsgiApp:
             self._check_types(headers, known)
         if SESSION in headers:
             session = await self._find(headers, principal)
-            if self._identify is None:
-                self._remember(headers, session, scope["path"])
+            self._remember(headers, session, scope["path"])
             return session
         # Of whoever begins nothing is known: neither patience nor room for much.
         limits = self.limits
@@ -471,9 +481,12 @@ class AsgiApp:
         if not _UNUSUAL.isdisjoint(headers):
             return
         usual = {name: value for name, value in headers.items() if name not in _OWN}
-        if len(self._kinds) >= MAX_REMEMBERED:
-            self._kinds.clear()
-        session.usual = self._kinds.setdefault(tuple(usual.items()), usual)
+        if self._identify is None:
+            if len(self._kinds) >= MAX_REMEMBERED:
+                self._kinds.clear()
+            usual = self._kinds.setdefault(tuple(usual.items()), usual)
+        # Else any of them may be what the client is known by, and ends with its session.
+        session.usual = usual
         session.path = path
 
     def _check_types(
