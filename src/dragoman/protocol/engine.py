@@ -60,6 +60,7 @@ from dragoman.model.capabilities import (
 from dragoman.model.logging import LEVELS, LoggingLevel, LogMessageParams
 from dragoman.model.methods import CATALOGUE, Method, Side
 from dragoman.model.progress import CancelledParams, ProgressParams
+from dragoman.protocol.admission import Admission
 from dragoman.protocol.calls import BatchReply, Call, Exchange
 from dragoman.protocol.events import (
     Answered,
@@ -130,7 +131,7 @@ class Engine:
     # A server has one of these for each session, and may have thousands of those.
     __slots__ = (
         "_abandoned",
-        "_at_once",
+        "_admission",
         "_granted_below",
         "_logs",
         "_logs_dropped",
@@ -140,9 +141,7 @@ class Engine:
         "_may_be_told",
         "_may_tell",
         "_next_id",
-        "_rates",
         "_receives",
-        "_requests",
         "_sends",
         "answers",
         "calls",
@@ -200,14 +199,10 @@ class Engine:
         self.next_deadline: float | None = None
         self._sends = SENDS[side, self.state]
         self._receives = RECEIVES[side, self.state]
-        # Made when first needed, as are the other buckets: most connections are quiet.
-        self._rates: dict[str, Bucket] = {}
-        # How many of each limited method are under way.
-        self._at_once: dict[str, int] = {}
+        self._admission = Admission(self.limits)
+        # Made when first needed: most connections are quiet.
         self._logs: Bucket | None = None
         self._logs_dropped = 0
-        per_s = self.limits.requests_per_s
-        self._requests = None if per_s is None else Bucket(per_s, self.limits.requests_burst)
         self._set_vocabulary()
         _check(introduction)
 
@@ -537,8 +532,7 @@ class Engine:
         delivery = exchange.seen.delivery
         if delivery is not None:
             delivery.open -= 1
-        if self._at_once and exchange.method.name in self._at_once:
-            self._at_once[exchange.method.name] -= 1
+        self._admission.ended(exchange.method.name)
 
     def _tell_held_progress(self, exchange: Exchange, params: ProgressParams) -> None:
         try:
@@ -649,31 +643,32 @@ class Engine:
             self._refused(FaultKind.REUSED_ID, message, InvalidRequest(detail), seen, batch)
             return
         limits = self.limits
+        admission = self._admission
+        under_way = len(self.exchanges)
         rated = name in limits.rates
-        if (
-            rated or self._requests is not None or len(self.exchanges) >= limits.max_exchanges
-        ) and (excess := self._excess(name, now)) is not None:
-            self._refused(
-                FaultKind.TOO_MANY, message, RequestError(excess, code=-32000), seen, batch
-            )
-            return
+        if rated or admission.is_limited or under_way >= limits.max_exchanges:
+            excess = admission.excess(name, under_way, now)
+            if excess is not None:
+                error = RequestError(excess, code=-32000)
+                self._refused(FaultKind.TOO_MANY, message, error, seen, batch)
+                return
         raw = message.params
         try:
             params = dialect.lift(method.params, _NO_PARAMS if raw is ABSENT else raw)
         except (msgspec.ValidationError, ValueError) as fault:
-            error = InvalidParams(f"{name}: {_plain(str(fault))}")
-            self._refused(FaultKind.BAD_PARAMS, message, error, seen, batch)
+            misfit = InvalidParams(f"{name}: {_plain(str(fault))}")
+            self._refused(FaultKind.BAD_PARAMS, message, misfit, seen, batch)
             return
         meta = params.meta  # type: ignore[attr-defined]
         token = None
         if meta is not None:
             token = meta.get("progressToken")
             if token is not None and not _is_token(token):
-                error = InvalidParams(
+                misfit = InvalidParams(
                     "the progress token must be an integer, or a string of at most "
                     f"{codec.MAX_ID_CHARS} characters"
                 )
-                self._refused(FaultKind.BAD_PARAMS, message, error, seen, batch)
+                self._refused(FaultKind.BAD_PARAMS, message, misfit, seen, batch)
                 return
         deadline = now + limits.exchange_timeout_s
         exchange = Exchange(message.id, method, dialect, token, seen, deadline, batch)
@@ -681,7 +676,7 @@ class Engine:
         if seen.delivery is not None:
             seen.delivery.open += 1
         if rated:
-            self._at_once[name] = self._at_once.get(name, 0) + 1
+            admission.began(name)
         if batch is not None:
             batch.pending += 1
         if self.next_deadline is None or deadline < self.next_deadline:
@@ -692,27 +687,6 @@ class Engine:
             self._hello(exchange, params)  # type: ignore[arg-type]
         else:
             self.events.append(RequestArrived(exchange, params))
-
-    def _excess(self, name: str, now: float) -> str | None:
-        """Which limit one more request would break, in words; None for none."""
-        limits = self.limits
-        under_way = len(self.exchanges)
-        if under_way >= limits.max_exchanges and name != "ping":
-            # A ping is answered on the spot, so it is never one too many.
-            return f"{under_way} requests are under way; wait for some to end"
-        if self._requests is not None and not self._requests.take(now):
-            return f"more than {self._requests.per_s:g} requests a second; slow down"
-        rate = limits.rates.get(name)
-        if rate is None:
-            return None
-        bucket = self._rates.get(name)
-        if bucket is None:
-            bucket = self._rates[name] = Bucket(rate.per_s, rate.burst)
-        if self._at_once.get(name, 0) >= rate.at_once:
-            return f"{name} is limited to {rate.at_once} at once; wait for some to end"
-        if not bucket.take(now):
-            return f"{name} is limited to {rate.per_s:g} a second; slow down"
-        return None
 
     def _refuse_request(self, message: Request, seen: Seen, batch: BatchReply | None) -> None:
         """Say why a request cannot be taken: no such method, or not now."""
@@ -1015,7 +989,7 @@ class Engine:
             exchange.is_over = True
             self.events.append(CancelArrived(exchange, "the connection was closed"))
         self.exchanges.clear()
-        self._at_once.clear()
+        self._admission.all_ended()
         self.next_deadline = None
 
     # --- inside -----------------------------------------------------------------------------------------
