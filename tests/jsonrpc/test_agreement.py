@@ -112,6 +112,14 @@ def test_decode_agrees_with_the_reference_on_damaged_text(frame: bytes) -> None:
 
 @given(frame=st.binary(max_size=40))
 @example(frame=b"-0")
+# As many members as a message has, but another one in the place of "jsonrpc".
+@example(frame=b'{"json":"2.0","id":1,"method":"m"}')
+@example(frame=b'{"json":"2.0","id":1,"method":"m","params":{}}')
+@example(frame=b'{"\xd2":"2.0","id":1,"result":{}}')
+# A pair that was lost, and a colon that only its escape hides from a count.
+@example(frame=b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"a":1,"a":"\\u003a"}}')
+@example(frame=b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"a":{"b":1,"b":2},"c":"\\u003A"}}')
+@example(frame=b'{"jsonrpc":"2.0","id":"\\u003a","id":1,"method":"m","params":{"a":[{"b":1}]}}')
 @example(frame=b'{"jsonrpc":"2.0","id":-0,"method":"m"}')
 @example(frame=b'{"jsonrpc":"2.0","method":"m","params":{"a":-0.0,"b":1E5,"c":1e-400}}')
 def test_decode_agrees_with_the_reference_on_any_bytes(frame: bytes) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -59,9 +59,11 @@ MAX_ID_CHARS = 256
 _SAMPLE_BYTES = 256
 
 
-class _Whole(msgspec.Struct, tag_field="jsonrpc", tag="2.0"):
+class _Whole(msgspec.Struct):
     """Any message but a failure, whose error is read in another way."""
 
+    # No tag: one may be missing.
+    jsonrpc: Literal["2.0"]
     id: RequestId | UnsetType = UNSET
     method: str | UnsetType = UNSET
     params: msgspec.Raw = ABSENT
