@@ -13,6 +13,7 @@ import pytest
 from dragoman.jsonrpc.frame import Principal
 from dragoman.protocol.engine import Engine
 from dragoman.runtime.driver import Driver
+from dragoman.transport.streamable.limits import HttpLimits
 from tests.http.aids import OldPeer, Peer, call, initialize, request, serving
 from tests.http.workshop import LATEST, STREAMABLE, Workshop, looped, place_of, session
 from tests.requirements.duties import duty
@@ -102,6 +103,34 @@ async def test_a_session_of_somebody_else_is_unknown(method: str) -> None:
         assert answer.status == 404
         await answer.read()
         assert await ada.call("add", {"a": 1, "b": 2}) == "3"
+
+
+@duty("http.session.owner")
+@looped
+async def test_who_it_is_is_asked_of_each_request_of_a_session() -> None:
+    def identify(scope: Any) -> Principal | None:
+        token = dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer ")
+        return Principal(token.decode(), "test") if token in (b"ada", b"bob") else None
+
+    async with place_of(Workshop(), identify=identify) as place:
+        ada = await Peer.open(place, LATEST, extra={"Authorization": "Bearer ada"})
+        for token, status in (("Bearer bob", 404), ("Bearer eve", 401), (None, 401)):
+            # Nothing else differs from what was found good a moment ago.
+            assert await ada.call("add", {"a": 1, "b": 2}) == "3"
+            answer = await ada.post(request(1, "ping"), authorization=token)
+            assert answer.status == status
+            await answer.read()
+
+
+@looped
+async def test_a_token_counts_as_part_of_the_headers_in_a_session_too() -> None:
+    limits = HttpLimits(max_header_bytes=1000)
+    async with place_of(Workshop(), limits=limits) as place:
+        peer = await Peer.open(place, LATEST, extra={"Authorization": "short"})
+        for size, status in ((400, 200), (990, 431), (401, 200)):
+            answer = await peer.post(request(size, "ping"), authorization="t" * size)
+            assert answer.status == status
+            await answer.read()
 
 
 @pytest.mark.parametrize("http", ["h11", "httptools"])

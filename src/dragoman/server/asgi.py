@@ -80,8 +80,8 @@ _ONCE = (b"host", b"origin", SESSION, VERSION, b"content-type", b"content-length
 # What each POST of a session has of its own, or has checked in another way.
 _OWN = (LENGTH, SESSION, TOKEN)
 
-# A longer token is looked at each time: with it the headers could be too large.
-MAX_TOKEN_BYTES = 4096
+# The digits of any length.
+LENGTH_DIGITS = 20
 
 # Whoever sends one of these is looked at each time: pages, which are answered in another way, and
 # those who show a secret that would be kept.
@@ -198,7 +198,7 @@ class AsgiApp:
             # The same client says the same of itself as before, when it was looked at.
             and usual == session.usual
             and len(raw) == len(usual) + 1 + (length is not None) + (token is not None)
-            and (token is None or len(token) <= MAX_TOKEN_BYTES)
+            and (token is None or len(token) <= session.spare_bytes)
             and scope["path"] == session.path
             and scope["method"] == "POST"
             and not self._is_leaving
@@ -488,6 +488,10 @@ class AsgiApp:
         # Else any of them may be what the client is known by, and ends with its session.
         session.usual = usual
         session.path = path
+        held = sum(
+            map(len, (*_OWN, *usual, *usual.values())), len(headers[SESSION]) + LENGTH_DIGITS
+        )
+        session.spare_bytes = self._max_header_bytes - held
 
     def _check_types(
         self, headers: dict[bytes, bytes], known: tuple[bytes | None, bytes | None]

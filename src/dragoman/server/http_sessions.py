@@ -67,7 +67,17 @@ class Serving(Protocol):
 class Session:
     """One client: its link and its driver, and since when nobody used it."""
 
-    __slots__ = ("driver", "is_over", "link", "path", "placed_at", "saved", "used_at", "usual")
+    __slots__ = (
+        "driver",
+        "is_over",
+        "link",
+        "path",
+        "placed_at",
+        "saved",
+        "spare_bytes",
+        "used_at",
+        "usual",
+    )
 
     def __init__(self, link: StreamableLink, driver: Driver) -> None:
         self.link = link
@@ -77,10 +87,11 @@ class Session:
         self.placed_at = 0.0
         # It ended for good, here and wherever it is kept.
         self.is_over = False
-        # The headers of its POSTs that were found good, but for those that are each one's own, and
-        # where they went.
+        # The headers of its POSTs that were found good, but for those that are each one's own, where
+        # they went, and how long a token may be beside them.
         self.usual: dict[bytes, bytes] | None = None
         self.path = ""
+        self.spare_bytes = 0
         # What was last kept of it: the level, the count of changed subscriptions, when.
         self.saved = (0, 0, 0.0)
 
