@@ -39,7 +39,7 @@ def write_scalar(value: int | str | bool, dialect: Dialect) -> bytes | None:
         return None
     try:
         data = _encode(value)
-    except (msgspec.MsgspecError, OverflowError, UnicodeEncodeError):
+    except (ValueError, OverflowError, msgspec.MsgspecError):
         # Too large a number, half a character: the usual way says what is wrong.
         return None
     text = data if value.__class__ is str else b'"%b"' % data
