@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import IntEnum
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dragoman import CallToolResult, Server, TextContent
+from dragoman import CallToolResult, RemoteFailure, Server, TextContent
 from dragoman.revisions.dialect import Dialect, Loss
 from dragoman.revisions.registry import DIALECTS, HANDSHAKE
 from dragoman.server.scalars import SCALARS, write_scalar
@@ -123,10 +124,9 @@ async def answers(server: Server, revision: str) -> list[Any]:
     """What the wire holds for each call; error ids are different each time."""
     async with joined(server, revision=revision) as (client, wire):
         for name, arguments in CALLS:
-            try:
+            # Refused or not: what is compared is the wire.
+            with suppress(RemoteFailure):
                 await client.call_tool(name, arguments, raise_on_error=False)
-            except Exception as error:  # noqa: BLE001 - what is compared is the wire
-                assert str(error)
         return [masked(frame) for way, frame in wire.frames if way == "received"]
 
 
