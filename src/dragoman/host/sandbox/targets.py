@@ -39,8 +39,9 @@ _AMBIGUOUS = frozenset("\u00df\u03c2\u200c\u200d")
 _IN_BRACKETS = re.compile(r"\[([^\[\]]*)\](?::(.*))?", re.DOTALL)
 
 # Not what Python's `is_global` says in every version of it: carrier-grade NAT (where Alibaba has
-# its metadata), IETF's own block (Oracle's), benchmarks, Azure's metadata, what is reserved, and
-# Teredo.
+# its metadata), IETF's own block (Oracle's), benchmarks, Azure's metadata, what is reserved, Teredo,
+# what leads on to whatever 6to4 relay is near (RFC 7526), and the examples of RFC 9637. ORCHID and
+# drone ids (RFC 7343, 9374) are names of keys: no network answers there.
 _NEVER_BY_NAME = tuple(
     ipaddress.ip_network(one)
     for one in (
@@ -48,9 +49,15 @@ _NEVER_BY_NAME = tuple(
         "100.64.0.0/10",
         "168.63.129.16/32",
         "192.0.0.0/24",
+        "192.88.99.0/24",
+        "192.88.99.0/24",
         "198.18.0.0/15",
         "240.0.0.0/4",
         "2001::/32",
+        "2001:10::/28",
+        "2001:20::/28",
+        "2001:30::/28",
+        "3fff::/20",
     )
 )
 # All of IPv6 that is given out for use on the open internet.
