@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
+import stat
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,9 +26,10 @@ from dragoman.cli.screen import Screen
 from dragoman.errors import DragomanError, Misconfigured
 
 if TYPE_CHECKING:
+    from dragoman.cli.approvals import TerminalApprover
     from dragoman.cli.suggestions import Suggestions
     from dragoman.cli.turns import TurnView
-    from dragoman.host.chat import Conversation
+    from dragoman.host.chat import ChatEvent, Conversation
     from dragoman.host.connections import ServerStatus
     from dragoman.host.events import HostEvent
     from dragoman.host.host import Host
@@ -42,6 +46,9 @@ START_WAIT_S = 1.5
 
 # 10 MB: more than fits into the context of any model.
 MAX_QUESTION_BYTES = 10_000_000
+# 3 s without a byte on stdin before it is said that it is waited for.
+TOLD_AFTER_S = 3.0
+SKIP_HINT = "--skip-unset goes on without the servers whose variables are not set"
 # 20 remarks about one server, its log messages included, between two lines of the person.
 MAX_REMARKS = 20
 # 4,000 characters of an error: a provider may answer with a whole page.
@@ -101,7 +108,8 @@ def chat(
 ) -> int:
     """Chat with a model that uses the servers of your mcp.json.
 
-    With QUESTION, or one on stdin, it is answered and that is all. Before a tool is called you see
+    With QUESTION, or one on stdin, it is answered and that is all; what is piped in beside a
+    QUESTION goes along with it as material. Before a tool is called you see
     all of what will be sent, and say yes or no; where nobody can be asked, what no rule and no
     earlier answer allows is refused (exit code 6). A server that took no part, because it could
     not be started or reached, is named (exit code 3).
@@ -113,6 +121,7 @@ def chat(
         )
     screen = Screen()
     is_typed = question is not None or screen.is_interactive
+    material = "" if question is None else _read_material()
     if not is_typed:
         question = _read_question()
     if question is None and settings.is_json:
@@ -121,7 +130,7 @@ def chat(
     if context_tokens is not None:
         options["context_tokens"] = context_tokens
     run = _Chat(settings, screen, spec, options, skip_unset=skip_unset)
-    return asyncio.run(run.run(question, is_typed=is_typed))
+    return asyncio.run(run.run(question, is_typed=is_typed, material=material))
 
 
 def _read_question() -> str:
@@ -133,6 +142,38 @@ def _read_question() -> str:
     if not question.strip():
         raise Misconfigured("there is no question: give one as a word, or on stdin")
     return question
+
+
+def _read_material() -> str:
+    """What is piped in beside a question that is given in words; "" where nothing is.
+
+    Only of a pipe or a file: /dev/null, a socket or a terminal that somebody inherited is no
+    material. Raises Misconfigured: there is no end of it.
+    """
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        return ""
+    if sys.stdin is None or not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
+        return ""
+    if sys.platform != "win32" and not select.select([0], [], [], TOLD_AFTER_S)[0]:
+        # Else who inherited a pipe that nobody closes would not know what is waited for.
+        sys.stderr.write("waiting for the end of stdin; `< /dev/null` goes without it\n")
+    raw = sys.stdin.buffer.read(MAX_QUESTION_BYTES + 1)
+    if len(raw) > MAX_QUESTION_BYTES:
+        raise Misconfigured(f"what comes on stdin is longer than {MAX_QUESTION_BYTES:,} bytes")
+    return raw.decode("utf-8", "replace")
+
+
+def _is_unset(path: Path) -> bool:
+    """Whether what keeps this file from being used is that variables are not set."""
+    from dragoman.host.config import load_servers
+
+    try:
+        servers = load_servers(path, may_be_unset=True).servers
+    except DragomanError:
+        return False
+    return any(entry.faults for entry in servers.values())
 
 
 def _model_options(base_url: str | None, key_env: str | None, plain: bool) -> dict[str, Any]:
@@ -180,11 +221,11 @@ class _Chat:
         self._awaited: set[str] = set()
         self._lost: set[str] = set()
 
-    async def run(self, question: str | None, *, is_typed: bool) -> int:
+    async def run(self, question: str | None, *, is_typed: bool, material: str = "") -> int:
         """Until the person leaves, or the question is answered."""
         with ended_by_signals() as ended:
             try:
-                return await self._run(question, is_typed)
+                return await self._run(question, is_typed, material)
             except (asyncio.CancelledError, OSError):
                 # With SIGHUP the terminal has gone, and nothing can be written there.
                 if ended.code is not None:
@@ -193,7 +234,7 @@ class _Chat:
                     return Exit.OK
                 raise
 
-    async def _run(self, question: str | None, is_typed: bool) -> int:
+    async def _run(self, question: str | None, is_typed: bool, material: str) -> int:
         from dragoman.host.models.opening import open_model
 
         try:
@@ -207,7 +248,7 @@ class _Chat:
                 )
             try:
                 with stores_told():
-                    return await self._with(model, question, is_typed)
+                    return await self._with(model, question, is_typed, material)
             finally:
                 await model.aclose()
         except DragomanError as error:
@@ -219,9 +260,11 @@ class _Chat:
             sys.stdout.write(json.dumps({"event": "error"} | describe(error, code)) + "\n")
             return code
 
-    async def _with(self, model: ChatModel, question: str | None, is_typed: bool) -> int:
+    async def _with(
+        self, model: ChatModel, question: str | None, is_typed: bool, material: str
+    ) -> int:
         approver = asker(self._screen, self._keyboard, self._view.hold)
-        host = self._settings.load(approver=approver, models=[model], may_be_unset=self._skip_unset)
+        host = self._load(model, approver)
         for line in host.policy.ignored:
             self._view.say(f"ignored: {one_line(str(line))}", "yellow")
         async with host:
@@ -231,11 +274,23 @@ class _Chat:
                 servers = await host.ready(ONE_SHOT_WAIT_S)
                 refused = sum(_is_refused(one) for one in servers)
                 missing = self._missing(servers)
-                ended = await self._one(conversation, question, is_typed, refused)
+                sent = conversation.send(question, is_typed=is_typed, material=material)
+                ended = await self._one(conversation, sent, refused)
                 self._left_out()
                 missing |= self._missing(one for one in host.servers if one.server not in missing)
                 return Exit.NO_CONNECTION if missing and ended is Exit.OK else ended
             return await self._converse(host, conversation)
+
+    def _load(self, model: ChatModel, approver: TerminalApprover | None) -> Host:
+        """The host. Raises Misconfigured; where --skip-unset would help, the text says so."""
+        try:
+            return self._settings.load(
+                approver=approver, models=[model], may_be_unset=self._skip_unset
+            )
+        except Misconfigured as fault:
+            if self._skip_unset or not _is_unset(self._settings.file()):
+                raise
+            raise Misconfigured(f"{fault}\n{SKIP_HINT}") from None
 
     # --- one question -----------------------------------------------------------------------------
 
@@ -250,13 +305,15 @@ class _Chat:
         return {one.server for one in missing}
 
     async def _one(
-        self, conversation: Conversation, question: str, is_typed: bool, refused: int
+        self,
+        conversation: Conversation,
+        sent: AsyncGenerator[ChatEvent, None],
+        refused: int,
     ) -> Exit:
         from dragoman.cli.turns import json_line
         from dragoman.host.chat import Ending, ToolFinished, TurnEnded
 
         reason = Ending.END
-        sent = conversation.send(question, is_typed=is_typed)
         with self._interruptible(conversation):
             async with aclosing(sent) as events:
                 async for event in events:

@@ -178,6 +178,9 @@ class _Parent:
             handed = f"{self._sock.fileno()},{far.fileno()}"
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                # A compiled module is told from its source by second and size alone: what changes
+                # twice in a second would run as it was before.
+                "-B",
                 "-m",
                 "dragoman",
                 *self._words,

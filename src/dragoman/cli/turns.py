@@ -29,7 +29,7 @@ from dragoman.host.chat import (
     TurnEnded,
     UsageReport,
 )
-from dragoman.host.kinds import Risk
+from dragoman.host.kinds import Code, Risk
 
 __all__ = ["TurnView", "event_document", "json_line", "usage_text"]
 
@@ -48,6 +48,9 @@ _JOINER = re.compile(
 )
 # No characters of any text: they stand for those two while all others become escapes.
 _JOINERS = {0xFDD0: "\u200c", 0xFDD1: "\u200d"}
+
+# Refusals that a person at this terminal has just made.
+_BY_PERSON = frozenset({Code.PERSON_DENIED, Code.CANCELLED})
 
 _ENDINGS = {
     Ending.LENGTH: "the answer was cut at its limit of tokens",
@@ -176,7 +179,10 @@ class TurnView:
             # Of what the model is told the reason alone.
             why = event.error.partition("): ")[2].partition(". ")[0]
             why = f": {one_line(why, RESULT_SHOWN)}" if why else ""
-            self._say(f"✗ {name} was refused{code}{ran}{why}", "red")
+            # What the person said themselves is no news to them.
+            is_told = event.rule and event.code not in _BY_PERSON
+            rule = f"; decided by: {one_line(event.rule, NOTICE_SHOWN)}" if is_told else ""
+            self._say(f"✗ {name} was refused{code}{ran}{why}{rule}", "red")
         elif event.error:
             why = one_line(event.error.removeprefix("Failed: "), RESULT_SHOWN)
             self._say(f"✗ {name} failed: {why}", "red")
@@ -331,6 +337,8 @@ def _outcome(event: ToolFinished) -> dict[str, Any]:
         if event.is_withheld:
             document["isWithheld"] = True
         document["code"] = event.code.value if event.code is not None else None
+        if event.rule:
+            document["rule"] = event.rule
     return document
 
 

@@ -152,6 +152,7 @@ class Denied(Refused):
         note: str = "",
         decision: int = 0,
         approval: str = "",
+        source: str = "",
     ) -> None:
         self.code = code
         self.step = step
@@ -164,6 +165,8 @@ class Denied(Refused):
         self.decision = decision
         # The id of the question that it is the answer to, or that got none; "" when nobody was asked.
         self.approval = approval
+        # Where the rule stands, "FILE:LINE", or the id of a grant; "" for a sentence of ours.
+        self.source = source
         super().__init__(rule, subject)
 
 

@@ -530,6 +530,7 @@ class Mediator:
             note="" if decision is None else decision.note,
             decision=seq,
             approval="" if request is None else request.id,
+            source=verdict.source,
         )
 
     async def _record(

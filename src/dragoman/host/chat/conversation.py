@@ -127,13 +127,16 @@ class Conversation:
         self.heard.clear()
         self._ids.clear()
 
-    async def send(self, text: str, *, is_typed: bool = True) -> AsyncGenerator[ChatEvent, None]:
+    async def send(
+        self, text: str, *, is_typed: bool = True, material: str = ""
+    ) -> AsyncGenerator[ChatEvent, None]:
         """One turn: say something, and hear what the model says and does, up to `TurnEnded`.
 
         `@server:uri` brings a resource along, and a text that begins with `/server:prompt` is that
         prompt with its arguments (`name=value`, or by their place); `//` begins a text with a
         slash. That holds for what the person typed, and is their own act: for any other text say
-        `is_typed=False`.
+        `is_typed=False`. `material` goes along behind the words, marked as what the person did
+        not type: nothing in it is looked up.
 
         However the turn ends, what was said stays valid: each call has an answer. Closing this
         generator, or cancelling who reads it, stops the model and the calls, and waits for them.
@@ -149,7 +152,8 @@ class Conversation:
         news = News()
         self._is_cancelled = False
         text = text.encode("utf-8", "replace").decode()
-        worker = asyncio.create_task(self._turn(text, is_typed, news))
+        material = material.encode("utf-8", "replace").decode()
+        worker = asyncio.create_task(self._turn(text, is_typed, material, news))
         self._worker = worker
 
         def over(_: object) -> None:
@@ -197,12 +201,12 @@ class Conversation:
 
     # --- a turn -----------------------------------------------------------------------------------
 
-    async def _turn(self, text: str, is_typed: bool, news: News) -> Ending:
+    async def _turn(self, text: str, is_typed: bool, material: str, news: News) -> Ending:
         self._turns += 1
         opening = Opening(
             self._host, self.transcript, self._given, self.taint, self.sink, self.heard
         )
-        await opening.begin(text, is_typed, news)
+        await opening.begin(text, is_typed, news, material)
         serving = Serving(
             self._host,
             self._shelf,

@@ -65,7 +65,8 @@ class ToolFinished:
     """A call is over. Either `result` is there, or `error` says why not, as the model is told.
 
     `is_refused` means that policy or the person said no, with `code`; nothing was sent then, unless
-    `is_withheld`: it is the answer that they withheld.
+    `is_withheld`: it is the answer that they withheld. `rule` is the rule that decided, with its
+    place, or a sentence where none did; it is for people, and no model is told.
     """
 
     id: str
@@ -76,6 +77,7 @@ class ToolFinished:
     is_refused: bool = False
     is_withheld: bool = False
     code: Code | None = None
+    rule: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

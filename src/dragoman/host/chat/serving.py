@@ -171,7 +171,13 @@ class Serving:
             raise
         except Denied as denied:
             told = refusal_text(denied)
-            finished(error=told, is_refused=True, is_withheld=is_withheld(denied), code=denied.code)
+            finished(
+                error=told,
+                is_refused=True,
+                is_withheld=is_withheld(denied),
+                code=denied.code,
+                rule=f"{denied.rule} ({denied.source})" if denied.source else denied.rule,
+            )
             return failed(use, told)
         except DragomanError as error:
             if isinstance(error, RemoteFailure | PeerError) and not isinstance(
