@@ -23,7 +23,7 @@ import msgspec
 from dragoman.errors import LinkError, LocalError
 from dragoman.host.kinds import Denied
 from dragoman.jsonrpc.frame import Delivery, Noise, Seen
-from dragoman.revisions.facts import Facts
+from dragoman.transport.around import LinkAround
 from dragoman.transport.base import About, Connector, Link, Receiver
 
 __all__ = ["AnswerTicket", "Gate", "Passage", "StartRefused", "Ticket", "leaves_of"]
@@ -360,14 +360,14 @@ class _GuardedConnector:
         return _GateLink(self._gate, link, number)
 
 
-class _GateLink:
+class _GateLink(LinkAround):
     """A link on which only what was decided is sent; see `Link` for what each method promises."""
 
-    __slots__ = ("_asked", "_gate", "_link", "_listing", "_number", "_out", "_receiver")
+    __slots__ = ("_asked", "_gate", "_listing", "_number", "_out", "_receiver")
 
     def __init__(self, gate: Gate, link: Link, number: int) -> None:
+        super().__init__(link)
         self._gate = gate
-        self._link = link
         self._number = number
         self._receiver: Receiver | None = None
         # What the server asked and we have not answered: ids with their methods.
@@ -377,25 +377,21 @@ class _GateLink:
         # The tickets that our requests took, by id.
         self._out: OrderedDict[int | str, _Open] = OrderedDict()
 
-    def __getattr__(self, name: str) -> Any:
-        # What else a link tells of its end, such as a child's stderr and exit code.
-        return getattr(self._link, name)
-
     @property
     def stderr_tail(self) -> str:
         """The end of what a child wrote to stderr."""
-        return self._gate.redact(getattr(self._link, "stderr_tail", ""))
+        return self._gate.redact(getattr(self.inner, "stderr_tail", ""))
 
     @property
     def failure(self) -> LinkError | None:
         """Why a child is no server at all, where that is known."""
-        failure = getattr(self._link, "failure", None)
+        failure = getattr(self.inner, "failure", None)
         return failure if failure is None else _cleaned(failure, self._gate.redact)
 
     def start(self, receiver: Receiver) -> None:
         """Begin to deliver."""
         self._receiver = receiver
-        self._link.start(self)
+        self.inner.start(self)
 
     # --- outward ----------------------------------------------------------------------------------
 
@@ -404,7 +400,7 @@ class _GateLink:
         if is_answer:
             frame = self._checked_answers(frame)
             if frame:
-                self._link.send(frame, about, is_answer)
+                self.inner.send(frame, about, is_answer)
             return
         try:
             head = _head.decode(frame)
@@ -427,7 +423,7 @@ class _GateLink:
             if len(self._listing) > MAX_LISTING:
                 self._listing.popitem(last=False)
         try:
-            self._link.send(frame, about, is_answer)
+            self.inner.send(frame, about, is_answer)
         except LinkError as error:
             self._not_sent(head.id, error)
             raise
@@ -536,30 +532,6 @@ class _GateLink:
         """Pass it on."""
         assert self._receiver is not None
         self._receiver.link_troubled(error and _cleaned(error, self._gate.redact))
-
-    # --- the rest is the link's own ---------------------------------------------------------------
-
-    @property
-    def is_congested(self) -> bool:
-        return self._link.is_congested
-
-    async def drain(self) -> None:
-        await self._link.drain()
-
-    def pause_reading(self) -> None:
-        self._link.pause_reading()
-
-    def resume_reading(self) -> None:
-        self._link.resume_reading()
-
-    def agreed(self, wire: str, facts: Facts) -> None:
-        self._link.agreed(wire, facts)
-
-    def settle(self, delivery: Delivery) -> None:
-        self._link.settle(delivery)
-
-    async def aclose(self) -> None:
-        await self._link.aclose()
 
 
 def _cleaned(error: LinkError, redact: Callable[[str], str]) -> LinkError:

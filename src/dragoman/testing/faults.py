@@ -21,8 +21,8 @@ import msgspec
 
 from dragoman.errors import LinkClosed, LinkError
 from dragoman.jsonrpc.frame import Delivery, Noise, Seen
-from dragoman.revisions.facts import Facts
 from dragoman.runtime.clock import Clock, LoopClock, Timer
+from dragoman.transport.around import LinkAround
 from dragoman.transport.base import About, Connector, Link, Receiver
 
 __all__ = ["CALM", "FaultPlan", "FaultyConnector", "FaultyLink"]
@@ -114,14 +114,14 @@ class FaultyConnector:
         return link
 
 
-class FaultyLink:
+class FaultyLink(LinkAround):
     """A link through which things go wrong; it is also what receives from the link inside.
 
     `is_closed` once `aclose` has returned.
     """
 
     def __init__(self, inner: Link, owner: FaultyConnector, clock: Clock, seed: int) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.is_closed = False
         self._owner = owner
         self._clock = clock
@@ -134,10 +134,6 @@ class FaultyLink:
         self._paused = False
         self._is_cut = False
         self._has_ended = False
-
-    def __getattr__(self, name: str) -> Any:
-        # What else a link knows, such as the end of a child's stderr.
-        return getattr(self.inner, name)
 
     # --- what the driver calls --------------------------------------------------------------------
 
@@ -176,11 +172,6 @@ class FaultyLink:
             # Later: whoever sends is not told while it does.
             self._loop.call_soon(self._lose, about, error)
 
-    @property
-    def is_congested(self) -> bool:
-        """As the link inside."""
-        return self.inner.is_congested
-
     async def drain(self) -> None:
         """As the link inside."""
         if not self._is_cut:
@@ -197,14 +188,6 @@ class FaultyLink:
         for lane in list(self._lanes.values()):
             lane.go_on_soon()
         self.inner.resume_reading()
-
-    def agreed(self, wire: str, facts: Facts) -> None:
-        """Tell the link inside."""
-        self.inner.agreed(wire, facts)
-
-    def settle(self, delivery: Delivery) -> None:
-        """Tell the link inside."""
-        self.inner.settle(delivery)
 
     def cut(self, error: LinkError | None = None) -> None:
         """Break the link now: what is on its way is lost, and the receiver hears of it soon."""

@@ -28,9 +28,8 @@ from dragoman.errors import LinkError, Misconfigured
 from dragoman.host.sandbox.bubblewrap import NO_NETWORK, Confined
 from dragoman.host.sandbox.gatekeeper import Gatekeeper
 from dragoman.host.sandbox.targets import LOCALHOST, Reach, Target
-from dragoman.jsonrpc.frame import Delivery
-from dragoman.revisions.facts import Facts
-from dragoman.transport.base import About, Connector, Link, Receiver
+from dragoman.transport.around import LinkAround
+from dragoman.transport.base import Connector, Link
 from dragoman.transport.stdio.child import StdioConnector
 
 __all__ = ["ConfinedConnector", "Opening", "openings", "starter"]
@@ -170,49 +169,21 @@ class ConfinedConnector:
         return _ConfinedLink(link, link.pid, door, self._make_gatekeeper(self._reach))
 
 
-class _ConfinedLink:
-    """The link to a confined server, with what belongs to it; see `Link` for each method."""
+class _ConfinedLink(LinkAround):
+    """The link to a confined server, with what belongs to it."""
 
-    __slots__ = ("_door", "_gatekeeper", "_link", "_opening")
+    __slots__ = ("_door", "_gatekeeper", "_opening")
 
     def __init__(self, link: Link, pid: int, door: _Door, gatekeeper: Gatekeeper) -> None:
-        self._link = link
+        super().__init__(link)
         self._door = door
         self._gatekeeper = gatekeeper
         self._opening = asyncio.get_running_loop().create_task(door.hand_over(pid, gatekeeper))
 
-    def __getattr__(self, name: str) -> object:
-        # What else a link tells of its end: a child's stderr, its exit code.
-        return getattr(self._link, name)
-
-    def start(self, receiver: Receiver) -> None:
-        self._link.start(receiver)
-
-    def send(self, frame: bytes, about: About = None, is_answer: bool = False) -> None:
-        self._link.send(frame, about, is_answer)
-
-    @property
-    def is_congested(self) -> bool:
-        return self._link.is_congested
-
-    async def drain(self) -> None:
-        await self._link.drain()
-
-    def pause_reading(self) -> None:
-        self._link.pause_reading()
-
-    def resume_reading(self) -> None:
-        self._link.resume_reading()
-
-    def agreed(self, wire: str, facts: Facts) -> None:
-        self._link.agreed(wire, facts)
-
-    def settle(self, delivery: Delivery) -> None:
-        self._link.settle(delivery)
-
     async def aclose(self) -> None:
+        """End it, and what belongs to it."""
         try:
-            await self._link.aclose()
+            await super().aclose()
         finally:
             self._opening.cancel()
             await asyncio.wait([self._opening])
