@@ -201,3 +201,38 @@ def test_what_it_cost_is_told() -> None:
     event = EVENTS[-2]
     assert isinstance(event, UsageReport)
     assert str(usage_text(event)) == "about 3 tokens in, 4 out; the last request 1 and 2"
+
+
+@pytest.mark.parametrize("code", [Code.RULE_DENIED, Code.NOBODY_TO_ASK])
+def test_a_refusal_that_no_person_made_names_the_rule_in_one_line(
+    capsys: pytest.CaptureFixture[str], code: Code
+) -> None:
+    view = TurnView(Screen())
+    refused = Denied(code, "tool.call(s/t)", "x")
+    event = ToolFinished(
+        id="1",
+        server="s",
+        tool="t",
+        error=refusal_text(refused),
+        is_refused=True,
+        code=code,
+        rule=f"tool(s/*){NASTY} (policy.toml:3)",
+    )
+    view.show(event)
+    err = capsys.readouterr().err
+    assert_harmless(err)
+    assert "decided by: tool(s/*)" in err
+    assert "(policy.toml:3)" in err
+    assert err.count("\n") == 1
+    assert event_document(event)["rule"] == event.rule
+
+
+def test_what_the_person_refused_is_not_explained_to_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    view = TurnView(Screen())
+    refused = Denied(Code.PERSON_DENIED, "tool.call(s/t)", "the person said no")
+    told = refusal_text(refused)
+    more = {"error": told, "is_refused": True, "code": refused.code, "rule": refused.rule}
+    view.show(ToolFinished(**(call(**more) | {"tool": "t"})))
+    assert "decided by" not in capsys.readouterr().err

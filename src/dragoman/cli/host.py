@@ -636,24 +636,93 @@ def _remembered(settings: HostSettings) -> Iterator[GrantStore]:
         store.close()
 
 
+# --- secrets --------------------------------------------------------------------------------------
+
+
+@host.group("secrets", cls=OrderedGroup)
+def secrets() -> None:
+    """What is kept in the keyring, or in a file of yours. Values are never printed."""
+
+
+@secrets.command("list")
+@host_options
+def list_secrets(settings: HostSettings) -> int:
+    """List the names of all secrets, and where they are kept."""
+    from dragoman.cli.host_pages import secrets_table
+
+    screen = Screen()
+    places = _secrets(settings).places()
+    if settings.is_json:
+        kept = [{"name": name, "where": places[name]} for name in sorted(places)]
+        screen.json({"secrets": kept})
+    elif places:
+        screen.show(secrets_table(places))
+    else:
+        screen.note("no secrets are kept", "dim")
+    return Exit.OK
+
+
+@secrets.command("forget")
+@click.argument("names", nargs=-1, required=True)
+@host_options
+def forget_secrets(settings: HostSettings, names: tuple[str, ...]) -> int:
+    """Delete secrets for good, wherever they are kept.
+
+    The mcp.json stays as it is: a server that names one there cannot be started any more.
+    """
+    store = _secrets(settings)
+    # A name that is given twice is deleted once.
+    wanted = list(dict.fromkeys(names))
+    unknown = [name for name in wanted if name not in store.places()]
+    if unknown:
+        raise Misconfigured(
+            f"there is no secret {', '.join(map(repr, map(one_line, unknown)))}, and none was "
+            "deleted; `dragoman host secrets list` lists them"
+        )
+    for name in wanted:
+        store.delete(name)
+    lines = [f"{one_line(name)}: forgotten" for name in wanted]
+    _told(Screen(), settings, {"forgotten": wanted}, lines)
+    return Exit.OK
+
+
 # --- the audit log --------------------------------------------------------------------------------
 
 
 @host.group("audit", cls=OrderedGroup)
 def audit() -> None:
-    """What was decided and done."""
+    """What was decided and done: a log that only grows, and that shows whether it was changed."""
 
 
 @audit.command("show")
-@click.option("--last", type=click.IntRange(1), default=RECORDS_SHOWN, show_default=True)
+@click.option(
+    "--last",
+    type=click.IntRange(1),
+    default=RECORDS_SHOWN,
+    show_default=True,
+    metavar="N",
+    help="How many records at most, of those that fit.",
+)
 @click.option("--server", metavar="NAME", help="Only records about this server.")
-@click.option("--action", metavar="ACTION", help="Only decisions about this.")
-@click.option("--trace", metavar="ID", help="Only one call, with all that belongs to it.")
+@click.option(
+    "--action", metavar="ACTION", help="Only decisions about this: tool.call, server.start ..."
+)
+@click.option(
+    "--trace",
+    metavar="ID",
+    help="Only what belongs to one request: its decisions and how it ended. The ID is the member"
+    ' "trace" of a record with --json.',
+)
 @host_options
 def show(
     settings: HostSettings, last: int, server: str | None, action: str | None, trace: str | None
 ) -> int:
-    """Print the newest records, the oldest of them first; with --json whole, one a line."""
+    """Print the newest records of the audit log; the last line is the newest.
+
+    A record is a decision (what was to be done, yes or no, and the rule or the answer that
+    decided), how a call that was allowed ended, or an event, such as a server that was started.
+    The table shortens them. With --json each is printed whole, as one line of JSON.
+    """
     from dragoman.cli.host_pages import records_table
     from dragoman.host.audit import read
 

@@ -23,6 +23,7 @@ __all__ = [
     "grants_table",
     "lines_of",
     "records_table",
+    "secrets_table",
     "server_document",
     "servers_table",
     "tools_table",
@@ -188,6 +189,14 @@ def grants_table(grants: Sequence[Grant]) -> RenderableType:
             str(one.calls),
             style=style,
         )
+    return table
+
+
+def secrets_table(places: Mapping[str, Sequence[str]]) -> RenderableType:
+    """One row for each secret: its name and where it is kept. No value comes near it."""
+    table = _table("secret", "kept in")
+    for name in sorted(places):
+        table.add_row(one_line(name), one_line(" and ".join(places[name])))
     return table
 
 

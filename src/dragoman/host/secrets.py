@@ -379,7 +379,15 @@ class SecretStore:
 
     def names(self) -> list[str]:
         """The names of all secrets, sorted. Raises Misconfigured."""
-        return sorted({name for vault in self._vaults for name in vault.names()})
+        return sorted(self.places())
+
+    def places(self) -> dict[str, list[str]]:
+        """Where each secret is kept, by name, for people; first what is used. Raises Misconfigured."""
+        found: dict[str, list[str]] = {}
+        for vault in self._vaults:
+            for name in vault.names():
+                found.setdefault(name, []).append(vault.where)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

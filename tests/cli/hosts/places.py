@@ -59,6 +59,18 @@ class Place:
             timeout=PATIENCE_S,
         )
 
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """One command with pipes that stay open."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "dragoman", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            env=environment(**self.env),
+            cwd=self.folder,
+        )
+
     def document(self, *words: str, code: int = 0) -> Any:
         """The JSON document of a command."""
         done = self.run(*words, "--json")

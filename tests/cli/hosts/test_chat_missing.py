@@ -60,6 +60,15 @@ def test_a_variable_that_is_not_set_stops_a_chat_unless_its_server_is_left_out(
     stopped = place.run(*words)
     assert (stopped.returncode, stopped.stdout) == (2, "")
     assert stopped.stderr.count("NOT_SET, which is not set") == 2
+    assert stopped.stderr.count("--skip-unset goes on without") == 1
     done = place.run(*words, "--skip-unset")
     assert (done.returncode, done.stdout) == (3, "Done.\n")
     assert "without lamer" in done.stderr
+
+
+def test_a_file_with_another_fault_gets_no_hint_that_would_not_help(tmp_path: Path) -> None:
+    place = Place(tmp_path, {"lame": LAME, "odd": {"command": 1}})
+    stopped = place.run("chat", "Rain?", "--model", place.script("Done."))
+    assert stopped.returncode == 2
+    assert "'odd'" in stopped.stderr
+    assert "--skip-unset" not in stopped.stderr

@@ -552,3 +552,35 @@ def test_an_answer_can_be_taken_back_whatever_the_file_is_like(
     assert "broken" not in place.run("host", *words).stderr
     place.config.unlink()
     assert "mcp.json" not in place.run("host", *words).stderr
+
+
+# --- secrets --------------------------------------------------------------------------------------
+
+
+def test_kept_secrets_are_listed_and_forgotten_and_never_shown(place: Place) -> None:
+    assert place.document("host", "secrets", "list") == {"secrets": []}
+    words = ("host", "add", "git", "--env", f"GITHUB_TOKEN={SECRET}", "--move-secrets")
+    assert place.run(*words, "--", "git-server").returncode == 0
+    # A broken mcp.json keeps nobody from seeing what is kept.
+    place.config.write_text("{", encoding="utf-8")
+    (kept,) = place.document("host", "secrets", "list")["secrets"]
+    assert kept["name"] == "git/GITHUB_TOKEN"
+    (where,) = kept["where"]
+    assert where.endswith("secrets.json")
+    listed = place.run("host", "secrets", "list")
+    assert "git/GITHUB_TOKEN" in listed.stdout
+    assert SECRET not in listed.stdout + listed.stderr + json.dumps(kept)
+    unknown = place.run("host", "secrets", "forget", "git/GITHUB_TOKEN", "other")
+    assert unknown.returncode == 2
+    assert "there is no secret 'other', and none was deleted" in unknown.stderr
+    forgotten = place.run("host", "secrets", "forget", "git/GITHUB_TOKEN")
+    assert forgotten.stdout == "git/GITHUB_TOKEN: forgotten\n"
+    assert place.document("host", "secrets", "list") == {"secrets": []}
+    assert SECRET not in "".join(one.read_text() for one in place.state.rglob("secrets.json"))
+
+
+def test_the_help_of_the_audit_log_says_what_a_record_is(place: Place) -> None:
+    shown = " ".join(place.run("host", "audit", "show", "--help").stdout.split())
+    assert "A record is a decision" in shown
+    assert 'the member "trace" of a record' in shown
+    assert "tool.call" in shown
