@@ -9,20 +9,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dragoman import Server
+from dragoman.errors import DragomanError
 from dragoman.host import Host
 from dragoman.host.audit import Audit, AuditFailed, AuditLimits, read, verify
 from dragoman.host.grants import GrantStore, StoreFailed
 from dragoman.host.kinds import Action, Code, Denied, Effect, Grant, Scope, Trust
 from dragoman.host.locks import InTurn
 from dragoman.host.policy import AuditRules
+from dragoman.host.settings import project_digest
 from tests.host.audit_log import IDENTITY, INTENT, YES, kinds
 from tests.support import joined, run
 
@@ -396,5 +399,67 @@ def test_who_is_cancelled_while_waiting_holds_up_nobody() -> None:
         is_held = False
         assert await second == "done"
         assert not turns.is_busy
+
+    run(main())
+
+
+async def waits_alone(host: Host, work: Coroutine[Any, Any, Any], what: str, path: Path) -> Any:
+    """The result of the work, which went on when that was let go, and held up nobody before."""
+    with held(what, path) as child:
+        working = asyncio.create_task(work)
+        client = host._connection("a").client
+        assert client is not None
+        for _ in range(5):
+            await client.ping()
+        assert not working.done()
+        let_go(child)
+        return await working
+
+
+def test_what_the_person_says_of_a_server_waits_for_the_store_and_the_loop_does_not(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        async with a_host(tmp_path) as host:
+            identity = host.identity("a").digest
+            store = host.grants.path
+            await waits_alone(host, host.trust_in_turn("a"), "store", store)
+            assert host.grants.trust_of(identity) is Trust.TRUSTED
+            host.grants.add(replace(GRANT, principal="user", identity=identity))
+            assert await waits_alone(host, host.revoke_in_turn("g1"), "store", store)
+            assert not host.remembered()
+            await waits_alone(host, host.accept_in_turn("a"), "store", store)
+            assert set(host.grants.pins_of(identity)) >= {"tool/add"}
+
+    run(main())
+
+
+def test_a_server_that_is_blocked_is_ended_before_the_store_is_waited_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with a_host(tmp_path) as host:
+            with held("store", host.grants.path) as child:
+                blocking = asyncio.create_task(host.trust_in_turn("a", "blocked"))
+                await others_go_on()
+                assert not blocking.done()
+                with pytest.raises(DragomanError):
+                    await host.call_tool("a", "add", {"a": 1, "b": 2})
+                let_go(child)
+                await blocking
+            assert host.grants.trust_of(host.identity("a").digest) is Trust.BLOCKED
+            assert not (tmp_path / "reached.jsonl").exists()
+
+    run(main())
+
+
+def test_the_lock_file_waits_for_who_writes_it_and_the_loop_does_not(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with a_host(tmp_path) as host:
+            host.trust_project()
+            host.accept("a")
+            guard = tmp_path / "state" / "pins.guard"
+            await waits_alone(host, host.lock_in_turn("a"), "guard", guard)
+            assert "tool/add" in (tmp_path / "dragoman.lock").read_text()
+            # It was the user's own hand: the project is trusted as it is now.
+            assert host.grants.project_digest(tmp_path) == project_digest(tmp_path)
 
     run(main())

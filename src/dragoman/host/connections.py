@@ -678,7 +678,7 @@ class Connection:
             return catalogue.report
         is_for_now = clearance.scope is Scope.SESSION
         await self._grants.in_turn(
-            lambda: self._pins.accept(self.identity, fit, session_only=is_for_now)
+            lambda: self._pins.accept(self.identity, fit, session_only=is_for_now, at_once=True)
         )
         await self._mediator.settle(clearance, "ok")
         return self._pins.review(self.identity, catalogue.definitions)

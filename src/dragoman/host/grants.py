@@ -28,7 +28,7 @@ from dragoman.host.kinds import Action, Effect, Grant, Intent, Limits, Scope, Tr
 from dragoman.host.locks import InTurn, pauses
 from dragoman.host.state import open_private, private_folder
 
-__all__ = ["GrantStore", "StoreFailed"]
+__all__ = ["GrantStore", "StoreFailed", "StoreHeld"]
 
 log = logging.getLogger("dragoman.host")
 
@@ -116,7 +116,7 @@ class StoreFailed(DragomanError):
         super().__init__(f"the store of grants {path} cannot be used: {reason}")
 
 
-class _StoreHeld(StoreFailed):
+class StoreHeld(StoreFailed):
     """Another process, or another thread, is using it just now."""
 
 
@@ -178,8 +178,8 @@ class GrantStore:
         # Whether what is tried just now shall fail rather than wait.
         self._at_once = False
         # Apart: who only reads need not wait for who wants to write.
-        self._readers = InTurn(_StoreHeld, wait_s=busy_s)
-        self._writers = InTurn(_StoreHeld, wait_s=busy_s)
+        self._readers = InTurn(StoreHeld, wait_s=busy_s)
+        self._writers = InTurn(StoreHeld, wait_s=busy_s)
         private_folder(self.path.parent)
         self._db, self._file = self._open(busy_s)
         try:
@@ -201,7 +201,7 @@ class GrantStore:
             try:
                 self._refresh()
                 return
-            except _StoreHeld:
+            except StoreHeld:
                 pass
             finally:
                 self._at_once = False
@@ -217,9 +217,9 @@ class GrantStore:
         return await self._writers.do(lambda: self._try(work))
 
     def _try(self, work: Callable[[], T]) -> T:
-        """Do it now, or not at all: _StoreHeld."""
+        """Do it now, or not at all: StoreHeld."""
         if not self._lock.acquire(blocking=False):
-            raise _StoreHeld(self.path, "another thread is using it")
+            raise StoreHeld(self.path, "another thread is using it")
         self._at_once = True
         try:
             return work()
@@ -244,7 +244,7 @@ class GrantStore:
                     if not _is_busy(error):
                         raise
                     held = error
-        raise _StoreHeld(self.path, _reason(held)) from held
+        raise StoreHeld(self.path, _reason(held)) from held
 
     # --- grants -----------------------------------------------------------------------------------
 

@@ -748,6 +748,23 @@ class Host:
         if Trust(level) is Trust.BLOCKED and connection is not None:
             connection.block()
 
+    async def trust_in_turn(self, server: str, level: Trust | str = Trust.TRUSTED) -> None:
+        """As `trust`; the loop goes on while another process holds the store.
+
+        One that is blocked is ended before that.
+        """
+        identity = self.identity(server)
+        told = Trust(level)
+        connection = self._connections.get(server)
+        if told is Trust.BLOCKED and connection is not None:
+            connection.block()
+        await self.grants.in_turn(
+            lambda: self.grants.set_identity(
+                server, identity.digest, identity.lines, project=self.config.project
+            )
+        )
+        await self.grants.in_turn(lambda: self.grants.set_trust(server, identity.digest, told))
+
     def trust_project(self) -> None:
         """Trust the project's policy and lock file as they are now; it counts from the next load."""
         folder = self.config.project
@@ -756,6 +773,10 @@ class Host:
     def revoke(self, grant: str) -> bool:
         """Take a remembered answer back; False when there is none of that id."""
         return self.grants.revoke(grant)
+
+    async def revoke_in_turn(self, grant: str) -> bool:
+        """As `revoke`; the loop goes on while another process holds the store."""
+        return await self.grants.in_turn(lambda: self.grants.revoke(grant))
 
     def remembered(self, *, all: bool = False) -> Sequence[Grant]:
         """What is remembered; with `all` also what was revoked or has expired."""
@@ -766,6 +787,26 @@ class Host:
 
         Raises Misconfigured: it offers nothing of a name.
         """
+        connection, chosen = self._chosen(server, names)
+        with self._still_trusted():
+            self.pins.accept(connection.identity, chosen, is_all=names is None)
+        connection.repin()
+
+    async def accept_in_turn(self, server: str, names: Sequence[str] | None = None) -> None:
+        """As `accept`; the loop goes on while another process holds the store or the lock file.
+
+        What is pinned is what was offered when this was called.
+        """
+        connection, chosen = self._chosen(server, names)
+        identity = connection.identity
+        await self._still_trusted_in_turn(
+            lambda: self.pins.accept(identity, chosen, is_all=names is None, at_once=True)
+        )
+        connection.repin()
+
+    def _chosen(
+        self, server: str, names: Sequence[str] | None
+    ) -> tuple[Connection, list[Definition]]:
         connection = self._connection(server)
         catalogue = connection.catalogue
         if catalogue is None:
@@ -777,21 +818,24 @@ class Host:
             for one in catalogue.definitions
             if names is None or one.key in names or one.name in names
         ]
-        with self._still_trusted():
-            self.pins.accept(connection.identity, chosen, is_all=names is None)
-        connection.repin()
+        return connection, chosen
 
     def lock(self, server: str) -> None:
         """Put what was reviewed of a connected server into the project's `dragoman.lock`.
 
         The file is made if need be; commit it, and who trusts the project needs no review.
         """
-        connection = self._connection(server)
-        catalogue = connection.catalogue
-        if catalogue is None:
-            raise connection.unavailable()
+        connection, offered = self._chosen(server, None)
         with self._still_trusted():
-            self.pins.write_lock(connection.identity, catalogue.definitions)
+            self.pins.write_lock(connection.identity, offered)
+
+    async def lock_in_turn(self, server: str) -> None:
+        """As `lock`; the loop goes on while another process holds the store or the lock file."""
+        connection, offered = self._chosen(server, None)
+        identity = connection.identity
+        await self._still_trusted_in_turn(
+            lambda: self.pins.write_lock(identity, offered, at_once=True)
+        )
 
     @contextmanager
     def _still_trusted(self) -> Iterator[None]:
@@ -804,6 +848,20 @@ class Host:
         yield
         if is_trusted:
             self.trust_project()
+
+    async def _still_trusted_in_turn(self, change: Callable[[], object]) -> None:
+        """Do that, as `_still_trusted`; tried again as long as another process stands against it."""
+        folder = self.config.project
+
+        def once() -> str | None:
+            is_trusted = self.grants.project_digest(folder) == project_digest(folder)
+            change()
+            # Of the files as they are at this moment, not after the wait that may follow.
+            return project_digest(folder) if is_trusted else None
+
+        trusted = await self.grants.in_turn(once)
+        if trusted is not None:
+            await self.grants.in_turn(lambda: self.grants.trust_project(folder, trusted))
 
     def diff(self, server: str, name: str | None = None) -> str:
         """How what a connected server offers differs from what was reviewed; empty: not at all.

@@ -18,6 +18,7 @@ import re
 import stat
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -26,11 +27,11 @@ from typing import Any, Literal, Protocol
 from dragoman.errors import Misconfigured
 from dragoman.host.canonical import digest, digest_of_bytes
 from dragoman.host.definitions import PINNED, Definition
-from dragoman.host.grants import StoreFailed
+from dragoman.host.grants import StoreFailed, StoreHeld
 from dragoman.host.identity import ServerIdentity
 from dragoman.host.kinds import Code, Denied, Problem, Risk
 from dragoman.host.located import Located, read_located
-from dragoman.host.locks import FileLock, LockTimeout
+from dragoman.host.locks import LOCK_WAIT_S, FileLock, LockTimeout
 from dragoman.host.state import StateDir, open_private
 from dragoman.model.unseen import json_text, one_line
 
@@ -71,6 +72,10 @@ class PinsFailed(StoreFailed):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(path, reason)
         self.args = (f"{path} cannot be written: {reason}",)
+
+
+class _PinsHeld(PinsFailed, StoreHeld):
+    """Another process is writing the lock file just now."""
 
 
 class PinState(StrEnum):
@@ -166,23 +171,32 @@ class PinFile:
             raise
         return located.digest, _read_lock(located)
 
-    def write(self, alias: str, server: PinnedServer | None, *, expected: str | None = None) -> str:
+    def write(
+        self,
+        alias: str,
+        server: PinnedServer | None,
+        *,
+        expected: str | None = None,
+        at_once: bool = False,
+    ) -> str:
         """Put one server's pins in place, and leave the others as they are; None takes it out.
 
         The file is whole at any moment, and keeps its mode. Returns the digest of its bytes now;
-        `expected` is the one it must have before.
+        `expected` is the one it must have before. With `at_once`, nobody is waited for.
 
         Raises:
             Misconfigured: what is there is no lock file, or another one than was expected.
-            PinsFailed: it cannot be written; then it is as it was.
+            PinsFailed: it cannot be written; then it is as it was. StoreHeld as well, where another
+                process is at it.
         """
         try:
             if self._guard is None:
                 return self._write(alias, server, expected)
-            with FileLock(self._guard):
+            guard = FileLock(self._guard, wait_s=0.0 if at_once else LOCK_WAIT_S)
+            with closing(guard), guard:
                 return self._write(alias, server, expected)
         except LockTimeout:
-            raise PinsFailed(self.path, "another process is writing it") from None
+            raise _PinsHeld(self.path, "another process is writing it") from None
         except OSError as error:
             raise PinsFailed(self.path, error.strerror or str(error)) from None
 
@@ -556,12 +570,14 @@ class Pins:
         *,
         session_only: bool = False,
         is_all: bool = False,
+        at_once: bool = False,
     ) -> PinReport:
         """Take these definitions as reviewed; returns how they compare now.
 
         What else was reviewed stays so, unless these are all there are (`is_all`). One that has no
         digest, or a name that two have, is left out. A lock file that is there and trusted gets
-        them as well, except with `session_only`.
+        them as well, except with `session_only`. With `at_once`, no other process is waited for,
+        but fails as StoreHeld: for `GrantStore.in_turn`.
 
         Raises:
             Denied: pins are frozen.
@@ -592,7 +608,7 @@ class Pins:
             # What was reviewed of other settings says nothing of these.
             is_same = locked is not None and locked.identity == identity.portable
             kept = dict(locked.definitions) if locked is not None and is_same else {}
-            self._lock(identity, {} if is_all else kept, chosen)
+            self._lock(identity, {} if is_all else kept, chosen, at_once)
         try:
             before = self._store.pins_of(identity.digest)
             self._store.accept_pins(
@@ -609,10 +625,16 @@ class Pins:
             held.pop(key, None)
         return self.review(identity, definitions)
 
-    def write_lock(self, identity: ServerIdentity, definitions: Sequence[Definition]) -> None:
+    def write_lock(
+        self,
+        identity: ServerIdentity,
+        definitions: Sequence[Definition],
+        *,
+        at_once: bool = False,
+    ) -> None:
         """Put what of these was reviewed into the project's lock file, which is made if need be.
 
-        Raises: as `accept`.
+        `at_once` and what it raises: as `accept`.
         """
         if self.lock is None or self.mode == "frozen":
             raise Denied(
@@ -627,7 +649,7 @@ class Pins:
             for key, one in _once(definitions).items()
             if report.state_of(one) is PinState.MATCH
         }
-        self._lock(identity, {}, chosen)
+        self._lock(identity, {}, chosen, at_once)
 
     def diff(
         self,
@@ -720,14 +742,20 @@ class Pins:
         return _unified(key, old, now, effort)
 
     def _lock(
-        self, identity: ServerIdentity, kept: dict[str, Pin], chosen: Mapping[str, Definition]
+        self,
+        identity: ServerIdentity,
+        kept: dict[str, Pin],
+        chosen: Mapping[str, Definition],
+        at_once: bool,
     ) -> None:
         kept |= {key: Pin(one.contract, one.full) for key, one in chosen.items()}
-        self._write(identity, PinnedServer(identity.portable, kept))
+        self._write(identity, PinnedServer(identity.portable, kept), at_once)
 
-    def _write(self, identity: ServerIdentity, server: PinnedServer | None) -> None:
+    def _write(
+        self, identity: ServerIdentity, server: PinnedServer | None, at_once: bool = False
+    ) -> None:
         assert self.lock is not None
-        written = self.lock.write(identity.alias, server, expected=self._trusted)
+        written = self.lock.write(identity.alias, server, expected=self._trusted, at_once=at_once)
         if self._trusted is not None:
             self._trusted = written
 

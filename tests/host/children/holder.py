@@ -1,4 +1,4 @@
-"""Holds what a host needs, until its input ends. Arguments: `log` or `store`, and the file.
+"""Holds what a host needs, until its input ends. Arguments: `log`, `store` or `guard`, and the file.
 
 It says "held" when it has it.
 """
@@ -14,6 +14,8 @@ from dragoman.host.locks import FileLock
 what, path = sys.argv[1:]
 if what == "log":
     FileLock(Path(path).with_suffix(".lock")).__enter__()
+elif what == "guard":
+    FileLock(Path(path)).__enter__()
 else:
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("BEGIN IMMEDIATE")
