@@ -20,8 +20,16 @@ from dragoman.cli.asking import CANCEL, Choice, Surface
 from dragoman.cli.asking_lines import LineSurface
 from dragoman.cli.keyboard import Keyboard
 from dragoman.cli.printable import one_line
-from dragoman.cli.question import Question, compact, payload_lines, question_of, unmarked
-from dragoman.cli.schemas import Row, rows_of
+from dragoman.cli.question import (
+    Line,
+    Question,
+    compact,
+    payload_lines,
+    question_of,
+    text_lines,
+    unmarked,
+)
+from dragoman.cli.schemas import Row, members_of, resolve, rows_of
 from dragoman.cli.screen import Screen
 from dragoman.errors import Misconfigured
 from dragoman.host.asks import REGENERATE, form_of
@@ -41,6 +49,9 @@ ALLOWED_BEFORE = "You allowed exactly this before, for once; what waits now has 
 # field that is empty then.
 CLEAR = "-"
 REDACTED = "[redacted]"
+DRAFT_KEPT = "what you typed is kept for the next edit; what stands below is without it"
+# 300 characters of a title and of a description beside a field: the form itself showed all of it.
+ABOUT_SHOWN = 300
 
 _ONCE = Choice("o", "once", is_yes=True)
 _SESSION = Choice("s", "session", is_yes=True)
@@ -49,6 +60,9 @@ _NO = Choice("n", "no")
 _NEVER = Choice("v", "never")
 _EDIT = Choice("e", "edit")
 _CANCEL = Choice(CANCEL, "cancel")
+_AGAIN = Choice("e", "edit again")
+_KEEP = Choice("k", "keep it for later")
+_DROP = Choice(CANCEL, "drop it")
 _RELEASE = Choice("o", "release it", is_yes=True)
 _REDACT = Choice("x", "take words out")
 _WITHHOLD = Choice("n", "withhold it")
@@ -262,6 +276,8 @@ class _Asking:
         # What the person made of the payload, and how it differs; None while it is as it came.
         self._edited: bytes | None = None
         self._changes: tuple[str, ...] = ()
+        # What was typed in an edit that cannot be sent as it is, to go on with.
+        self._draft: str | None = None
         # Why what the person tried last did not work.
         self._fault = ""
 
@@ -318,6 +334,7 @@ class _Asking:
     async def _edit(self, question: Question) -> None:
         before = self._request.view.payload if self._edited is None else self._edited
         text = "\n".join(line.text for line in payload_lines(before, is_exact=True))
+        text = text if self._draft is None else self._draft
         while True:
             try:
                 typed = await self._surface.edit(question, text)
@@ -326,12 +343,17 @@ class _Asking:
                     return
                 text = typed
                 self._take(compact(typed))
+                self._draft = None
                 return
             except Misconfigured as fault:
                 told = question.noting(f"! that cannot be sent: {fault}")
-                again = (Choice("e", "edit again"), _CANCEL)
-                if await self._surface.choose(told, again, self._status) != "e":
-                    return
+                key = await self._surface.choose(told, (_AGAIN, _KEEP, _DROP), self._status)
+                if key == _AGAIN.key:
+                    continue
+                self._draft = text if key == _KEEP.key else None
+                if self._draft is not None:
+                    self._fault = DRAFT_KEPT
+                return
 
     async def _redact(self, question: Question) -> None:
         before = self._request.view.payload if self._edited is None else self._edited
@@ -371,7 +393,9 @@ class _Asking:
             for row in rows_of(schema, is_flat=True):
                 wrong = ""
                 while True:
-                    line = await self._surface.line(question, _field_prompt(row, content), wrong)
+                    prompt = _field_prompt(row, content)
+                    about = _about_field(row, schema)
+                    line = await self._surface.line(question, prompt, wrong, about)
                     if line is None:
                         return None
                     wrong = _fill_field(content, row, line, schema)
@@ -401,6 +425,14 @@ def _address(request: ApprovalRequest) -> str:
     value = json.loads(request.view.payload)
     url = value.get("url") if isinstance(value, dict) else None
     return url if isinstance(url, str) else ""
+
+
+def _about_field(row: Row, schema: dict[str, Any]) -> list[Line]:
+    """The server's title and description of a field, a line each, to stand beside its prompt."""
+    title = resolve(members_of(schema).get(row.path), schema).get("title")
+    words = [title if isinstance(title, str) else "", row.description]
+    shown = [one_line(one, ABOUT_SHOWN) for one in words if one.strip()]
+    return [line for one in dict.fromkeys(shown) for line in text_lines(one)]
 
 
 def _field_prompt(row: Row, content: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dragoman.cli.interrupts import interrupted_by
-from dragoman.cli.question import Question
+from dragoman.cli.question import Line, Question
 from dragoman.errors import Misconfigured
 
 __all__ = ["CANCEL", "Choice", "Surface", "edit_in_program", "editor_of"]
@@ -48,10 +48,12 @@ class Surface(Protocol):
         """Show all of it and return the key of a choice. `status` is a line that may change."""
         ...
 
-    async def line(self, question: Question, prompt: str, fault: str = "") -> str | None:
+    async def line(
+        self, question: Question, prompt: str, fault: str = "", about: Sequence[Line] = ()
+    ) -> str | None:
         """One line typed by the person; None for Ctrl-C and for an end of input.
 
-        `fault` is what was wrong with the last one.
+        `fault` is what was wrong with the last one, `about` is shown close to the prompt.
         """
         ...
 

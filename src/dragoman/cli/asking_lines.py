@@ -84,10 +84,14 @@ class LineSurface:
                         return one.key
         return CANCEL
 
-    async def line(self, question: Question, prompt: str, fault: str = "") -> str | None:
+    async def line(
+        self, question: Question, prompt: str, fault: str = "", about: Sequence[Line] = ()
+    ) -> str | None:
         """One line, below what is on the screen already."""
         if fault:
             self.say(f"! {fault}", "yellow")
+        for row in wrap(about, self._screen.err.width - 1):
+            self._print(row)
         return await self._ask(f"{MARK}{prompt}: ")
 
     async def edit(self, question: Question, text: str) -> str | None:

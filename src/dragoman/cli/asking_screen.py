@@ -168,9 +168,13 @@ class ScreenSurface:
         finally:
             self._choosing = None
 
-    async def line(self, question: Question, prompt: str, fault: str = "") -> str | None:
-        """One line below the question, which can still be scrolled."""
-        shown = question.noting(f"! {fault}") if fault else question
+    async def line(
+        self, question: Question, prompt: str, fault: str = "", about: Sequence[Line] = ()
+    ) -> str | None:
+        """One line below the question, which can still be scrolled; `about` begins it."""
+        shown = Question(question.title, (*about, *question.lines))
+        if fault:
+            shown = shown.noting(f"! {fault}")
         return await _Typing(shown, f"{prompt}: ", "").run()
 
     async def edit(self, question: Question, text: str) -> str | None:

@@ -27,7 +27,7 @@ SCHEMA = {
     "properties": {
         "name": {"type": "string"},
         "size": {"type": "string", "enum": ["small", "large"], "default": "small"},
-        "age": {"type": "integer"},
+        "age": {"type": "integer", "title": "Your age, in years"},
     },
     "required": ["name"],
 }

@@ -16,7 +16,7 @@ import pytest
 
 from dragoman.cli.approvals import TerminalApprover, choices_for
 from dragoman.cli.asking import Choice
-from dragoman.cli.question import Question, question_of
+from dragoman.cli.question import GUTTER, Line, Question, question_of
 from dragoman.host.asks.common import FACT_FORM, FACT_MESSAGE
 from dragoman.host.broker import Broker
 from dragoman.host.kinds import Action, ApprovalRequest, Decision, Effect, Scope
@@ -36,6 +36,9 @@ class Noted:
         self.offered: list[tuple[Choice, ...]] = []
         self.said: list[str] = []
         self.prompts: list[str] = []
+        self.about: list[str] = []
+        self.edits: list[str] = []
+        self.edited: list[str] = []
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -48,12 +51,16 @@ class Noted:
         self.offered.append(tuple(choices))
         return self.keys.pop(0)
 
-    async def line(self, question: Question, prompt: str, fault: str = "") -> str | None:
+    async def line(
+        self, question: Question, prompt: str, fault: str = "", about: Sequence[Line] = ()
+    ) -> str | None:
         self.prompts.append(prompt)
+        self.about.append("\n".join(line.prefix + line.text for line in about))
         return self.lines.pop(0)
 
     async def edit(self, question: Question, text: str) -> str | None:
-        return None
+        self.edited.append(text)
+        return self.edits.pop(0) if self.edits else None
 
     def refresh(self) -> None:
         pass
@@ -230,6 +237,49 @@ def test_what_a_form_holds_already_is_taken_out_with_a_dash(
     assert json.loads(decision.payload) == sent
     offered = [one for one in surface.prompts if one.endswith("; - for nothing)")]
     assert offered[0] == 'size (text; "small" if left empty; - for nothing)'
+
+
+def test_the_title_and_the_description_of_a_field_stand_at_its_prompt() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "title": "Your name", "description": "As on\u202e\nit."},
+            "size": {"type": "string", "description": "x" * 1_000},
+            "age": {"type": "integer"},
+        },
+    }
+    asked = request(
+        {},
+        action=Action.ELICIT_FORM,
+        facts=[(FACT_FORM, json.dumps(schema))],
+        scopes=(Scope.ONCE,),
+        editable=("",),
+    )
+    surface = Noted("f", "o", lines=["Ann", "", ""])
+    decided(asked, surface)
+    name, size, age = surface.about
+    title, description = name.split("\n")
+    # A server's words, so behind the gutter, and without what nobody sees.
+    assert title == f"{GUTTER}Your name"
+    assert description.startswith(f"{GUTTER}As on")
+    assert "\u202e" not in description
+    assert len(size) < 400
+    assert age == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "second"), [("k", '{"path": '), ("c", "{\n")], ids=["kept", "dropped"]
+)
+def test_what_was_typed_and_cannot_be_sent_can_be_kept_for_later(key: str, second: str) -> None:
+    surface = Noted("e", key, "e", "o")
+    surface.edits = ['{"path": ', '{"path": "/b"}']
+    decision = decided(request({"path": "/a"}, editable=("",)), surface)
+    assert surface.edited[1].startswith(second)
+    assert decision.payload == b'{"path":"/b"}'
+    back = str(surface.shown[2])
+    # Whatever is kept, the question shows what a yes would send.
+    assert '"path": "/a"' in back
+    assert ("kept for the next edit" in back) is (key == "k")
 
 
 # --- several that ask the same --------------------------------------------------------------------

@@ -372,7 +372,8 @@ def test_a_form_is_filled_in_field_by_field_and_shown_before_it_is_sent(
         screen.type("Ada" + enter)
         screen.until('size ("small" or "large"; "small" if left empty; - for nothing)')
         screen.type(typed + enter)
-        screen.until("age (integer; may be left empty)")
+        shown = screen.until("age (integer; may be left empty)")
+        assert "  │ Your age, in years\n" in shown
         screen.type("many" + enter)
         screen.until(lambda text: "age (integer" in text.partition("expected")[2])
         screen.type("36" + enter)
