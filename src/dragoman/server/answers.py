@@ -189,7 +189,8 @@ class Answers:
         try:
             if type(entry) is ToolEntry and entry.is_direct:
                 value = await entry.begin(params.raw_arguments, context)
-                if may_write and value.__class__ is entry.scalar:
+                # By its type: a proxy may lie about its class.
+                if may_write and type(value) is entry.scalar:
                     # It is of one of `SCALARS`.
                     written = write_scalar(value, exchange.dialect)  # type: ignore[arg-type]
                     if written is not None:

@@ -74,6 +74,10 @@ MAX_QUERY_BYTES = 4096
 # Clients of one kind send the same headers; 256 kinds are remembered as good.
 MAX_REMEMBERED = 256
 
+# 4 KiB: four times what clients behind a proxy send. With more, 10,000 sessions could hold 32 KiB
+# each; whoever sends so much is looked at each time.
+MAX_REMEMBERED_BYTES = 4096
+
 # Headers that decide something: two of them, and two readers could disagree.
 _ONCE = (b"host", b"origin", SESSION, VERSION, b"content-type", b"content-length", LAST_EVENT)
 
@@ -481,6 +485,11 @@ class AsgiApp:
         if not _UNUSUAL.isdisjoint(headers):
             return
         usual = {name: value for name, value in headers.items() if name not in _OWN}
+        held = sum(
+            map(len, (*_OWN, *usual, *usual.values())), len(headers[SESSION]) + LENGTH_DIGITS
+        )
+        if held + len(path) > MAX_REMEMBERED_BYTES:
+            return
         if self._identify is None:
             if len(self._kinds) >= MAX_REMEMBERED:
                 self._kinds.clear()
@@ -488,9 +497,6 @@ class AsgiApp:
         # Else any of them may be what the client is known by, and ends with its session.
         session.usual = usual
         session.path = path
-        held = sum(
-            map(len, (*_OWN, *usual, *usual.values())), len(headers[SESSION]) + LENGTH_DIGITS
-        )
         session.spare_bytes = self._max_header_bytes - held
 
     def _check_types(
