@@ -16,6 +16,7 @@ from dragoman.cli.blocks import result_document
 from dragoman.cli.printable import compact_json, one_line, printable
 from dragoman.cli.question import unmarked
 from dragoman.cli.screen import Screen
+from dragoman.cli.wrapping import WordWrap
 from dragoman.host.calls import HostResult
 from dragoman.host.chat import (
     ChatEvent,
@@ -69,6 +70,9 @@ class TurnView:
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
+        # Of an answer on a terminal; what goes to a file or a program is as the model said it.
+        is_wrapped = screen.out.is_terminal
+        self._wrap = WordWrap(_write, lambda: screen.out.width) if is_wrapped else None
         self._held: list[Callable[[], None]] | None = None
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
@@ -148,7 +152,11 @@ class TurnView:
             before = len(printable(self._before))
             shown = printable(_JOINER.sub(_stand_in, self._before + text))[before:]
             # Questions are dragoman's alone: a model cannot write their mark.
-            sys.stdout.write(unmarked(shown).translate(_JOINERS))
+            shown = unmarked(shown).translate(_JOINERS)
+            if self._wrap is None:
+                sys.stdout.write(shown)
+            else:
+                self._wrap.add(shown)
             sys.stdout.flush()
             self._before = text[-1]
             self._is_in_line = not text.endswith("\n")
@@ -161,6 +169,8 @@ class TurnView:
 
     def _end_line(self) -> None:
         self._before = ""
+        if self._wrap is not None:
+            self._wrap.end()
         if self._tail:
             sys.stdout.write(printable(self._tail))
             self._tail = ""
@@ -260,6 +270,10 @@ class TurnView:
         self._pause_bars()
         self._bars = None
         self._tasks.clear()
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
 
 
 def _stand_in(joiner: re.Match[str]) -> str:

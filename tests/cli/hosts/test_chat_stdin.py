@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,21 @@ def test_who_waits_for_a_pipe_that_nobody_closes_is_told_why(place: Place) -> No
         assert "waiting for the end of stdin" in process.stderr.readline()
         out, _ = process.communicate("")
         assert (process.returncode, out) == (0, "Done.\n")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
+def test_a_long_answer_is_broken_between_words_on_a_terminal_and_nowhere_else(
+    place: Place,
+) -> None:
+    answer = " ".join(["extraordinary"] * 20)
+    words = ("chat", "Rain?", "--model", place.script(answer))
+    with place.screen(*words) as screen:
+        assert screen.finish() == 0
+        rows = [row for row in screen.rows if row]
+    assert len(rows) == 4
+    assert all(set(row.split()) == {"extraordinary"} for row in rows)
+    assert place.run(*words).stdout == answer + "\n"
 
 
 def test_a_refusal_without_a_person_says_which_rule_decided(tmp_path: Path) -> None:
