@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import tempfile
+import tracemalloc
 from collections import Counter
 from typing import Any
 
@@ -120,6 +121,57 @@ async def test_who_it_is_is_asked_of_each_request_of_a_session() -> None:
             answer = await ada.post(request(1, "ping"), authorization=token)
             assert answer.status == status
             await answer.read()
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"host": "evil.example"}, 403),
+        ({"host": None}, 403),
+        ({"origin": "http://evil.example"}, 403),
+        ({"accept": "application/json"}, 406),
+        ({"accept": "text/event-stream"}, 406),
+        ({"content_type": "text/plain"}, 415),
+        ({"content_encoding": "gzip"}, 415),
+        ({"mcp_protocol_version": "1999-01-01"}, 400),
+        ({"mcp_session_id": "0" * 64}, 404),
+        ({"mcp_session_id": None}, 400),
+        ({"x_more": "m" * 40_000}, 431),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else str(value),
+)
+@looped
+async def test_what_was_found_good_of_a_session_lets_nothing_else_pass(
+    changes: dict[str, str | None], status: int
+) -> None:
+    async with place_of(Workshop()) as place:
+        peer = await Peer.open(place, LATEST)
+        for _ in range(2):
+            assert await peer.call("add", {"a": 1, "b": 2}) == "3"
+            answer = await peer.post(request(1, "ping"), **changes)
+            assert answer.status == status
+            await answer.read()
+        assert await peer.call("add", {"a": 1, "b": 2}) == "3"
+
+
+@looped
+async def test_many_long_headers_are_served_and_not_kept() -> None:
+    app = Workshop().server.asgi(identify=lambda scope: Principal("ada", "test"))
+    async with serving(app) as place:
+        tracemalloc.start()
+        try:
+            peers = [await Peer.open(place, LATEST) for _ in range(20)]
+            before = tracemalloc.get_traced_memory()[0]
+            for peer in peers:
+                answer = await peer.post(request(1, "ping"), x_more="m" * 30_000)
+                assert answer.status == 200
+                await answer.read()
+            gc.collect()
+            grown = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+        # Kept, they would be 600,000 bytes.
+        assert grown < 300_000
 
 
 @looped

@@ -64,6 +64,17 @@ class Level(IntEnum):
     HIGH = 3
 
 
+class Proxy:
+    """Says that it is a number, as proxies of an object do."""
+
+    @property
+    def __class__(self) -> Any:
+        return int
+
+    def __repr__(self) -> str:
+        return "<a proxy>"
+
+
 def workshop() -> Server:
     server = Server("workshop")
 
@@ -86,6 +97,10 @@ def workshop() -> Server:
     @server.tool
     async def enumerated() -> int:
         return Level.HIGH
+
+    @server.tool
+    async def proxied() -> int:
+        return Proxy()  # type: ignore[return-value]
 
     @server.tool
     async def broken() -> int:
@@ -113,6 +128,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("agreed", {"value": False}),
     ("bounded", {"value": 1}),
     ("enumerated", {}),
+    ("proxied", {}),
     ("broken", {}),
     ("unspeakable", {}),
     ("schemed", {"value": 3}),
@@ -154,3 +170,44 @@ def test_every_call_is_answered_as_with_a_middleware_that_looks_at_the_record(
     assert quick == slow
     assert CallToolResult in looked_at
     assert bytes not in looked_at
+
+
+def test_an_error_of_the_function_is_no_fault_of_its_arguments() -> None:
+    calls: list[int] = []
+
+    server = Server("workshop")
+
+    @server.tool
+    async def root(value: int) -> int:
+        calls.append(value)
+        if value < 0:
+            raise ValueError("too small")
+        return value
+
+    async def main() -> Any:
+        async with joined(server, revision=WIRES[-1]) as (client, _):
+            fine = await client.call_tool("root", {"value": 4})
+            failed = await client.call_tool("root", {"value": -4}, raise_on_error=False)
+            return fine, failed
+
+    fine, failed = run(main())
+    assert fine.structured_content == {"result": 4}
+    assert failed.is_error
+    assert "root failed (error id " in str(failed.content[0])
+    # Once each: what the function raised is not taken for arguments to read again.
+    assert calls == [4, -4]
+
+
+def test_arguments_that_were_mended_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server("workshop")
+
+    @server.tool
+    async def count(items: list[int]) -> int:
+        return len(items)
+
+    async def main() -> Any:
+        async with joined(server, revision=WIRES[-1]) as (client, _):
+            return await client.call_tool("count", {"items": "[1, 2]"})
+
+    assert run(main()).structured_content == {"result": 2}
+    assert "items" in caplog.text
