@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from dragoman.errors import (
 from dragoman.host import ApprovalRequest, Code, Host, Scope, VisitRequired
 from dragoman.host.asks.visits import MAX_ADDRESSES, MAX_ROUNDS
 from dragoman.host.chain import read, verify
+from dragoman.host.chat.needs import Origin
 from dragoman.host.entry import HostEntry
-from dragoman.host.kinds import Action
+from dragoman.host.kinds import Action, Denied, Effect, Grant, Limits
 from tests.host.desk import fact
 from tests.requirements.duties import duty
 from tests.support import run
@@ -541,3 +543,129 @@ def test_reading_goes_the_same_way(place: Place) -> None:
     assert fact(person.of(Action.ELICIT_URL)[0], "if you agree").startswith(
         "the request for 'bank://balance' is sent once more"
     )
+
+
+def test_a_request_that_was_refused_is_not_under_way_while_the_person_is_at_the_address(
+    place: Place,
+) -> None:
+    seen: list[dict[str, str]] = []
+    person = Person()
+
+    async def main() -> None:
+        async with place.host(person) as host:
+
+            async def visit(request: ApprovalRequest) -> bool:
+                seen.append(dict(host._connection("bank").under_way))
+                return True
+
+            person.answers["elicit.url"] = visit
+            assert await pay(host) == "paid 5"
+            assert not host._connection("bank").under_way
+
+    run(main())
+    assert seen == [{}]
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_the_second_sending_is_one_of_the_calls_that_were_granted(place: Place, calls: int) -> None:
+    person = Person()
+
+    async def main() -> None:
+        async with place.host(person) as host:
+            await host.ready()
+            intent = host._intent(Action.TOOL_CALL, "bank", "pay", {"amount": 5})
+            grant = Grant(
+                id="some",
+                effect=Effect.ALLOW,
+                principal=intent.principal,
+                server="bank",
+                identity=intent.identity,
+                action=intent.action,
+                object=intent.object,
+                scope=Scope.ALWAYS,
+                fingerprint=intent.fingerprint,
+                limits=Limits(max_calls=calls),
+                created_at=1.0,
+            )
+            host.grants.add(grant)
+
+            async def visit(request: ApprovalRequest) -> bool:
+                place.bank.ends()
+                # As far as the host has heard that by the time it goes on.
+                client = host._connection("bank").client
+                assert client is not None
+                await client.ping()
+                return True
+
+            person.answers["elicit.url"] = visit
+            if calls == 1:
+                with pytest.raises(VisitRequired) as caught:
+                    await pay(host)
+                assert caught.value.reason is Code.GRANT_SPENT
+            else:
+                assert await pay(host) == "paid 5"
+            kept = host.grants.get("some")
+            assert kept is not None
+            assert kept.calls == calls
+
+    run(main())
+    assert place.bank.calls == [5] * calls
+    assert person.of(Action.TOOL_CALL) == []
+
+
+def test_a_flow_that_came_about_while_the_person_was_away_stops_the_second_sending(
+    place: Place,
+) -> None:
+    person = Person()
+    origin = Origin([], "")
+
+    async def main() -> None:
+        async with place.host(person) as host:
+
+            async def visit(request: ApprovalRequest) -> bool:
+                origin.taint.add("web")
+                return True
+
+            person.answers["elicit.url"] = visit
+            with pytest.raises(VisitRequired) as caught:
+                await host.call_tool("bank", "pay", {"amount": 5}, conversation=origin)
+            assert caught.value.reason is Code.FLOW_DENIED
+
+    run(main())
+    assert place.bank.calls == [5]
+
+
+@pytest.mark.parametrize(
+    ("rules", "code", "said"),
+    [
+        ([], Code.FLOW_DENIED, "came about while the person thought"),
+        (["allow flow(web -> server:bank)"], Code.VIEW_CHANGED, "words of 'web' came in"),
+        (["deny flow(web -> server:bank)"], Code.FLOW_DENIED, "flow(web -> server:bank)"),
+    ],
+)
+def test_what_was_heard_of_others_while_the_person_thought_is_judged_before_the_call_is_sent(
+    place: Place, rules: list[str], code: Code, said: str
+) -> None:
+    place.bank.wants = []
+    servers = {"bank": {"command": "bank"}, "web": {"command": "web", "disabled": True}}
+    place.config.write_text(json.dumps({"mcpServers": servers}))
+    origin = Origin([], "")
+
+    def think(request: ApprovalRequest) -> bool:
+        origin.taint.add("web")
+        return True
+
+    async def main() -> None:
+        async with place.host(Person(tool_call=[think, True]), rules=rules) as host:
+            with pytest.raises(Denied, match=re.escape(said)) as denied:
+                await host.call_tool("bank", "pay", {"amount": 5}, conversation=origin)
+            assert denied.value.code is code
+            assert place.bank.calls == []
+            if not any(rule.startswith("deny") for rule in rules):
+                # Asked anew, with the words that came in among what is shown, it is sent.
+                await host.call_tool("bank", "pay", {"amount": 5}, conversation=origin)
+
+    run(main())
+    refused = place.records(kind="decision", action="tool.call")[0]
+    assert refused["code"] == code
+    assert said in refused["rule"]

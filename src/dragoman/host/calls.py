@@ -153,7 +153,6 @@ class Calls:
         # It refuses what JSON cannot hold, which an encoder by itself would change.
         wanted = CallToolParams.of(name, dict(arguments or {}))
         given = frozen(bytes(wanted.raw_arguments))
-        taint = _taint_of(context)
         seen: tuple[int, Offer]
 
         async def intent_of(payload: bytes) -> Intent:
@@ -172,7 +171,7 @@ class Calls:
                 looked=True,
                 arguments=values,
                 fingerprint=offer.definition.full,
-                taint=taint,
+                taint=_taint_of(context),
                 problems=offer.problems,
                 **offer.claims,
             )
@@ -180,6 +179,7 @@ class Calls:
         intent = await intent_of(given)
         _, offer = seen
         flows, must_ask = self._flows(connection, context)
+        again = self._again(connection, context, intent_of, flows)
         clearance = await self._mediator.clear(
             intent,
             lambda: View(
@@ -191,7 +191,7 @@ class Calls:
             editable=("",),
             risks=lambda: [*offer.flags, *risks_of(intent)],
             trace=trace,
-            again=intent_of,
+            again=again,
             must_ask=must_ask,
             also=flows,
             looked=True,
@@ -220,7 +220,7 @@ class Calls:
             clearance,
             send,
             what=f"the call of its tool {name!r}",
-            again=intent_of,
+            again=again,
             context=context,
             on_started=on_started,
         )
@@ -401,6 +401,7 @@ class Calls:
         """Ask for something to read: decide, ask the server, release, record."""
         intent = await intent_of(reading.payload)
         flows, must_ask = self._flows(connection, context)
+        again = self._again(connection, context, intent_of, flows)
         clearance = await self._mediator.clear(
             intent,
             View(
@@ -410,7 +411,7 @@ class Calls:
             ),
             risks=risks_of(intent),
             trace=trace,
-            again=intent_of,
+            again=again,
             must_ask=must_ask,
             is_own_act=is_own_act,
             also=flows,
@@ -432,7 +433,7 @@ class Calls:
 
         what = f"the request for {reading.name!r}"
         clearance, result = await self._sent(
-            connection, clearance, send, what=what, again=intent_of, context=context
+            connection, clearance, send, what=what, again=again, context=context
         )
         await self._mediator.settle(clearance, "ok", result=result)
         if context is not None:
@@ -515,8 +516,16 @@ class Calls:
         rounds = 0
         # What a server asks meanwhile may be on its behalf.
         trace, heard = clearance.trace, _heard_of(context)
-        connection.under_way[trace] = what
-        self._on_behalf.begin(connection.server, heard)
+
+        def begin() -> None:
+            connection.under_way[trace] = what
+            self._on_behalf.begin(connection.server, heard)
+
+        def end() -> None:
+            self._on_behalf.end(connection.server, heard)
+            connection.under_way.pop(trace, None)
+
+        begin()
         try:
             while True:
                 try:
@@ -533,10 +542,14 @@ class Calls:
                         raise
                     rounds += 1
                     held = Held(clearance=clearance, what=what, again=again)
-                    clearance = await self._visit(connection, asked, held, error, rounds)
+                    # It has ended for now: what the server asks meanwhile is not on its behalf.
+                    end()
+                    try:
+                        clearance = await self._visit(connection, asked, held, error, rounds)
+                    finally:
+                        begin()
         finally:
-            self._on_behalf.end(connection.server, heard)
-            connection.under_way.pop(trace, None)
+            end()
 
     # --- flows and releases -----------------------------------------------------------------------
 
@@ -575,6 +588,36 @@ class Calls:
                 flows.append(flow)
                 why.append(f"words of {source!r} may go to {sink}")
         return flows, "; ".join(why)
+
+    def _again(
+        self,
+        connection: Connection,
+        context: Context | None,
+        intent_of: Callable[[bytes], Awaitable[Intent]],
+        shown: Sequence[Intent],
+    ) -> Callable[[bytes], Awaitable[Intent]]:
+        """The request as it stands after a person has thought about it, and its flows.
+
+        A flow that would have to be asked about, and is not among those that were shown, ends it:
+        the yes was not for that one.
+        """
+        settled = {flow.object for flow in shown}
+
+        async def again(payload: bytes) -> Intent:
+            intent = await intent_of(payload)
+            flows, _ = self._flows(connection, context)
+            for flow in flows:
+                if flow.object not in settled:
+                    raise Denied(
+                        Code.FLOW_DENIED,
+                        flow.subject,
+                        "this flow came about while the person thought: it has to be asked again",
+                        step=Step.RISK,
+                        server=connection.server,
+                    )
+            return intent
+
+        return again
 
     async def _release(self, connection: Connection, clearance: Clearance, result: Record) -> None:
         """Let an answer go to whoever asked; only rules about it can stand against that."""

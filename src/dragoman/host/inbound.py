@@ -8,6 +8,7 @@ offered to a server at all.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -121,7 +122,10 @@ class Inbound:
         Raises:
             VisitRequired: it is not sent again.
         """
-        return await self._visits.go(_asker(connection), asked, held, refusal, rounds=rounds)
+        # Refused, it is under way no longer; the questions about it still say what they are about.
+        calls = {**connection.under_way, held.clearance.trace: held.what}
+        asker = replace(_asker(connection), calls=lambda: calls)
+        return await self._visits.go(asker, asked, held, refusal, rounds=rounds)
 
 
 def _asker(connection: Connection) -> Asker:

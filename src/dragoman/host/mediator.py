@@ -276,16 +276,11 @@ class Mediator:
         except DragomanError as error:
             if not isinstance(error, Denied) or error.code is not Code.STORE_FAILED:
                 # Whoever asked gets the error; that somebody had said yes is in the record.
-                is_unfit = isinstance(error, InvalidArguments)
-                verdict = Verdict(
-                    effect=Effect.DENY,
-                    step=Step.INTEGRITY,
-                    rule=f"it cannot be done any more, or not like that: {type(error).__name__}",
-                    code=Code.ARGUMENTS_UNFIT if is_unfit else Code.NOT_OFFERED,
+                refused = await self._denied(
+                    intent, _not_now(error), view.payload, trace, request=request, decision=decision
                 )
-                await self._denied(
-                    intent, verdict, view.payload, trace, request=request, decision=decision
-                )
+                if isinstance(error, Denied):
+                    raise refused from None
             raise
         await self._look(now)
         verdict = self._after_yes(intent, now, verdict, decision)
@@ -344,6 +339,16 @@ class Mediator:
                 step=Step.INTEGRITY,
                 rule="its definition has changed while the person thought about it",
                 code=Code.PIN_CHANGED,
+            )
+        # What the server itself said meanwhile goes nowhere with this.
+        heard = sorted(intent.taint - shown.taint - {intent.server})
+        if heard and self.judge(intent, looked=True).effect is not Effect.ALLOW:
+            return Verdict(
+                effect=Effect.DENY,
+                step=Step.RISK,
+                rule=f"words of {', '.join(map(repr, heard))} came in while the person thought about"
+                " it: it has to be asked again",
+                code=Code.VIEW_CHANGED,
             )
         return replace(
             before,
@@ -414,11 +419,13 @@ class Mediator:
         """Leave to send the same bytes once more, which a person agreed to beforehand.
 
         For a request that the server refused to run until something was done. `intent` is how it
-        stands now: whatever would stop it still does, and no grant is used up by it. `why` is for
-        the record.
+        stands now: whatever would stop it still does. A grant that allowed the first sending is
+        used by this one, too: of a number of calls each that is sent is one. `why` is for the
+        record.
 
         Raises:
-            Denied: a rule, a stored no, or a change of the definition or the server.
+            Denied: a rule, a stored no, a change of the definition or the server, or a grant that
+                is used up or was taken back.
         """
         if self._is_closed:
             raise Denied(Code.HOST_CLOSED, intent.subject, "the host is closing")
@@ -429,7 +436,7 @@ class Mediator:
             raise await self._denied(intent, verdict, clearance.payload, clearance.trace)
         renewed = await self._allow(
             intent,
-            replace(verdict, rule=why),
+            replace(verdict, rule=why, grant=clearance.verdict.grant),
             clearance.payload,
             clearance.payload,
             clearance.trace,
@@ -483,7 +490,7 @@ class Mediator:
                     verdict,
                     effect=Effect.DENY,
                     code=Code.GRANT_SPENT,
-                    rule=f"the grant {verdict.grant} is used up",
+                    rule=f"the grant {verdict.grant} is used up, or holds no longer",
                 )
                 raise await self._denied(intent, spent, shown, trace)
         began_at = time.monotonic()
@@ -582,3 +589,21 @@ class Mediator:
                 f"it was done, but its outcome cannot be recorded: {failed}",
                 server=clearance.intent.server,
             ) from None
+
+
+def _not_now(error: DragomanError) -> Verdict:
+    """What the record says of something that was approved, and cannot be done any more."""
+    if isinstance(error, Denied):
+        return Verdict(
+            effect=Effect.DENY,
+            step=error.step or Step.INTEGRITY,
+            rule=error.rule,
+            code=error.code,
+        )
+    is_unfit = isinstance(error, InvalidArguments)
+    return Verdict(
+        effect=Effect.DENY,
+        step=Step.INTEGRITY,
+        rule=f"it cannot be done any more, or not like that: {type(error).__name__}",
+        code=Code.ARGUMENTS_UNFIT if is_unfit else Code.NOT_OFFERED,
+    )
