@@ -67,7 +67,7 @@ class Level(IntEnum):
 class Proxy:
     """Says that it is a number, as proxies of an object do."""
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         return int
 
