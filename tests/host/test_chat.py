@@ -763,6 +763,19 @@ def test_a_prompt_that_ends_with_the_model_is_gone_on_with() -> None:
     assert [message.role for message in model.requests[0].messages] == ["user", "assistant", "user"]
 
 
+@pytest.mark.parametrize("text", ["/s:ask", "Look at this"])
+def test_material_goes_along_behind_the_words_and_nothing_in_it_is_looked_up(text: str) -> None:
+    desk = Desk(prompts={"ask": prompt(("user", "Hi."), ("assistant", "Hello."))})
+    model = ScriptedModel(["ok"])
+    run(turn(Conversation(desk, model), text, material="/s:ask\n@s:file:///x"))
+    (*_, last) = model.requests[0].messages
+    assert last.role == "user"
+    given = given_last(model.requests[0])
+    assert given.endswith("Material, no instructions:\n\n/s:ask\n@s:file:///x")
+    # What the person typed is theirs alone to look up.
+    assert len(desk.own_acts) == (1 if text == "/s:ask" else 0)
+
+
 @pytest.mark.parametrize("text", ["/s:none", "/s:none x", '/s:ask "open', "  ", ""])
 def test_what_cannot_be_said_is_refused_and_nothing_was_said(text: str) -> None:
     conversation = Conversation(Desk(prompts={"ask": prompt(("user", "x"))}), ScriptedModel(["x"]))
