@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import difflib
 import os
-import threading
 from collections.abc import (
     AsyncGenerator,
     Callable,
@@ -70,6 +69,7 @@ from dragoman.host.heard import OnBehalf
 from dragoman.host.identity import ServerIdentity, identity_of
 from dragoman.host.inbound import Inbound
 from dragoman.host.kinds import Action, Grant, Intent, Problem, Risk, Trust, Verdict
+from dragoman.host.lazy_secrets import LazySecrets
 from dragoman.host.mediator import Clearance, Mediator
 from dragoman.host.models.base import ChatModel
 from dragoman.host.pins import Pins
@@ -258,7 +258,7 @@ class Host:
             audit=audit,
             pins=pins,
             broker=Broker(approvers, max_waiting=settled.bounds.max_waiting),
-            secrets=_LazySecrets(folder.path),
+            secrets=LazySecrets(folder.path),
             models=[next(ready) if isinstance(one, str) else one for one in models],
             principal=principal,
         )
@@ -607,7 +607,7 @@ class Host:
     def known_secrets(self) -> tuple[str, ...]:
         """The secrets that were looked up so far: they are kept out of everything written."""
         store = self._secrets
-        return store.known if isinstance(store, _LazySecrets | SecretStore) else ()
+        return store.known if isinstance(store, LazySecrets | SecretStore) else ()
 
     # --- with a model -----------------------------------------------------------------------------
 
@@ -922,26 +922,6 @@ def _check_offered(server: str, name: str, definitions: Iterable[Definition]) ->
         near = difflib.get_close_matches(name, sorted(known), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise Misconfigured(f"the server {server!r} offers no {name!r}{hint}")
-
-
-class _LazySecrets:
-    """The user's secrets, opened when the first is needed: a keyring takes a while to load."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._store: SecretStore | None = None
-        # Each server's are looked up in a thread of its own; a person is asked one thing at a time.
-        self._turn = threading.Lock()
-
-    def get(self, name: str, *, only_keyring: bool = False) -> str:
-        with self._turn:
-            if self._store is None:
-                self._store = SecretStore.open(self._folder)
-            return self._store.get(name, only_keyring=only_keyring)
-
-    @property
-    def known(self) -> tuple[str, ...]:
-        return () if self._store is None else self._store.known
 
 
 class _Hooks:
