@@ -123,8 +123,10 @@ def read_body(
         HttpRefusal: 413 for a body over the limit, 408 for one that does not come.
     """
     # Four digits are read in any case, and counted when they are here.
-    if length is not None and len(length) > 4 and length.isdigit() and int(length) > limit:
-        raise _too_large(limit)
+    if length is not None and len(length) > 4 and length.isdigit():
+        # 20 digits hold any size there is; numbers of thousands are not read at all.
+        if len(length) > 20 or int(length) > limit:
+            raise _too_large(limit)
     receiving = receive()
     if type(receiving) is types.CoroutineType:
         try:
