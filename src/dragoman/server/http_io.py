@@ -122,11 +122,14 @@ def read_body(
     Raises:
         HttpRefusal: 413 for a body over the limit, 408 for one that does not come.
     """
-    # Four digits are read in any case, and counted when they are here.
-    if length is not None and len(length) > 4 and length.isdigit():
-        # 20 digits hold any size there is; numbers of thousands are not read at all.
-        if len(length) > 20 or int(length) > limit:
-            raise _too_large(limit)
+    # Four digits are read in any case, and counted when they are here; no size has over twenty.
+    if (
+        length is not None
+        and len(length) > 4
+        and length.isdigit()
+        and (len(length) > 20 or int(length) > limit)
+    ):
+        raise _too_large(limit)
     receiving = receive()
     if type(receiving) is types.CoroutineType:
         try:
