@@ -48,7 +48,7 @@ class SocketPump:
     def wait(self) -> list[Event]:
         """Wait for the peer or for a deadline, whatever comes first; say what happened."""
         self.flush()
-        deadline = self.engine.next_deadline()
+        deadline = self.engine.next_deadline
         timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not self.selector.select(timeout_s):
             return self.engine.expire(time.monotonic())
