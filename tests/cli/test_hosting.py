@@ -74,6 +74,21 @@ def test_the_older_transport_is_served_under_its_own_address(tmp_path: Path) -> 
             assert run(talk()) == 1
 
 
+def test_the_prefix_that_a_proxy_takes_off_is_told_to_clients_that_post(tmp_path: Path) -> None:
+    words = [*HTTP, "--root-path", "/tools"]
+    with Running(str(counter(tmp_path)), *words) as server:
+        place = urlsplit(server.url())
+        assert place.path == "/mcp"
+        assert place.port is not None
+        connection = http.client.HTTPConnection("127.0.0.1", place.port, timeout=PATIENCE_S)
+        connection.request("GET", "/sse", headers={"Accept": "text/event-stream"})
+        answer = connection.getresponse()
+        assert answer.readline() == b"event: endpoint\n"
+        assert answer.readline().startswith(b"data: /tools/messages?session_id=")
+        connection.close()
+        assert server.stop() == 0
+
+
 def test_path_and_names_are_those_that_were_asked_for(tmp_path: Path) -> None:
     words = [*HTTP, "--path", "/here", "--allow-host", "api.example.com"]
     words += ["--allow-origin", "https://app.example.com"]

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from dragoman.errors import Misconfigured
-from tests.http.aids import STREAM, OldPeer, Peer, Place, call
+from tests.http.aids import STREAM, OldPeer, Peer, Place, call, initialize, notification
 from tests.http.workshop import LATEST, Workshop, looped
 from tests.requirements.duties import duty
 
@@ -54,6 +54,47 @@ def place_at(url: str) -> Place:
 
 
 # --- where ------------------------------------------------------------------------------------------
+
+
+@looped
+async def test_clients_of_a_server_whose_prefix_is_cut_off_post_below_it() -> None:
+    async with running(port=0, root_path="/tools") as url:
+        # The server's own address: the proxy comes here without the prefix.
+        assert urlsplit(url).path == "/mcp"
+        place = place_at(url)
+        old = await OldPeer.connect(place)
+        assert old.endpoint.startswith("/tools/messages?")
+        # As the proxy would.
+        old.endpoint = old.endpoint.removeprefix("/tools")
+        await old.request("initialize", initialize("2024-11-05")["params"])
+        await old.send(notification("notifications/initialized"))
+        assert await old.call("add", {"a": 1, "b": 2}) == "3"
+        old.stream.close()
+        peer = await Peer.open(place, LATEST)
+        assert await peer.call("add", {"a": 1, "b": 2}) == "3"
+        place.leave()
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "tools",
+        "/",
+        "/tools/",
+        "//elsewhere",
+        "/a b",
+        "/a?b",
+        "/a#b",
+        "/a\n",
+        "/a\r\ndata: x",
+        "http://a/b",
+    ],
+)
+@looped
+async def test_a_prefix_that_is_none_is_refused_before_anything_listens(prefix: str) -> None:
+    with pytest.raises(Misconfigured, match="root_path="):
+        async with running(port=0, root_path=prefix):
+            pass
 
 
 @duty("http-sse.localhost")

@@ -360,6 +360,30 @@ def test_the_page_about_it_quotes_the_configuration_and_its_commands_work(tmp_pa
         assert f"{told}\n{done.stdout}" in page
 
 
+@pytest.mark.parametrize("words", [[], ["--reload"]], ids=["plain", "reload"])
+def test_a_command_is_told_the_prefix_that_the_proxy_cuts_off(
+    words: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "served.py"
+    file.write_text(
+        "from dragoman import Server\nserver = Server('told')\n\n"
+        "@server.tool\ndef add(a: int, b: int) -> int:\n    return a + b\n"
+    )
+
+    def server(port: int) -> list[str]:
+        told = ["--transport", "http", "--port", str(port), "--root-path", PREFIX, *words]
+        return [sys.executable, "-m", "dragoman", "run", str(file), *told]
+
+    with proxied(tmp_path, server=server) as place:
+
+        async def use() -> None:
+            for path in PATHS:
+                async with Client(place.url + path) as client:
+                    assert (await client.call_tool("add", {"a": 2, "b": 3})).text == "5"
+
+        in_time(use())
+
+
 def test_a_unix_socket_may_join_the_server_and_the_proxy(tmp_path: Path) -> None:
     place = tmp_path / "mcp.sock"
     text = CONFIGURATION.read_text("utf-8")

@@ -288,6 +288,7 @@ async def _as_coroutine(session: Session, work: Callable[[Client], Awaitable[T]]
 @click.option("--port", type=click.IntRange(0, 65535), help="The port (8000); 0 takes a free one.")
 @click.option("--path", metavar="/PATH", help="The path in its URL (/mcp; /sse with sse).")
 @click.option("--socket", metavar="FILE", help="The Unix socket to listen on.")
+@click.option("--root-path", metavar="/PREFIX", help="What a proxy in front takes off every path.")
 @click.option(
     "--allow-host",
     "allow_hosts",
@@ -359,6 +360,7 @@ _OPTION_OF = {
     "port": "--port",
     "path": "--path",
     "socket": "--socket",
+    "root_path": "--root-path",
     "allow_hosts": "--allow-host",
     "allow_origins": "--allow-origin",
     "keep_sessions": "--keep-sessions",

@@ -27,7 +27,8 @@ DEFAULT_PATH = {"http": "/mcp", "sse": "/sse", "unix": "/mcp"}
 class Hosting:
     """What the options of `dragoman run` say about a server that is not on stdio.
 
-    `path` is where the chosen transport is found; None for its usual place. `handed` are two
+    `path` is where the chosen transport is found; None for its usual place. `root_path` is the
+    prefix that a proxy takes off. `handed` are two
     descriptors from a parent that watches the file: the socket that listens, and one that hears
     when we are ready and whose end is the parent's.
     """
@@ -42,12 +43,14 @@ class Hosting:
     keep_sessions: str | None = None
     is_json: bool = False
     handed: tuple[int, int] | None = None
+    root_path: str = ""
 
     def options(self) -> dict[str, Any]:
         """As `Server.serve_http` takes them."""
         found: dict[str, Any] = {
             "allow_hosts": self.allow_hosts,
             "allow_origins": self.allow_origins,
+            "root_path": self.root_path,
         }
         if self.handed is not None:
             found["fd"] = self.handed[0]

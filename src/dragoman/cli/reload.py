@@ -24,7 +24,7 @@ from dragoman.cli.exits import Exit
 from dragoman.cli.hosting import Hosting, announce, check_installed
 from dragoman.cli.serve import split_target
 from dragoman.errors import Misconfigured, MissingExtra
-from dragoman.server.serving import GRACE_S, LINGER_S, listen
+from dragoman.server.serving import GRACE_S, LINGER_S, check_root_path, listen
 from dragoman.transport.stdio.serve import on_stop_signal
 from dragoman.transport.streamable.limits import HttpLimits
 
@@ -54,6 +54,7 @@ def reload_file(target: str, hosting: Hosting) -> int:
     if importlib.util.find_spec("watchfiles") is None:
         raise MissingExtra("cli", "--reload")
     check_installed()
+    check_root_path(hosting.root_path)
     place = listen(
         hosting.host,
         hosting.port,
@@ -75,6 +76,8 @@ def _words(target: str, hosting: Hosting, kept: str) -> list[str]:
     words = ["run", target, "--transport", hosting.transport, "--keep-sessions", kept]
     if hosting.path is not None:
         words += ["--path", hosting.path]
+    if hosting.root_path:
+        words += ["--root-path", hosting.root_path]
     for host in hosting.allow_hosts:
         words += ["--allow-host", host]
     for origin in hosting.allow_origins:

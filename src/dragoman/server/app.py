@@ -634,6 +634,7 @@ class Server:
         port: int = 8000,
         socket: str | Path | None = None,
         fd: int | None = None,
+        root_path: str = "",
         allow_hosts: Iterable[str] = (),
         identify: Identify | None = None,
         on_ready: Callable[[str], None] | None = None,
@@ -642,7 +643,8 @@ class Server:
         """Serve over HTTP, both transports at once, until SIGINT or SIGTERM.
 
         `port` 0 takes a free one; in place of both, `socket` is the path of a Unix socket, or `fd` a
-        descriptor that listens already, as systemd opens one. The other settings are those of
+        descriptor that listens already, as systemd opens one. `root_path` is the prefix that a proxy
+        in front takes off: HTTP+SSE tells its clients where to post. The other settings are those of
         `asgi`. `on_ready` gets the URL once connections are accepted; without it a line on stderr
         names it.
 
@@ -653,6 +655,7 @@ class Server:
         """
         from dragoman.server import serving
 
+        serving.check_root_path(root_path)
         hosts = list(allow_hosts)
         app = self.asgi(allow_hosts=hosts, identify=identify, **settings)
         place = serving.listen(
@@ -667,7 +670,7 @@ class Server:
                 sys.stderr.write(f"{self.name} is at {url}\n")
 
         try:
-            await serving.serve(app, place.sock, on_ready=ready)
+            await serving.serve(app, place.sock, on_ready=ready, root_path=root_path)
         finally:
             place.close()
 

@@ -11,6 +11,7 @@ import gc
 import ipaddress
 import logging
 import os
+import re
 import signal
 import socket
 import stat
@@ -30,6 +31,7 @@ __all__ = [
     "Place",
     "bind_tcp",
     "bind_unix",
+    "check_root_path",
     "is_loopback",
     "listen",
     "serve",
@@ -48,6 +50,10 @@ LINGER_S = 0.5
 # 3 s more than the application's own drain before uvicorn closes what is still open.
 GRACE_S = 3.0
 
+# What may stand in a path as it is. The prefix goes into the address that an event stream names, so
+# nothing in it may end a line or begin a query or another host.
+PREFIX = re.compile(r"/(?!/)[A-Za-z0-9\-._~!$&'()*+,;=:@/]+")
+
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
@@ -57,6 +63,15 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def check_root_path(root_path: str) -> None:
+    """Raises Misconfigured for what is no prefix of paths: "" is none, "/tools" is one."""
+    if root_path and (not PREFIX.fullmatch(root_path) or root_path.endswith("/")):
+        raise Misconfigured(
+            f"root_path={root_path!r} is not a prefix such as '/tools': it begins with a slash, "
+            "and does not end with one"
+        )
 
 
 def bind_tcp(host: str, port: int) -> socket.socket:
@@ -217,13 +232,17 @@ async def serve(
     *,
     on_ready: Callable[[], None] | None = None,
     access_log: bool = False,
+    root_path: str = "",
 ) -> None:
     """Serve an application on a socket until SIGINT or SIGTERM; both then are closed.
 
+    `root_path` is the prefix that a proxy takes off every path before it comes here.
+
     Raises:
         MissingExtra: uvicorn is not installed.
-        Misconfigured: the application did not start; the log says why.
+        Misconfigured: the prefix is none, or the application did not start; the log says why.
     """
+    check_root_path(root_path)
     try:
         import uvicorn
     except ImportError:
@@ -281,6 +300,7 @@ async def serve(
         lifespan="on",
         server_header=False,
         ws="none",
+        root_path=root_path,
         timeout_graceful_shutdown=int(app.limits.drain_s + GRACE_S),
     )
     server = Uvicorn(config)

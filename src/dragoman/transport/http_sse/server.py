@@ -14,6 +14,7 @@ from dragoman.errors import LinkClosed, LinkError, WrongState
 from dragoman.jsonrpc.frame import Delivery, Principal, Seen
 from dragoman.revisions.facts import Facts
 from dragoman.transport.base import About, Receiver
+from dragoman.transport.pausing import Pausable
 from dragoman.transport.stdio.limits import HIGH_WATER_BYTES
 
 __all__ = ["Post", "SseLink"]
@@ -38,11 +39,10 @@ class Post(Delivery):
         await self._link.drain()
 
 
-class SseLink:
+class SseLink(Pausable):
     """A server's end of one connection: what is sent waits for the stream's writer."""
 
     __slots__ = (
-        "_gate",
         "_has_ended",
         "_waiters",
         "loop",
@@ -64,9 +64,9 @@ class SseLink:
         self.pending: deque[bytes] = deque()
         self.unread_bytes = 0
         self.reader: asyncio.Future[None] = self.loop.create_future()
-        self._gate: asyncio.Future[None] | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._has_ended = False
+        self._begin_unpaused()
 
     def start(self, receiver: Receiver) -> None:
         """Deliver to this receiver."""
@@ -135,27 +135,6 @@ class SseLink:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-    def pause_reading(self) -> None:
-        """Let POSTs wait until `resume_reading`."""
-        if self._gate is None:
-            self._gate = self.loop.create_future()
-
-    def resume_reading(self) -> None:
-        """Take POSTs again."""
-        gate, self._gate = self._gate, None
-        if gate is not None and not gate.done():
-            gate.set_result(None)
-
-    async def until_readable(self) -> None:
-        """Wait while reading is paused."""
-        while self._gate is not None:
-            await asyncio.shield(self._gate)
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether POSTs have to wait."""
-        return self._gate is not None
 
     def agreed(self, wire: str, facts: Facts) -> None:
         """There is one stream in every revision."""

@@ -17,6 +17,7 @@ from dragoman.errors import LinkClosed, LinkError, WrongState
 from dragoman.jsonrpc.frame import Delivery, Principal
 from dragoman.revisions.facts import Facts
 from dragoman.transport.base import About, Receiver
+from dragoman.transport.pausing import Pausable
 from dragoman.transport.stdio.limits import HIGH_WATER_BYTES
 from dragoman.transport.streamable.limits import HttpLimits
 from dragoman.transport.streamable.replay import EventLog
@@ -215,7 +216,7 @@ class Reply(Delivery):
         return True
 
 
-class StreamableLink:
+class StreamableLink(Pausable):
     """A server's end of one session.
 
     `session` is its id, `owner` who may use it. `streams` are those that are not over, by name;
@@ -224,7 +225,6 @@ class StreamableLink:
     """
 
     __slots__ = (
-        "_gate",
         "_next_stream",
         "_waiters",
         "connected",
@@ -232,7 +232,6 @@ class StreamableLink:
         "general",
         "high_water_bytes",
         "is_over",
-        "is_paused",
         "limits",
         "loop",
         "on_end",
@@ -274,10 +273,9 @@ class StreamableLink:
         self._next_stream = 0
         # The newest event of the session's own stream that was written to somebody.
         self.read_up_to = -1
-        self._gate: asyncio.Future[None] | None = None
         self._waiters: list[asyncio.Future[None]] | None = None
-        # Looked at for every POST, so they are no properties.
-        self.is_paused = False
+        self._begin_unpaused()
+        # Looked at for every POST, so it is no property.
         self.is_over = False
         self.general: Stream | None = None
         # Hears of the end, whoever caused it.
@@ -386,24 +384,6 @@ class StreamableLink:
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
-
-    def pause_reading(self) -> None:
-        """Let POSTs wait until `resume_reading`."""
-        if self._gate is None:
-            self._gate = self.loop.create_future()
-            self.is_paused = True
-
-    def resume_reading(self) -> None:
-        """Take POSTs again."""
-        gate, self._gate = self._gate, None
-        self.is_paused = False
-        if gate is not None and not gate.done():
-            gate.set_result(None)
-
-    async def until_readable(self) -> None:
-        """Wait while reading is paused."""
-        while self._gate is not None:
-            await asyncio.shield(self._gate)
 
     def agreed(self, wire: str, facts: Facts) -> None:
         """The revision decides whether streams begin with an event to come back by."""
