@@ -28,7 +28,7 @@ def call(ident: int) -> bytes:
 def test_a_handler_that_does_not_wait_has_answered_when_its_request_was_taken_in() -> None:
     async def main() -> None:
         async with facing_script(Side.SERVER, Handlers(tools_call=give_result)) as (driver, peer):
-            assert driver.take_in(call(1), LOCAL) is None
+            assert driver.take_in(call(1), LOCAL, driver.clock.now()) is None
             assert driver.engine.exchanges == {}
             reply = await peer.receive()
             assert (reply["id"], "result" in reply) == (1, True)
@@ -52,7 +52,7 @@ def test_a_handler_that_waits_goes_on_in_the_task_and_context_it_began_in() -> N
             return RESULTS["tools/call"]
 
         async with facing_script(Side.SERVER, Handlers(tools_call=wait)) as (driver, peer):
-            rest = driver.take_in(call(1), LOCAL)
+            rest = driver.take_in(call(1), LOCAL, driver.clock.now())
             assert rest is not None
             asyncio.get_running_loop().call_soon(gate.set)
             await rest
@@ -74,7 +74,7 @@ def test_a_handler_that_fails_is_answered_for(error: Exception, code: int, waits
             raise error
 
         async with facing_script(Side.SERVER, Handlers(tools_call=fail)) as (driver, peer):
-            rest = driver.take_in(call(1), LOCAL)
+            rest = driver.take_in(call(1), LOCAL, driver.clock.now())
             assert (rest is not None) is waits
             if rest is not None:
                 await rest
@@ -90,7 +90,7 @@ def test_a_handler_that_ends_its_task_at_once_is_answered_for_and_ends_it() -> N
 
         async with facing_script(Side.SERVER, Handlers(tools_call=leave)) as (driver, peer):
             with pytest.raises(asyncio.CancelledError):
-                driver.take_in(call(1), LOCAL)
+                driver.take_in(call(1), LOCAL, driver.clock.now())
             assert (await peer.receive())["error"]["code"] == -32603
 
     run(main())
@@ -99,7 +99,7 @@ def test_a_handler_that_ends_its_task_at_once_is_answered_for_and_ends_it() -> N
 def test_a_request_that_the_peer_cancels_leaves_the_task_to_whoever_brought_it() -> None:
     async def main() -> None:
         async with facing_script(Side.SERVER, Handlers(tools_call=wait_for_ever)) as (driver, peer):
-            rest = driver.take_in(call(1), LOCAL)
+            rest = driver.take_in(call(1), LOCAL, driver.clock.now())
             assert rest is not None
             peer.notify("notifications/cancelled", {"requestId": 1})
             await rest
@@ -118,7 +118,7 @@ def test_a_task_that_is_cancelled_while_its_handler_waits_ends_and_the_peer_hear
         async with facing_script(Side.SERVER, Handlers(tools_call=wait_for_ever)) as (driver, peer):
 
             async def bring() -> None:
-                rest = driver.take_in(call(1), LOCAL)
+                rest = driver.take_in(call(1), LOCAL, driver.clock.now())
                 assert rest is not None
                 await rest
 
@@ -146,7 +146,7 @@ def test_a_handler_that_ends_its_own_connection_is_ended_where_it_first_waits() 
             raise AssertionError
 
         async with facing_script(Side.SERVER, Handlers(tools_call=hang_up)) as (driver, _):
-            rest = driver.take_in(call(1), LOCAL)
+            rest = driver.take_in(call(1), LOCAL, driver.clock.now())
             assert rest is not None
             await rest
             assert ended == ["here"]
@@ -159,7 +159,7 @@ def test_closing_a_driver_ends_a_handler_that_waits_in_a_task_of_its_own() -> No
         async with facing_script(Side.SERVER, Handlers(tools_call=wait_for_ever)) as (driver, _):
 
             async def bring() -> str:
-                rest = driver.take_in(call(1), LOCAL)
+                rest = driver.take_in(call(1), LOCAL, driver.clock.now())
                 assert rest is not None
                 await rest
                 return "went on"

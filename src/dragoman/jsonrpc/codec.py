@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -59,12 +59,18 @@ MAX_ID_CHARS = 256
 _SAMPLE_BYTES = 256
 
 
+_Id = (
+    Annotated[int, msgspec.Meta(ge=-MAX_ID, le=MAX_ID)]
+    | Annotated[str, msgspec.Meta(max_length=MAX_ID_CHARS)]
+)
+
+
 class _Whole(msgspec.Struct):
     """Any message but a failure, whose error is read in another way."""
 
     # No tag: one may be missing.
     jsonrpc: Literal["2.0"]
-    id: RequestId | UnsetType = UNSET
+    id: _Id | UnsetType = UNSET
     method: str | UnsetType = UNSET
     params: msgspec.Raw = ABSENT
     result: msgspec.Raw = ABSENT
@@ -88,6 +94,8 @@ _encode = msgspec.json.Encoder().encode
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 # An opening bracket as 1, a closing one as -1.
 _STEPS = bytes(1 if byte in b"[{" else 255 if byte in b"]}" else 0 for byte in range(256))
+# A frame of up to this many bytes has no room for more brackets and their ends.
+_FLAT_BYTES = 2 * MAX_DEPTH
 # Indented by one space a level, a line this far to the right is inside of MAX_DEPTH containers.
 _DEEPEST_LINE = b"\n" + b" " * MAX_DEPTH
 # 256 KiB: indenting is the fastest check, but can make a hostile frame a hundred times longer.
@@ -110,9 +118,40 @@ def decode(frame: bytes) -> Message | Batch:
         BadMessage: `.kind` is "parse" when the frame is not acceptable JSON, "invalid" when it is
             JSON but no JSON-RPC 2.0 message; `.id` is the request's id where it could be read.
     """
-    message = _typical(frame)
-    if message is not None:
-        return message
+    # First as a message that is proven to be strict without a close look. Its own members are known
+    # and counted, so only what they hold has to be read as values.
+    if len(frame) > _FLAT_BYTES and frame.count(b"[") + frame.count(b"{") > MAX_DEPTH:
+        return _look_closer(frame)
+    try:
+        whole = _whole(frame)
+        method, ident = whole.method, whole.id
+        body = whole.result if method is UNSET else whole.params
+        value = _NOTHING if body is ABSENT else _anything(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _look_closer(frame)
+    if type(value) is not dict:
+        return _look_closer(frame)
+    # Each pair has one colon outside of strings: as many colons as pairs prove that there are no
+    # more pairs than those that were read, which there are where a key appears twice.
+    colons = frame.count(b":") - 1
+    pairs = len(value) + (body is not ABSENT) + (method is not UNSET) + (ident is not UNSET)
+    for inner in value.values():
+        if type(inner) is dict:
+            pairs += len(inner)
+    if pairs != colons:
+        # There are deeper objects, or colons in strings; these survive a round trip.
+        inside = colons - (body is not ABSENT) - (method is not UNSET) - (ident is not UNSET)
+        if _encode(value).count(b":") != inside or _hides_colons(frame):
+            return _look_closer(frame)
+    if method is not UNSET:
+        return Notification(method, body) if ident is UNSET else Request(ident, method, body)
+    if ident is UNSET or body is ABSENT:
+        return _look_closer(frame)
+    return Success(ident, body)
+
+
+def _look_closer(frame: bytes) -> Message | Batch:
+    """Any frame, and why it is refused if it is."""
     value = _read(frame)
     if type(value) is dict:
         return _one(frame, value)
@@ -121,46 +160,6 @@ def decode(frame: bytes) -> Message | Batch:
             raise _bad("invalid", "a batch must hold at least one message", frame)
         return Batch(tuple(map(_member, _batch(frame), value)))
     raise _bad("invalid", f"expected a JSON object, got {_kind(value)}", frame)
-
-
-def _typical(frame: bytes) -> Message | None:
-    """A message that is proven to be strict without a close look; None for any other frame.
-
-    The members of the message itself are known and counted, so only what they hold has to be read
-    as values.
-    """
-    # A short frame has no room for so many brackets and their ends.
-    if len(frame) > 2 * MAX_DEPTH and frame.count(b"[") + frame.count(b"{") > MAX_DEPTH:
-        return None
-    try:
-        whole = _whole(frame)
-        method, ident = whole.method, whole.id
-        body = whole.result if method is UNSET else whole.params
-        value = _NOTHING if body is ABSENT else _anything(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    if type(value) is not dict:
-        return None
-    # Each pair has one colon outside of strings: as many colons as pairs prove that there are no
-    # more pairs than those that were read, which there are where a key appears twice.
-    members = 1 + (ident is not UNSET) + (method is not UNSET) + (body is not ABSENT)
-    colons = frame.count(b":") - members
-    pairs = len(value)
-    for inner in value.values():
-        if type(inner) is dict:
-            pairs += len(inner)
-    if pairs != colons and (
-        # There are deeper objects, or colons in strings; these survive a round trip.
-        _encode(value).count(b":") != colons or _hides_colons(frame)
-    ):
-        return None
-    if ident is UNSET:
-        return None if method is UNSET else Notification(method, body)
-    if (not -MAX_ID <= ident <= MAX_ID) if isinstance(ident, int) else len(ident) > MAX_ID_CHARS:
-        return None
-    if method is not UNSET:
-        return Request(ident, method, body)
-    return None if body is ABSENT else Success(ident, body)
 
 
 def _hides_colons(frame: bytes) -> bool:
@@ -188,9 +187,8 @@ def _read(frame: bytes) -> Any:
         raise _bad("parse", f"nested deeper than {MAX_DEPTH} levels", frame) from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
         raise _bad("parse", _explain(frame, fault), frame) from None
-    # A short frame has no room for so many brackets and their ends.
     if (
-        len(frame) > 2 * MAX_DEPTH
+        len(frame) > _FLAT_BYTES
         and frame.count(b"[") + frame.count(b"{") > MAX_DEPTH
         and _too_deep(frame)
     ):

@@ -10,11 +10,12 @@ __all__ = ["Admission"]
 class Admission:
     """Counts the requests of one peer against the ceilings.
 
-    `is_limited` where every request is counted, and not only those of some methods.
+    `is_limited` where every request is counted, and not only those of some methods; `is_counting`
+    once one of those has begun.
     """
 
     # A server has one for each session: buckets and counts are made when they are needed.
-    __slots__ = ("_at_once", "_limits", "_rates", "_requests", "is_limited")
+    __slots__ = ("_at_once", "_limits", "_rates", "_requests", "is_counting", "is_limited")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -22,6 +23,7 @@ class Admission:
         # How many of each limited method are under way.
         self._at_once: dict[str, int] | None = None
         self._requests: Bucket | None = None
+        self.is_counting = False
         self.is_limited = limits.requests_per_s is not None
 
     def excess(self, name: str, under_way: int, now: float) -> str | None:
@@ -54,6 +56,7 @@ class Admission:
         """A request of a limited method is under way."""
         if self._at_once is None:
             self._at_once = {}
+            self.is_counting = True
         self._at_once[name] = self._at_once.get(name, 0) + 1
 
     def ended(self, name: str) -> None:
@@ -63,4 +66,6 @@ class Admission:
 
     def all_ended(self) -> None:
         """None is under way any more."""
+        """None is under way any more."""
         self._at_once = None
+        self.is_counting = False

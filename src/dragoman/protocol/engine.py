@@ -100,6 +100,11 @@ _OWN = frozenset(
     }
 )
 
+# What the engine answers by itself.
+_AT_ONCE = frozenset({"ping", "initialize"})
+
+_CLOSED = State.CLOSED
+
 _LEVEL_NAMES: tuple[LoggingLevel, ...] = get_args(LoggingLevel)
 
 # 200 characters say what is wrong; more would only repeat what the peer has sent.
@@ -456,6 +461,19 @@ class Engine:
         if not exchange.is_over:
             self._finish(exchange, codec.success(exchange.id, raw))
 
+    def answer_now(self, exchange: Exchange, raw: bytes) -> bytes | None:
+        """As `answer_raw`, but the frame is returned, for the caller to send; None when there is
+        nothing to send before what is in the outbox."""
+        if self.outbox or exchange.is_over or exchange.held_progress or exchange.batch:
+            self.answer_raw(exchange, raw)
+            return None
+        self._close(exchange)
+        ident = exchange.id
+        if type(ident) is int:
+            # As `codec.success` does: this is how most requests end.
+            return b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (ident, raw)
+        return codec.success(ident, raw)
+
     def fail(self, exchange: Exchange, error: RequestError) -> None:
         """Refuse a request; nothing is sent when it was cancelled meanwhile."""
         if not exchange.is_over:
@@ -511,13 +529,8 @@ class Engine:
     def _finish(self, exchange: Exchange, frame: bytes) -> None:
         if exchange.held_progress is not None:
             self._tell_held_progress(exchange, exchange.held_progress)
-        exchange.is_over = True
-        self.answers += 1
+        self._close(exchange)
         self.unsent_bytes += len(frame)
-        if exchange.method.name != "ping":
-            # The calls under way may have had to wait for this; see `_grant_time`.
-            self._granted_below = self._next_id
-        self._forget(exchange)
         batch = exchange.batch
         if batch is None:
             self.outbox.append((frame, exchange.seen.delivery, True))
@@ -525,6 +538,21 @@ class Engine:
         batch.frames.append(frame)
         batch.pending -= 1
         self._flush_batch(batch)
+
+    def _close(self, exchange: Exchange) -> None:
+        """A request of the peer has its answer."""
+        exchange.is_over = True
+        self.answers += 1
+        if self.calls and exchange.method.name != "ping":
+            # They may have had to wait for this; see `_grant_time`.
+            self._granted_below = self._next_id
+        # As `_forget` does.
+        del self.exchanges[exchange.id]
+        delivery = exchange.seen.delivery
+        if delivery is not None:
+            delivery.open -= 1
+        if self._admission.is_counting:
+            self._admission.ended(exchange.method.name)
 
     def _forget(self, exchange: Exchange) -> None:
         """A request of the peer is no longer under way."""
@@ -551,23 +579,32 @@ class Engine:
 
     def receive(self, frame: bytes, *, now: float, seen: Seen = LOCAL) -> list[Event]:
         """Take one frame. Faults of the peer become events, never exceptions."""
-        if self.state is State.CLOSED:
-            return [Fault(FaultKind.WRONG_TIME, "a frame came after the end", frame[:256])]
+        arrived = self.receive_one(frame, now, seen)
+        events = self.events
+        if arrived is not None:
+            events.append(arrived)
+        if events:
+            self.events = []
+        return events
+
+    def receive_one(self, frame: bytes, now: float, seen: Seen = LOCAL) -> RequestArrived | None:
+        """As `receive`, but for a request that comes alone: it is returned. The rest is in `events`."""
+        if self.state is _CLOSED:
+            text = "a frame came after the end"
+            self.events.append(Fault(FaultKind.WRONG_TIME, text, frame[:256]))
+            return None
         try:
             message = codec.decode(frame)
         except BadMessage as bad:
             self._unreadable(bad, seen, None)
+            return None
+        if type(message) is Request:
+            return self._request(message, now, seen, None)
+        if type(message) is Batch:
+            self._batch(message, now, seen)
         else:
-            if type(message) is Request:
-                self._request(message, now, seen, None)
-            elif type(message) is Batch:
-                self._batch(message, now, seen)
-            else:
-                self._message(message, now, seen, None)  # type: ignore[arg-type]
-        events = self.events
-        if events:
-            self.events = []
-        return events
+            self._message(message, now, seen, None)  # type: ignore[arg-type]
+        return None
 
     def refuse(self, noise: Noise) -> list[Event]:
         """Take note of a frame the link could not hold: whoever waits for it hears of it."""
@@ -590,7 +627,9 @@ class Engine:
     def _message(self, message: Message, now: float, seen: Seen, batch: BatchReply | None) -> None:
         kind = type(message)
         if kind is Request:
-            self._request(message, now, seen, batch)  # type: ignore[arg-type]
+            arrived = self._request(message, now, seen, batch)  # type: ignore[arg-type]
+            if arrived is not None:
+                self.events.append(arrived)
         elif kind is Success:
             self._success(message)  # type: ignore[arg-type]
         elif kind is Notification:
@@ -631,35 +670,36 @@ class Engine:
 
     # requests of the peer
 
-    def _request(self, message: Request, now: float, seen: Seen, batch: BatchReply | None) -> None:
-        name = message.method
+    def _request(
+        self, message: Request, now: float, seen: Seen, batch: BatchReply | None
+    ) -> RequestArrived | None:
+        name, ident = message.method, message.id
         method = self._may_be_asked.get(name)
         if method is None or name not in self._receives:
             self._refuse_request(message, seen, batch)
-            return
-        dialect = self.dialect
-        if message.id in self.exchanges:
-            detail = f"the id {_short(message.id)} belongs to a request that is under way"
+            return None
+        exchanges = self.exchanges
+        if ident in exchanges:
+            detail = f"the id {_short(ident)} belongs to a request that is under way"
             self._refused(FaultKind.REUSED_ID, message, InvalidRequest(detail), seen, batch)
-            return
-        limits = self.limits
+            return None
+        dialect, limits = self.dialect, self.limits
         admission = self._admission
-        under_way = len(self.exchanges)
-        rated = name in limits.rates
-        if rated or admission.is_limited or under_way >= limits.max_exchanges:
-            excess = admission.excess(name, under_way, now)
+        is_rated = name in limits.rates
+        if is_rated or admission.is_limited or len(exchanges) >= limits.max_exchanges:
+            excess = admission.excess(name, len(exchanges), now)
             if excess is not None:
                 error = RequestError(excess, code=-32000)
                 self._refused(FaultKind.TOO_MANY, message, error, seen, batch)
-                return
+                return None
         raw = message.params
         try:
-            params = dialect.lift(method.params, _NO_PARAMS if raw is ABSENT else raw)
+            params = dialect.readers[method.params](_NO_PARAMS if raw is ABSENT else raw)
         except (msgspec.ValidationError, ValueError) as fault:
             misfit = InvalidParams(f"{name}: {_plain(str(fault))}")
             self._refused(FaultKind.BAD_PARAMS, message, misfit, seen, batch)
-            return
-        meta = params.meta  # type: ignore[attr-defined]
+            return None
+        meta = params.meta
         token = None
         if meta is not None:
             token = meta.get("progressToken")
@@ -669,24 +709,27 @@ class Engine:
                     f"{codec.MAX_ID_CHARS} characters"
                 )
                 self._refused(FaultKind.BAD_PARAMS, message, misfit, seen, batch)
-                return
+                return None
         deadline = now + limits.exchange_timeout_s
-        exchange = Exchange(message.id, method, dialect, token, seen, deadline, batch)
-        self.exchanges[message.id] = exchange
-        if seen.delivery is not None:
-            seen.delivery.open += 1
-        if rated:
+        exchange = Exchange(ident, method, dialect, token, seen, deadline, batch)
+        exchanges[ident] = exchange
+        delivery = seen.delivery
+        if delivery is not None:
+            delivery.open += 1
+        if is_rated:
             admission.began(name)
         if batch is not None:
             batch.pending += 1
-        if self.next_deadline is None or deadline < self.next_deadline:
+        wake = self.next_deadline
+        if wake is None or deadline < wake:
             self.next_deadline = deadline
-        if name == "ping":
-            self.answer(exchange, EmptyResult())
-        elif name == "initialize":
-            self._hello(exchange, params)  # type: ignore[arg-type]
-        else:
-            self.events.append(RequestArrived(exchange, params))
+        if name in _AT_ONCE:
+            if name == "ping":
+                self.answer(exchange, EmptyResult())
+            else:
+                self._hello(exchange, params)
+            return None
+        return RequestArrived(exchange, params)
 
     def _refuse_request(self, message: Request, seen: Seen, batch: BatchReply | None) -> None:
         """Say why a request cannot be taken: no such method, or not now."""

@@ -47,12 +47,22 @@ class Loss:
 _DEFAULT_FACTS = Facts()
 
 
+class _Readers(dict[type, Callable[[Any], Any]]):
+    """What reads each kind of record; made when it is first asked for."""
+
+    def __missing__(self, record: type) -> Callable[[Any], Any]:
+        read: Callable[[Any], Any] = msgspec.json.Decoder(record).decode
+        self[record] = read
+        return read
+
+
 @dataclass(frozen=True, eq=False)
 class Dialect:
     """One revision.
 
     `wire` is its name on the wire; `position` its place in the order of revisions; `members` the
-    members of each record; `methods` the vocabulary.
+    members of each record; `methods` the vocabulary; `readers` are `lift` by record, for whoever
+    reads one with every message.
     """
 
     wire: str
@@ -65,7 +75,7 @@ class Dialect:
     _lowerers: dict[type, Callable[[Any, Report], Any] | None] = field(
         default_factory=dict, repr=False
     )
-    _decoders: dict[type, Callable[[Any], Any]] = field(default_factory=dict, repr=False)
+    readers: _Readers = field(default_factory=_Readers, repr=False)
 
     def evolve(
         self,
@@ -116,10 +126,7 @@ class Dialect:
         Raises:
             msgspec.ValidationError: a member is missing or of the wrong type; the text says which.
         """
-        decode = self._decoders.get(record)
-        if decode is None:
-            decode = self._decoders[record] = msgspec.json.Decoder(record).decode
-        return decode(raw)
+        return self.readers[record](raw)  # type: ignore[no-any-return]
 
     # --- lower ----------------------------------------------------------------------------------
 

@@ -196,7 +196,7 @@ class Driver:
         self._hands: dict[asyncio.Task[None], None] = {}
         self._running: dict[Exchange, asyncio.Task[Any]] = {}
         self._timer: Timer | None = None
-        self._timer_at = 0.0
+        self._timer_at: float | None = None
         self._answers = 0
         self._unclogging: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -239,49 +239,48 @@ class Driver:
             self._lend_hand()
         self.flush()
 
-    def take_in(self, frame: bytes, seen: Seen) -> Coroutine[Any, Any, None] | None:
+    def take_in(self, frame: bytes, seen: Seen, now: float) -> Coroutine[Any, Any, None] | None:
         """As `frames_received` with one frame, but a request that it brings is begun here.
 
         For links whose every frame has a task of its own, which calls this. Most handlers end
         without waiting: then the answer was sent. If one waits, the rest of it is returned, and the
         same task awaits that: it is cancelled when the request is, and goes on after it. Whoever
-        else cancels the task ends it.
+        else cancels the task ends it. `now` is what the clock says.
         """
-        self._heard_at = now = self.clock.now()
+        self._heard_at = now
         if self.tap is not None:
             self._show("received", frame)
+        engine = self.engine
         rest: Coroutine[Any, Any, None] | None = None
-        events = self.engine.receive(frame, now=now, seen=seen)
+        arrived = engine.receive_one(frame, now, seen)
         if self._is_new:
             self._tell_agreed()
-        if events:
-            first = events[0]
-            if type(first) is RequestArrived and len(events) == 1 and not self._is_clogged:
-                rest = self._begin(first)
-            else:
-                self._dispatch(events)
+        if engine.events:
+            self._dispatch(engine.drain_events())
+        if arrived is None:
+            pass
+        elif self._is_clogged:
+            self._dispatch((arrived,))
+        else:
+            exchange = arrived.exchange
+            try:
+                handling = self.handler.handle_request(self, exchange, arrived.params)
+                try:
+                    pending = handling.send(None)
+                except StopIteration as end:
+                    self._answer_now(exchange, end.value)
+                else:
+                    rest = self._end_of(exchange, go_on(handling, pending))
+            except BaseException as error:
+                self._fail(exchange, error)
+                if isinstance(error, asyncio.CancelledError) and not exchange.was_stopped:
+                    self.flush()
+                    raise
         if self._queue and not self._checking and not self._is_clogged:
             self._lend_hand()
-        self.flush()
+        if engine.outbox or engine.events or engine.next_deadline is not self._timer_at:
+            self.flush()
         return rest
-
-    def _begin(self, event: RequestArrived) -> Coroutine[Any, Any, None] | None:
-        """Call the handler of a request, up to where it first waits; None when it has ended."""
-        exchange = event.exchange
-        try:
-            handling = self.handler.handle_request(self, exchange, event.params)
-            try:
-                pending = handling.send(None)
-            except StopIteration as end:
-                self._answer(exchange, end.value)
-                return None
-        except BaseException as error:
-            self._fail(exchange, error)
-            if isinstance(error, asyncio.CancelledError) and not exchange.was_stopped:
-                self.flush()
-                raise
-            return None
-        return self._end_of(exchange, go_on(handling, pending))
 
     async def _end_of(self, exchange: Exchange, handling: Awaitable[Outcome]) -> None:
         """A request whose handler waits, in the task of the caller."""
@@ -393,7 +392,7 @@ class Driver:
             self._faults.close()
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer = self._timer_at = None
         self.closed.set_result(error)
 
     def _show(self, direction: str, frame: bytes) -> None:
@@ -415,33 +414,39 @@ class Driver:
         if engine.outbox:
             out = engine.take()
             link = self.link
-            sent = 0
+            left = iter(out)
+            about: About = None
             try:
-                for frame, about, is_answer in out:
+                for frame, about, is_answer in left:
                     if self.tap is not None:
                         self._show("sent", frame)
                     link.send(frame, about, is_answer)
-                    sent += 1
             except LinkClosed:
                 # `link_closed` follows, or has come; what is under way fails there, and why.
-                for _, about, _ in out[sent:]:
+                self._note_unsent(about)
+                for _, about, _ in left:
                     self._note_unsent(about)
                 return
             if engine.answers != self._answers:
                 # Only what we answer grows with what we read; to stop for requests of our own
                 # would keep their answers out.
                 self._answers = engine.answers
-                if link.is_congested and self._unclogging is None:
-                    link.pause_reading()
-                    unclogging = self._loop.create_task(self._unclog())
-                    if not unclogging.done():
-                        self._unclogging = unclogging
+                if link.is_congested:
+                    self._mind_congestion()
         wake = engine.next_deadline
-        if wake is not None and (self._timer is None or wake < self._timer_at):
+        if wake is not None and (self._timer_at is None or wake < self._timer_at):
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_at = wake
             self._timer = self.clock.call_at(wake, self._expire)
+
+    def _mind_congestion(self) -> None:
+        """Read no more until the peer has taken what it was answered."""
+        if self._unclogging is None:
+            self.link.pause_reading()
+            unclogging = self._loop.create_task(self._unclog())
+            if not unclogging.done():
+                self._unclogging = unclogging
 
     def _note_unsent(self, about: About) -> None:
         """The link took no frame about this any more: a request of ours certainly did not run.
@@ -468,7 +473,7 @@ class Driver:
         self.link.resume_reading()
 
     def _expire(self) -> None:
-        self._timer = None
+        self._timer = self._timer_at = None
         self._dispatch(self.engine.expire(self.clock.now()))
         self.flush()
 
@@ -792,6 +797,26 @@ class Driver:
                 raise
         finally:
             del self._running[exchange]
+
+    def _answer_now(self, exchange: Exchange, result: Outcome) -> None:
+        """Answer a request without a detour over the outbox, where there is nothing to be written
+        or waited for any more."""
+        if type(result) is not bytes:
+            self._answer(exchange, result)
+            return
+        frame = self.engine.answer_now(exchange, result)
+        if frame is None:
+            return
+        if self.tap is not None:
+            self._show("sent", frame)
+        link = self.link
+        try:
+            link.send(frame, exchange.seen.delivery, True)
+        except LinkClosed:
+            # As in `flush`.
+            return
+        if link.is_congested:
+            self._mind_congestion()
 
     def _answer(self, exchange: Exchange, result: Outcome) -> None:
         """Answer a request. Raises as `Engine.answer` does."""

@@ -6,7 +6,7 @@ Spec: server/tools, server/resources, server/prompts, server/utilities
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -107,7 +107,7 @@ class Answers:
         self.middleware: list[Middleware] = []
         self._lists: dict[tuple[str, str | None], tuple[int, Encoded]] = {}
         self._handlers: dict[str, Callable[..., Awaitable[Outcome]]] = {
-            "tools/call": self._call_tool,
+            "tools/call": self.call_tool,
             "tools/list": self._list_tools,
             "resources/list": self._list_resources,
             "resources/templates/list": self._list_templates,
@@ -120,16 +120,8 @@ class Answers:
             "logging/setLevel": self._set_level,
         }
 
-    def handle(
-        self, driver: Driver, exchange: Exchange, params: Record
-    ) -> Coroutine[Any, Any, Outcome]:
+    async def handle(self, driver: Driver, exchange: Exchange, params: Record) -> Outcome:
         """Find the handler and call it, through the middleware when there is any."""
-        if exchange.method.name == "tools/call" and not self.middleware:
-            # What is asked most often takes care of every error by itself.
-            return self._call_tool(driver, exchange, params, may_write=True)  # type: ignore[arg-type]
-        return self._handle(driver, exchange, params)
-
-    async def _handle(self, driver: Driver, exchange: Exchange, params: Record) -> Outcome:
         handler = self._handlers[exchange.method.name]
         try:
             if not self.middleware:
@@ -172,16 +164,11 @@ class Answers:
     async def _list_tools(self, driver: Driver, exchange: Exchange, params: PageParams) -> Encoded:
         return self._list("tools", params.cursor, self.tools, ListToolsResult, "tools")
 
-    async def _call_tool(
-        self,
-        driver: Driver,
-        exchange: Exchange,
-        params: CallToolParams,
-        *,
-        may_write: bool = False,
+    async def call_tool(
+        self, driver: Driver, exchange: Exchange, params: CallToolParams, may_write: bool = False
     ) -> Record | bytes:
         """A result; already written, in the revision of the exchange, where that is allowed."""
-        entry = self.tools.get(params.name)
+        entry = self.tools.visible.get(params.name)
         if entry is None:
             name = params.name[:128]
             raise InvalidParams(f"unknown tool {name!r}{self.tools.suggest(name)}")

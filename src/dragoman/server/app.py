@@ -856,7 +856,11 @@ class Server:
         self, driver: Driver, exchange: Exchange, params: Record
     ) -> Coroutine[Any, Any, Outcome]:
         """Answer a request; see `Answers`."""
-        return self._answers.handle(driver, exchange, params)
+        answers = self._answers
+        if exchange.method.name == "tools/call" and not answers.middleware:
+            # What is asked most often takes care of every error by itself.
+            return answers.call_tool(driver, exchange, params, True)  # type: ignore[arg-type]
+        return answers.handle(driver, exchange, params)
 
     def handle_event(self, driver: Driver, event: Event) -> None:
         """Take note of what the client tells, and of what goes wrong."""

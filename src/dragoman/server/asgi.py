@@ -38,7 +38,7 @@ from dragoman.server.http_io import (
     with_headers,
     write,
 )
-from dragoman.server.http_sessions import ID_BYTES, Serving, Session, Sessions
+from dragoman.server.http_sessions import ID_BYTES, ORDER_S, Serving, Session, Sessions
 from dragoman.server.http_streams import DONE_S, Writing, resume, write_old_stream, write_stream
 from dragoman.transport.http.guard import Guard
 from dragoman.transport.http_sse.server import Post, SseLink
@@ -193,58 +193,70 @@ class AsgiApp:
             return
         raw: list[Header] = scope["headers"]
         usual = dict(raw)
-        length, ident = usual.pop(LENGTH, None), usual.pop(SESSION, b"")
-        token = usual.pop(TOKEN, None)
+        is_repeated = len(usual) != len(raw)
+        length, token = usual.pop(LENGTH, b""), usual.pop(TOKEN, b"")
         sessions, limits = self._sessions, self.limits
-        session = sessions.known.get(ident)
-        is_known = (
-            session is not None
+        session = sessions.known.get(usual.pop(SESSION, b""))
+        is_known = True
+        if (
+            session is None
             # The same client says the same of itself as before, when it was looked at.
-            and usual == session.usual
-            and len(raw) == len(usual) + 1 + (length is not None) + (token is not None)
-            and (token is None or len(token) <= session.spare_bytes)
-            and scope["path"] == session.path
-            and scope["method"] == "POST"
-            and not self._is_leaving
-        )
-        if session is None or not is_known:
+            or usual != session.usual
+            or len(token) > session.spare_bytes
+            or scope["path"] != session.path
+            or scope["method"] != "POST"
+            or is_repeated
+            or self._is_leaving
+        ):
+            is_known = False
             found = await self._look_closer(scope, receive, send)
             if found is None:
                 return
             session, send = found
+        link = session.link
         self._busy += 1
         try:
-            if is_known and self._identify is not None:
+            if self._identify is not None and is_known:
                 # Who it is has to be shown each time.
                 principal = await self._principal(scope)
-                if session.link.owner is not principal:
-                    await sessions.find(ident, principal)
-            sessions.use(session)
+                if link.owner is not principal:
+                    await sessions.find(link.session.encode(), principal)
+            now = session.used_at = link.loop.time()
+            if now - session.placed_at > ORDER_S:
+                sessions.use(session)
             given = read_body(receive, length, limits.max_body_bytes, limits.body_s)
-            body = given if type(given) is bytes else await given  # type: ignore[misc]
-            if body is None:
-                return
-            link = session.link
+            if type(given) is bytes:
+                body = given
+            else:
+                rest_of_it = await given  # type: ignore[misc]
+                if rest_of_it is None:
+                    return
+                body = rest_of_it
+                now = link.loop.time()
             if link.is_paused:
                 await link.until_readable()
+                now = link.loop.time()
             if link.is_over:
                 text = "the session has ended: send initialize to begin a new one"
                 raise HttpRefusal(404, text)
-            if len(link.replies) + len(link.streams) >= limits.max_waiting and (
+            if (link.replies or link.streams) and (
+                len(link.replies) + len(link.streams) >= limits.max_waiting
                 # What cancels, or answers a question, makes the number smaller.
-                rules.holds_request(body)
+                and rules.holds_request(body)
             ):
                 raise HttpRefusal(429, "too many requests of this session wait for an answer")
             reply = Reply(link)
-            rest = session.driver.take_in(body, Seen(link.owner, Headers(raw), reply))
-            if rest is not None or reply.open or reply.stream is not None:
-                await self._wait(receive, send, session, reply, rest)
-            if sessions.store is not None:
-                await sessions.keep_changes(session)
+            rest = session.driver.take_in(body, Seen(link.owner, Headers(raw), reply), now)
             frame = reply.frame
-            if frame is None or len(frame) > PIECE_BYTES or reply.stream is not None:
+            if rest is not None or frame is None or reply.stream or len(frame) > PIECE_BYTES:
+                if rest is not None or reply.open or reply.stream is not None:
+                    await self._wait(receive, send, session, reply, rest)
+                if sessions.store is not None:
+                    await sessions.keep_changes(session)
                 await self._answer(send, reply)
                 return
+            if sessions.store is not None:
+                await sessions.keep_changes(session)
             # As `answer_json` does, which costs as much again.
             status = 400 if reply.is_unreadable else 200
             size = (LENGTH, b"%d" % len(frame))
@@ -474,7 +486,7 @@ class AsgiApp:
             return session
         # Of whoever begins nothing is known: neither patience nor room for much.
         limits = self.limits
-        hello = read_body(receive, headers.get(LENGTH), limits.max_hello_bytes, limits.body_s)
+        hello = read_body(receive, headers.get(LENGTH, b""), limits.max_hello_bytes, limits.body_s)
         body = hello if isinstance(hello, bytes) else await hello
         if body is not None:
             await self._hello(send, headers, principal, body, scope)
@@ -738,7 +750,7 @@ class AsgiApp:
         listener = self._listeners.get(_session_in(scope.get("query_string", b"")))
         if listener is None or listener.link.owner != principal:
             raise gone
-        length = headers.get(b"content-length")
+        length = headers.get(LENGTH, b"")
         limits = self.limits
         given = read_body(receive, length, limits.max_body_bytes, limits.body_s)
         body = given if isinstance(given, bytes) else await given

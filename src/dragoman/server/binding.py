@@ -141,7 +141,8 @@ class _Bound:
         positional = [a for a in arguments if not a.parameter.is_keyword_only]
         self._positional = len(positional)
         self._keywords = tuple(a.parameter.name for a in arguments if a.parameter.is_keyword_only)
-        self._is_plain = signature.context is None and not self._keywords
+        # The function, where it takes the values as they are and nothing else.
+        self.plain = fn if signature.context is None and not self._keywords else None
 
     def call(self, call: Call, context: Any = None) -> Any:
         """Call the function. A coroutine is returned, not awaited; see `is_async`."""
@@ -149,8 +150,8 @@ class _Bound:
 
     def invoke(self, values: tuple[Any, ...], context: Any = None) -> Any:
         """As `call`, with nothing but the values."""
-        if self._is_plain:
-            return self.fn(*values)
+        if self.plain is not None:
+            return self.plain(*values)
         at = self.signature.context_at
         if at is not None and not self._keywords:
             return self.fn(*values[:at], context, *values[at:])
@@ -193,6 +194,8 @@ class Binding(_Bound):
             for place, argument in enumerate(arguments)
             if argument.engine is not None
         )
+        # What reads JSON text into a record of the values, where that is all it takes.
+        self.decode = None if self._engines else self._decode
 
     def parse(self, raw: bytes | msgspec.Raw | Mapping[str, Any] | None = None) -> Call:
         """Read the arguments of a call: JSON text, or a dict of JSON values, or None for none.

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import astuple
 
 from dragoman.errors import (
     Misconfigured,
@@ -136,11 +137,12 @@ class ToolEntry:
         """What a direct one is to be awaited for, and then handed to `result`; the two are `call`
         without a coroutine of its own. Raises InvalidArguments."""
         binding = self._binding
+        decode, fn = binding.decode, binding.plain
         try:
-            values = binding.read(raw)
+            values = binding.read(raw) if decode is None else astuple(decode(raw))
         except UNFIT:
             values = self._read(raw).values
-        awaited: Awaitable[Any] = binding.invoke(values, context)
+        awaited: Awaitable[Any] = fn(*values) if fn else binding.invoke(values, context)
         return awaited
 
     def _read(self, raw: msgspec.Raw) -> Call:

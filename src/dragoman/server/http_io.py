@@ -53,6 +53,7 @@ SSE_HEADERS: tuple[Header, ...] = (
 JSON_HEADER: Header = (b"content-type", rules.JSON)
 _EMPTY: Header = (b"content-length", b"0")
 
+_COROUTINE = types.CoroutineType
 
 # 64 KiB: what an ASGI server takes before it lets the next write wait for the client. In one piece a
 # body would be held in memory for whoever reads none of it.
@@ -112,37 +113,32 @@ class Headers(Mapping[str, str]):
 
 
 def read_body(
-    receive: Receive, length: bytes | None, limit: int, patience_s: float
+    receive: Receive, length: bytes, limit: int, patience_s: float
 ) -> bytes | Awaitable[bytes | None]:
     """The whole body, of at most `limit` bytes; None when the client left before its end.
 
-    `length` is the Content-Length. Nearly always the body is there already and returned as it is;
+    `length` is the Content-Length, empty where there is none. Nearly always the body is there already and returned as it is;
     else it has to be awaited, and whoever sends it piece by piece has `patience_s` for all of it.
 
     Raises:
         HttpRefusal: 413 for a body over the limit, 408 for one that does not come.
     """
     # Four digits are read in any case, and counted when they are here; no size has over twenty.
-    if (
-        length is not None
-        and len(length) > 4
-        and length.isdigit()
-        and (len(length) > 20 or int(length) > limit)
-    ):
+    if len(length) > 4 and length.isdigit() and (len(length) > 20 or int(length) > limit):
         raise _too_large(limit)
     receiving = receive()
-    if type(receiving) is types.CoroutineType:
+    if type(receiving) is _COROUTINE:
         try:
             pending = receiving.send(None)
         except StopIteration as end:
             message = end.value
         else:
             return _read_on(go_on(receiving, pending), receive, limit, patience_s)
-        if message["type"] == "http.request" and not message.get("more_body", False):
+        if message["type"] == "http.request" and not message.get("more_body"):
             body: bytes = message.get("body", b"")
-            if len(body) > limit:
-                raise _too_large(limit)
-            return body
+            if len(body) <= limit:
+                return body
+            raise _too_large(limit)
         receiving = _done(message)
     return _read_on(receiving, receive, limit, patience_s)
 
@@ -231,7 +227,7 @@ async def write(send: Send, body: bytes, *, is_last: bool) -> None:
 
 async def _in_time(sending: Awaitable[None]) -> None:
     # A timer costs more than the write, and nearly every write ends at once.
-    if type(sending) is types.CoroutineType:
+    if type(sending) is _COROUTINE:
         try:
             pending = sending.send(None)
         except StopIteration:

@@ -27,7 +27,7 @@ from dragoman.transport.streamable.replay import EventLog
 from dragoman.transport.streamable.server import StreamableLink
 from dragoman.transport.streamable.sessions import SessionRecord, SessionStore
 
-__all__ = ["ID_BYTES", "Serving", "Session", "Sessions"]
+__all__ = ["ID_BYTES", "ORDER_S", "Serving", "Session", "Sessions"]
 
 log = logging.getLogger("dragoman.server")
 

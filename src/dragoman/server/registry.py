@@ -62,7 +62,8 @@ class Registry(Generic[E]):
         self.page_size = page_size
         self._changed = changed
         self._slots: dict[str, _Slot[E]] = {}
-        self._visible: dict[str, E] = {}
+        self.visible: dict[str, E] = {}
+        """What clients see, by key. Read it, and do not keep it: a change may bring another."""
         self._next = 1
         self._secret = os.urandom(16)
         self.version = 0
@@ -88,7 +89,7 @@ class Registry(Generic[E]):
         self._slots[key] = _Slot(entry, number, enabled)
         if old is None and enabled:
             # The usual case, at its cost: a thousand tools are added one by one.
-            self._visible[key] = entry
+            self.visible[key] = entry
             self._tell_changed()
         else:
             self._refresh()
@@ -116,7 +117,7 @@ class Registry(Generic[E]):
     def _refresh(self) -> None:
         # Copies, here and below: another thread may add an entry meanwhile.
         slots = list(self._slots.items())
-        self._visible = {key: slot.entry for key, slot in slots if slot.is_enabled}
+        self.visible = {key: slot.entry for key, slot in slots if slot.is_enabled}
         self._tell_changed()
 
     def _tell_changed(self) -> None:
@@ -127,13 +128,13 @@ class Registry(Generic[E]):
 
     def get(self, key: str) -> E | None:
         """The visible entry of that key."""
-        return self._visible.get(key)
+        return self.visible.get(key)
 
     def __iter__(self) -> Iterator[E]:
-        return iter(list(self._visible.values()))
+        return iter(list(self.visible.values()))
 
     def __len__(self) -> int:
-        return len(self._visible)
+        return len(self.visible)
 
     @property
     def is_used(self) -> bool:
@@ -143,7 +144,7 @@ class Registry(Generic[E]):
     def suggest(self, key: str) -> str:
         """A helpful end for "there is no such ..."."""
         key = key[:MAX_NAME_CHARS]
-        names = [name for name in list(self._visible) if len(name) <= MAX_NAME_CHARS]
+        names = [name for name in list(self.visible) if len(name) <= MAX_NAME_CHARS]
         if len(names) > MAX_COMPARED:
             # Names that are alike have much the same length.
             names = sorted(names, key=lambda name: abs(len(name) - len(key)))[:MAX_COMPARED]

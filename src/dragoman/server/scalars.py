@@ -22,8 +22,10 @@ _VALUE = "the value"
 
 _encode = msgspec.json.Encoder().encode
 
-# In front of the text, between text and data, behind: None where this revision loses a part.
-_around: dict[Dialect, tuple[bytes, bytes, bytes] | None] = {}
+# For texts and for others: in front of the text, between text and data, behind. None where this
+# revision loses a part.
+_Around = tuple[bytes, bytes, bytes]
+_around: dict[Dialect, tuple[_Around, _Around] | None] = {}
 
 
 def write_scalar(value: int | str | bool, dialect: Dialect) -> bytes | None:
@@ -42,11 +44,11 @@ def write_scalar(value: int | str | bool, dialect: Dialect) -> bytes | None:
     except (ValueError, OverflowError, msgspec.MsgspecError):
         # Too large a number, half a character: the usual way says what is wrong.
         return None
-    text = data if value.__class__ is str else b'"%b"' % data
-    return b"".join((around[0], text, around[1], data, around[2]))
+    before, between, behind = around[value.__class__ is not str]
+    return b"%b%b%b%b%b" % (before, data, between, data, behind)
 
 
-def _ask(dialect: Dialect) -> tuple[bytes, bytes, bytes] | None:
+def _ask(dialect: Dialect) -> tuple[_Around, _Around] | None:
     result = CallToolResult(
         content=[TextContent(text=_VALUE)], structured_content={"result": _VALUE}
     )
@@ -55,4 +57,7 @@ def _ask(dialect: Dialect) -> tuple[bytes, bytes, bytes] | None:
         parts = dialect.encode(result, losses.append).split(_encode(_VALUE))
     except CannotLower:
         return None
-    return None if losses or len(parts) != 3 else (parts[0], parts[1], parts[2])
+    if losses or len(parts) != 3:
+        return None
+    before, between, behind = parts
+    return (before, between, behind), (before + b'"', b'"' + between, behind)

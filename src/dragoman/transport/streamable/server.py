@@ -93,7 +93,7 @@ class Stream:
         size = len(event)
         self.pending_bytes += size
         if self.reply is not None:
-            self.link.unread_bytes += size
+            self.link.count_unread(size)
         self.wake()
 
     def wake(self) -> None:
@@ -117,7 +117,7 @@ class Stream:
     def _taken(self) -> None:
         """Nothing waits any more."""
         if self.reply is not None:
-            self.link.unread_bytes -= self.pending_bytes
+            self.link.count_unread(-self.pending_bytes)
         self.pending_bytes = 0
         self.link.wake_waiters()
         waiters, self.waiters = self.waiters, None
@@ -221,7 +221,8 @@ class StreamableLink(Pausable):
 
     `session` is its id, `owner` who may use it. `streams` are those that are not over, by name;
     `connected` counts those of them with a connection. `is_paused` while POSTs have to wait,
-    `is_over` once the session has ended.
+    `is_over` once the session has ended, `is_congested` while more waits for those who read answers
+    than the high-water mark.
     """
 
     __slots__ = (
@@ -231,6 +232,7 @@ class StreamableLink(Pausable):
         "events",
         "general",
         "high_water_bytes",
+        "is_congested",
         "is_over",
         "limits",
         "loop",
@@ -275,8 +277,9 @@ class StreamableLink(Pausable):
         self.read_up_to = -1
         self._waiters: list[asyncio.Future[None]] | None = None
         self._begin_unpaused()
-        # Looked at for every POST, so it is no property.
+        # Looked at for every POST, so they are no properties.
         self.is_over = False
+        self.is_congested = False
         self.general: Stream | None = None
         # Hears of the end, whoever caused it.
         self.on_end: Callable[[StreamableLink], None] | None = None
@@ -353,13 +356,13 @@ class StreamableLink(Pausable):
             stream.is_leaving = True
             stream.wake()
 
-    @property
-    def is_congested(self) -> bool:
-        """True while more waits for those who read answers than the high-water mark.
+    def count_unread(self, size: int) -> None:
+        """So much more waits for those who read answers.
 
         The session's own stream does not count: whoever does not read it waits for nothing.
         """
-        return self.unread_bytes > self.high_water_bytes
+        self.unread_bytes += size
+        self.is_congested = self.unread_bytes > self.high_water_bytes
 
     async def drain(self) -> None:
         """Wait until readers have taken enough, or have gone."""
