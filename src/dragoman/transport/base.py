@@ -58,7 +58,7 @@ class Link(Protocol):
 
         `about` and `is_answer` are for links that must choose a stream: what the frame is about,
         and whether it is a response or a batch of them. Frames queued in one turn of the loop
-        leave in one write.
+        leave in few writes.
 
         Raises:
             LinkClosed: the link is over (`sent` is False).

@@ -7,6 +7,7 @@ __all__ = [
     "CLOSE_WAIT_S",
     "END_WAIT_S",
     "FLUSH_WAIT_S",
+    "FRAMES_A_WRITE",
     "GROUP_POLL_S",
     "GROUP_WAIT_S",
     "GROWN_PIPE_BYTES",
@@ -40,6 +41,10 @@ LOW_WATER_BYTES = 64 * 1024
 
 # Frames from 16 KiB on are written where they lie; below, copying them into one write is cheaper.
 BATCH_FRAME_BYTES = 16 * 1024
+
+# 16 frames: the other side begins with them while we make more. A client with 32 calls under way does a
+# third more calls than with one write for all; a server's CPU a call grows by a twentieth.
+FRAMES_A_WRITE = 16
 
 # 256 KiB: a pipe that proves too small grows to this. 10 MB there and back took 15 ms, against
 # 24 ms at 64 KiB and 14 ms at 1 MiB. Linux lets one user hold 64 MiB in all pipes before it shrinks

@@ -21,6 +21,7 @@ from typing import Protocol
 from dragoman.transport.stdio.framing import one_line
 from dragoman.transport.stdio.limits import (
     BATCH_FRAME_BYTES,
+    FRAMES_A_WRITE,
     GROWN_PIPE_BYTES,
     HIGH_WATER_BYTES,
     LOW_WATER_BYTES,
@@ -71,7 +72,8 @@ class Writer(Protocol):
         """True while frames wait for the next flush."""
 
     def send(self, frame: bytes) -> None:
-        """Queue a frame; it leaves with all others of this turn, or at `flush`."""
+        """Queue a frame. The first of a turn leaves at once, the others together: at the end of the
+        turn, at `flush`, or when there are `FRAMES_A_WRITE`."""
 
     def flush(self) -> None:
         """Write what is queued, as far as the descriptor takes it now."""
@@ -132,6 +134,7 @@ class _QueueingWriter:
     __slots__ = (
         "_flush_is_due",
         "_is_open",
+        "_is_sending",
         "_loop",
         "_on_broken",
         "_outbox",
@@ -148,6 +151,7 @@ class _QueueingWriter:
         self._queued_bytes = 0
         self._flush_is_due = False
         self._is_open = True
+        self._is_sending = False
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         #: True while the owner will call `flush` itself before it returns to the loop.
         self.is_corked = False
@@ -165,9 +169,20 @@ class _QueueingWriter:
             return
         self._outbox.append(one_line(frame))
         self._queued_bytes += len(frame) + 1
-        if not self._flush_is_due and not self.is_corked:
+        if self.is_corked:
+            return
+        if not self._flush_is_due:
             self._flush_is_due = True
             self._loop.call_soon(self._flush_now)
+            self._send_now()
+        elif len(self._outbox) >= FRAMES_A_WRITE:
+            self._send_now()
+
+    def _send_now(self) -> None:
+        """As `flush`, but whoever sends is not told of the end of its link in the middle of that."""
+        self._is_sending = True
+        self.flush()
+        self._is_sending = False
 
     def flush(self) -> None:
         raise NotImplementedError
@@ -195,7 +210,10 @@ class _QueueingWriter:
 
     def _break(self, error: OSError) -> None:
         self.close()
-        self._on_broken(error)
+        if self._is_sending:
+            self._loop.call_soon(self._on_broken, error)
+        else:
+            self._on_broken(error)
 
     def _forget_queue(self) -> None:
         self._is_open = False
@@ -306,7 +324,7 @@ class LoopReader:
 
 
 class LoopWriter(_QueueingWriter):
-    """Writes once a turn; what the pipe does not take waits until the loop says it can."""
+    """Writes once or a few times a turn; what the pipe does not take waits until the loop says it can."""
 
     __slots__ = ("_backlog", "_fd", "_grown", "_is_waiting", "_was_blocking")
 
