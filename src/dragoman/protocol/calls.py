@@ -14,7 +14,7 @@ from dragoman.revisions.dialect import Dialect
 __all__ = ["BatchReply", "Call", "Exchange"]
 
 
-class Call:
+class Call(msgspec.Struct, eq=False):
     """A request of ours.
 
     `deadline` moves on with each sign of life, up to `limit`; both in seconds of the engine's
@@ -23,34 +23,17 @@ class Call:
     the caller's own and is handed back untouched.
     """
 
-    __slots__ = (
-        "about",
-        "context",
-        "deadline",
-        "id",
-        "is_unsent",
-        "last_progress",
-        "limit",
-        "method",
-        "timeout_s",
-        "total_s",
-        "wants_progress",
-    )
-
-    def __init__(
-        self, ident: int, method: Method, now: float, timeout_s: float, total_s: float
-    ) -> None:
-        self.id = ident
-        self.method = method
-        self.timeout_s = timeout_s
-        self.total_s = total_s
-        self.limit = now + total_s
-        self.deadline = min(now + timeout_s, self.limit)
-        self.last_progress: float | None = None
-        self.wants_progress = False
-        self.is_unsent = False
-        self.about: Delivery | RequestId | None = None
-        self.context: object = None
+    id: int
+    method: Method
+    timeout_s: float
+    total_s: float
+    deadline: float
+    limit: float
+    wants_progress: bool
+    about: Delivery | RequestId | None
+    last_progress: float | None = None
+    is_unsent: bool = False
+    context: object = None
 
     def __repr__(self) -> str:
         return f"<Call {self.id} {self.method.name}>"

@@ -348,20 +348,20 @@ class Engine:
             params = msgspec.structs.replace(params, meta=meta or None)
         raw = self._write(method.name, params)
         self._next_id = ident + 1
-        call = Call(
-            ident,
-            method,
-            now,
-            limits.call_timeout_s if timeout_s is None else timeout_s,
-            limits.call_total_s if total_s is None else total_s,
-        )
-        call.wants_progress = wants_progress
-        call.about = ident if self.side is Side.CLIENT else about
+        if timeout_s is None:
+            timeout_s = limits.call_timeout_s
+        if total_s is None:
+            total_s = limits.call_total_s
+        limit = now + total_s
+        deadline = now + timeout_s if timeout_s < total_s else limit
+        topic = ident if self.side is Side.CLIENT else about
+        call = Call(ident, method, timeout_s, total_s, deadline, limit, wants_progress, topic)
         self.calls[ident] = call
-        if self.next_deadline is None or call.deadline < self.next_deadline:
-            self.next_deadline = call.deadline
+        wake = self.next_deadline
+        if wake is None or deadline < wake:
+            self.next_deadline = deadline
         frame = codec.request(ident, method.name, b"" if raw == _NO_PARAMS else raw)
-        self.outbox.append((frame, call.about, False))
+        self.outbox.append((frame, topic, False))
         return call
 
     def cancel(self, call: Call, reason: str | None = None) -> bool:
@@ -598,10 +598,13 @@ class Engine:
         except BadMessage as bad:
             self._unreadable(bad, seen, None)
             return None
-        if type(message) is Request:
-            return self._request(message, now, seen, None)
-        if type(message) is Batch:
-            self._batch(message, now, seen)
+        kind = type(message)
+        if kind is Request:
+            return self._request(message, now, seen, None)  # type: ignore[arg-type]
+        if kind is Success:
+            self._success(message)  # type: ignore[arg-type]
+        elif kind is Batch:
+            self._batch(message, now, seen)  # type: ignore[arg-type]
         else:
             self._message(message, now, seen, None)  # type: ignore[arg-type]
         return None
@@ -798,7 +801,7 @@ class Engine:
         record = call.method.result
         assert record is not None
         try:
-            result = self.dialect.lift(record, message.result)
+            result = self.dialect.readers[record](message.result)
         except (msgspec.ValidationError, ValueError) as fault:
             text = _plain(str(fault))
             detail = f"the answer to {call.method.name} does not fit: {text}"
@@ -806,7 +809,7 @@ class Engine:
             self._lose(call, PeerError(detail))
             return
         if call.method.name == "initialize":
-            self._welcome(call, result)  # type: ignore[arg-type]
+            self._welcome(call, result)
             return
         self.events.append(Answered(call, result))
 
