@@ -73,6 +73,13 @@ class Vocabulary(NamedTuple):
 
 _shared: dict[tuple[str, Side, tuple[bool, ...]], Vocabulary] = {}
 
+# What was asked for last, by revision and side: most clients of a server are of few kinds.
+_Asked = tuple[ClientCapabilities, ServerCapabilities, Vocabulary]
+_recent: dict[tuple[str, bool], tuple[_Asked, ...]] = {}
+
+# 4 kinds: one that said nothing yet, and three others.
+_MAX_RECENT = 4
+
 
 def shared_vocabulary(
     dialect: Dialect,
@@ -85,6 +92,11 @@ def shared_vocabulary(
 
     There are few different ones, and thousands of connections share them: leave them as they are.
     """
+    asked = (dialect.wire, side is Side.CLIENT)
+    recent = _recent.get(asked, ())
+    for known_client, known_server, words in recent:
+        if known_client == client and known_server == server:
+            return words
     declared = tuple(
         [
             _grants(client if is_client else server, steps)
@@ -102,6 +114,9 @@ def shared_vocabulary(
             {n: method for n, method in theirs.items() if method.is_request},
             {n: method for n, method in theirs.items() if not method.is_request},
         )
+    if client.experimental is client.extensions is client.tasks is None:
+        # Others may be as large as the client likes, and are not for keeping.
+        _recent[asked] = ((client, server, found), *recent[: _MAX_RECENT - 1])
     return found
 
 
