@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import select
@@ -88,6 +89,8 @@ class Terminal:
             os.close(slave)
         self.seen = ""
         self._next = 0
+        # A terminal echoes byte by byte, and a character may arrive in two reads.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def __enter__(self) -> Self:
         return self
@@ -125,7 +128,7 @@ class Terminal:
         except OSError:
             # How Linux says that the other end of a terminal is closed.
             return False
-        self.seen += data.decode("utf-8", "replace")
+        self.seen += self._decoder.decode(data)
         return bool(data)
 
 

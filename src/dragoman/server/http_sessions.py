@@ -41,6 +41,9 @@ ORDER_S = 5.0
 # 60 s: who has not finished opening a session by then never will.
 OPENING_S = 60.0
 
+# 1 s: two processes on one machine read the same clock, and what they write is rounded less.
+CLOCK_S = 1.0
+
 # How often idle sessions are looked for, in seconds; they may live that much longer.
 SWEEP_S = 10.0
 
@@ -207,6 +210,28 @@ class Sessions:
             is_deleted = self._forget(ident, session, is_kept=is_kept)
             self._spawn(self._end(ident, session, is_deleted=is_deleted))
 
+    def _end_idle(self, session: Session) -> None:
+        """End one that is not in use here; another process may have taken it over meanwhile."""
+        ident = session.link.session.encode()
+        if self.store is None:
+            self.end_soon(session)
+        elif ident not in self._ending:
+            self._forget(ident, session, is_kept=True)
+            self._spawn(self._end_unless_used(ident, session, self.store))
+
+    async def _end_unless_used(self, ident: bytes, session: Session, store: SessionStore) -> None:
+        name = session.link.session
+        try:
+            record = await store.load(name)
+            ours = time.time() - (session.link.loop.time() - session.used_at)
+            if record is None or record.used_at <= ours + CLOCK_S:
+                session.is_over = True
+                self.events.forget(name)
+                await store.delete(name)
+        except Exception:
+            log.exception("a session that nobody used could not be deleted where it is kept")
+        await self._end(ident, session, is_deleted=False)
+
     def _forget(self, ident: bytes, session: Session, *, is_kept: bool = False) -> bool:
         """Nobody finds it any more; True when it has to be deleted where it is kept."""
         self._ending.add(ident)
@@ -264,7 +289,7 @@ class Sessions:
                     self.end_soon(session)
             elif session.link.is_idle:
                 log.info("a session ended that nobody used for %g s", self.limits.idle_s)
-                self.end_soon(session)
+                self._end_idle(session)
             else:
                 self.use(session)
         if self.store is not None and not self._is_keeping:
@@ -287,7 +312,7 @@ class Sessions:
             victim = next(choice, None)
             if victim is not None:
                 log.warning("over %d sessions: an idle one was ended", self.limits.max_sessions)
-                self.end_soon(victim)
+                self._end_idle(victim)
                 return True
         return False
 
