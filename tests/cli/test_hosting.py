@@ -329,6 +329,9 @@ def test_a_server_that_wants_to_know_who_asks_is_a_refusal_with_a_remedy(guarded
         (("http://example.com/mcp", "--header", "Authorization: Bearer s3cret"), "not encrypted"),
         (("server.py", "--header", "a:b"), "--header"),
         (("server.py", "--token-env", "PATH"), "--token-env"),
+        (("server.py", "--ca", __file__), "--ca"),
+        (("https://127.0.0.1:1/mcp", "--ca", __file__), "--ca"),
+        (("https://127.0.0.1:1/mcp", "--ca", "no-such-file"), "no-such-file"),
     ],
 )
 @pytest.mark.long

@@ -431,3 +431,11 @@ def test_whoever_is_cancelled_at_any_moment_leaves_no_task_behind(turns: int) ->
             assert not asyncio.all_tasks() - {asyncio.current_task(), *server.tasks}
 
     run(main())
+
+
+@pytest.mark.parametrize("options", [{"verify": "missing.pem"}, {"cert": "missing.pem"}])
+def test_certificates_that_cannot_be_used_are_refused_before_anything_is_sent(
+    options: dict[str, Any],
+) -> None:
+    with pytest.raises(Misconfigured, match=r"missing\.pem|no certificate"):
+        connector_to("https://example.com/mcp", http=HttpOptions(**options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 import socket
@@ -17,7 +18,19 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from dragoman.errors import Misconfigured
-from tests.http.aids import STREAM, OldPeer, Peer, Place, call, initialize, notification
+from tests.http.aids import (
+    BOTH,
+    JSON,
+    STREAM,
+    OldPeer,
+    Peer,
+    Place,
+    bare,
+    call,
+    initialize,
+    notification,
+    request,
+)
 from tests.http.workshop import LATEST, Workshop, looped
 from tests.requirements.duties import duty
 
@@ -251,6 +264,29 @@ async def test_a_server_that_is_told_to_stop_answers_what_it_took(
         else:
             told = await old.stream.message()
         assert told["result"]["content"][0]["text"] == "waited"
+        assert await child.process.wait() == 0
+
+
+@looped
+async def test_a_connection_that_a_stream_leaves_free_serves_one_more_request(
+    tmp_path: Path,
+) -> None:
+    # A proxy uses it for the next request at once: a call that was then lost could not be repeated.
+    async with child_in(tmp_path) as child:
+        peer = await Peer.open(child.place, LATEST)
+        reader, writer = await child.place.connect()
+        given = peer.headers(Host=child.place.host, Content_Type=JSON, Accept=BOTH)
+        headers = [(name, text) for name, text in given.items() if text is not None]
+        writer.write(bare("GET", "/mcp", headers, b""))
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        child.process.send_signal(signal.SIGTERM)
+        await reader.readuntil(b"0\r\n\r\n")
+        writer.write(bare("POST", "/mcp", headers, json.dumps(request(7, "ping")).encode()))
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        assert b" 200 " in head
+        assert b"connection: close" in head
+        assert json.loads(await reader.read()) == {"jsonrpc": "2.0", "id": 7, "result": {}}
+        writer.close()
         assert await child.process.wait() == 0
 
 

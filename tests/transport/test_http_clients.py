@@ -1196,6 +1196,20 @@ async def test_tls_can_trust_a_file_a_context_or_anybody(
 
 @every_own
 @in_loop
+async def test_a_certificate_that_nobody_vouches_for_is_refused_with_a_remedy(
+    kind: str, authority: Authority
+) -> None:
+    async with serving(says(answer(200)), tls=authority.server_context()) as peer:
+        async with opened(kind) as client:
+            error = await fails(client, peer.url)
+        assert error.sent is False
+        assert "certificate is not accepted" in str(error)
+        assert "HttpOptions(verify=FILE)" in str(error)
+        assert peer.calls == []
+
+
+@every_own
+@in_loop
 async def test_a_client_shows_its_certificate(kind: str, authority: Authority) -> None:
     tls = authority.server_context(asks_client=True)
     one = (authority.client_certificate, authority.client_key)

@@ -69,6 +69,23 @@ def test_a_session_is_what_was_saved_last_also_in_another_store(tmp_path: Path) 
     run(play())
 
 
+def test_what_is_saved_late_does_not_replace_a_later_use(tmp_path: Path) -> None:
+    async def play() -> None:
+        path = tmp_path / "s.db"
+        async with (
+            opened(SqliteStore(path, clock=lambda: 1_000.0)) as one,
+            opened(SqliteStore(path, clock=lambda: 1_000.0)) as other,
+        ):
+            await one.save(record("s", used_at=1_001.0))
+            await other.save(record("s", used_at=1_003.0, level=3))
+            await one.save(record("s", used_at=1_002.0))
+            assert await one.load("s") == record("s", used_at=1_003.0, level=3)
+            await one.save(record("s", used_at=1_003.0, level=4))
+            assert await other.load("s") == record("s", used_at=1_003.0, level=4)
+
+    run(play())
+
+
 def test_the_file_does_not_hold_the_id_that_opens_a_session(tmp_path: Path) -> None:
     async def play() -> None:
         async with opened(SqliteStore(tmp_path / "s.db", clock=lambda: 1_000.0)) as store:

@@ -166,6 +166,12 @@ _TARGET_OPTIONS = [
         metavar="NAME",
         help="The variable that holds the bearer token for the server at a URL.",
     ),
+    click.option(
+        "--ca",
+        type=click.Path(exists=True),
+        metavar="FILE",
+        help="Trust the certificates in this file, and no others.",
+    ),
     click.option("--revision", metavar="DATE", help="Speak exactly this revision."),
     click.option(
         "--timeout",
@@ -196,6 +202,7 @@ _SETTINGS = (
     "cwd",
     "headers",
     "token_env",
+    "ca",
     "revision",
     "timeout_s",
     "wire",

@@ -96,6 +96,8 @@ def text_of(error: BaseException) -> str:
 _REMEDIES = {
     "timeout_s=": "--timeout SECONDS",
     "pass token= or headers=": "name the variable that holds a token with --token-env, or use --header",
+    "HttpOptions(verify=FILE)": "--ca FILE",
+    "verify=": "--ca ",
     ", or HttpOptions(allow_plain_secrets=True) on a network you trust": "",
 }
 

@@ -47,6 +47,7 @@ class Settings:
     cwd: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     token_env: str | None = None
+    ca: str | None = None
     revision: str | None = None
     timeout_s: float | None = None
     wire: bool = False
@@ -72,6 +73,7 @@ class Session:
             cwd=settings.cwd,
             headers=settings.headers,
             token_env=settings.token_env,
+            ca=settings.ca,
             stderr=self._stderr_line if settings.stderr else None,
         )
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dragoman.client.config import (
     RemoteEntry,
@@ -19,6 +20,9 @@ from dragoman.errors import Misconfigured
 from dragoman.transport.base import Connector
 from dragoman.transport.stdio.child import StdioConnector
 from dragoman.transport.stdio.command import command_for
+
+if TYPE_CHECKING:
+    from dragoman.transport.http.client import HttpOptions
 
 __all__ = ["connector_of"]
 
@@ -34,27 +38,29 @@ def connector_of(
     cwd: str | None = None,
     headers: Mapping[str, str] | None = None,
     token_env: str | None = None,
+    ca: str | None = None,
     stderr: Callable[[str], object] | None = None,
 ) -> Connector:
     """How to reach the server that a command names.
 
     What has `://` is a URL. As in a shell, what has a slash or a script's suffix is a file, and a
     bare word is a name; with `config` every target is a name in that file. `token_env` names the
-    variable that holds a bearer token; it and `headers` are for a server at a URL, `env` and `cwd`
-    for one that is started here.
+    variable that holds a bearer token, `ca` a file of the only certificates to trust; they and
+    `headers` are for a server at a URL, `env` and `cwd` for one that is started here.
 
     Raises:
         Misconfigured: it names nothing that can be started or reached, or an option is for
             another kind of server.
     """
     token = None if token_env is None else _token(token_env)
+    http = None if ca is None else _trusting(ca)
     is_url = target is not None and "://" in target
     entry = None
     if target is not None and not is_url:
         entry = _entry(target, config)
     if isinstance(entry, RemoteEntry):
         return entry.connector(
-            env=env, cwd=cwd, headers=headers or None, token=token, stderr=stderr
+            env=env, cwd=cwd, http=http, headers=headers or None, token=token, stderr=stderr
         )
     if is_url:
         assert target is not None
@@ -62,11 +68,11 @@ def connector_of(
             raise Misconfigured(
                 "--env and --cwd are for a server that is started here; this one is at a URL"
             )
-        return connector_for(target, headers=headers or None, token=token)
-    if headers or token is not None:
+        return connector_for(target, http=http, headers=headers or None, token=token)
+    if headers or token is not None or http is not None:
         raise Misconfigured(
-            "--header and --token-env are for a server at a URL; this one is started here, and "
-            "takes --env"
+            "--header, --token-env and --ca are for a server at a URL; this one is started here, "
+            "and takes --env"
         )
     if isinstance(entry, ServerEntry):
         return entry.connector(env=env, cwd=cwd, stderr=stderr)
@@ -107,6 +113,13 @@ def _token(name: str) -> str:
     if not value:
         raise Misconfigured(f"the variable {name} is not set, and should hold a token")
     return value
+
+
+def _trusting(ca: str) -> HttpOptions:
+    # Only now: most commands have no use for what stands behind it.
+    from dragoman.transport.http.client import HttpOptions
+
+    return HttpOptions(verify=ca)
 
 
 def _is_object(target: str) -> bool:

@@ -168,6 +168,7 @@ class AsgiApp:
         self._busy = 0
         self._is_leaving = False
         self._is_draining = False
+        self._is_ending = False
         self._is_hurried = False
         self._quiet: asyncio.Future[None] | None = None
         self._endpoint: Route = self._mcp
@@ -221,9 +222,13 @@ class AsgiApp:
                 principal = await self._principal(scope)
                 if link.owner is not principal:
                     await sessions.find(link.session.encode(), principal)
-            now = session.used_at = link.loop.time()
+            now = link.loop.time()
             if now - session.placed_at > ORDER_S:
+                if sessions.store is not None:
+                    session = await sessions.look_again(session, link.owner)
+                    link = session.link
                 sessions.use(session)
+            session.used_at = now
             given = read_body(receive, length, limits.max_body_bytes, limits.body_s)
             if type(given) is bytes:
                 body = given
@@ -297,6 +302,9 @@ class AsgiApp:
             if self._is_leaving:
                 # Those who are here are served to the end, and find another process next time.
                 send = with_headers(send, (b"connection", b"close"))
+            if self._is_ending:
+                # Its session is being written down, for the process that it comes to next.
+                raise HttpRefusal(503, "the server is being stopped", (b"retry-after", b"1"))
             principal = ANYONE if self._identify is None else await self._principal(scope)
             if self._life is None:
                 await self.start()
@@ -363,21 +371,30 @@ class AsgiApp:
     async def _start(self) -> None:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.server.living())
-            self._is_leaving = self._is_draining = self._is_hurried = False
+            self._is_leaving = self._is_draining = self._is_ending = self._is_hurried = False
             self._life = stack.pop_all()
 
     def begin_to_leave(self) -> None:
-        """Have each connection closed after its answer: who comes back finds another process."""
-        self._is_leaving = True
+        """Have each connection closed after its answer: who comes back finds another process.
 
-    async def drain(self) -> None:
-        """Take no new work, end idle streams, and let calls finish for at most `drain_s`."""
-        self._is_leaving = self._is_draining = True
+        Streams on which nothing is owed end now. A proxy uses their connections for what comes next,
+        and has to be given the time to.
+        """
+        self._is_leaving = True
         for session in self._sessions.known.values():
             if session.link.general is not None:
                 session.link.hang_up(session.link.general)
+
+    async def drain(self, drain_s: float | None = None) -> bool:
+        """Open no session any more, and let calls finish for at most `drain_s`.
+
+        Returns whether there were any, and all have.
+        """
+        self.begin_to_leave()
+        self._is_draining = True
         loop = asyncio.get_running_loop()
-        until = loop.time() + self.limits.drain_s
+        until = loop.time() + (self.limits.drain_s if drain_s is None else drain_s)
+        was_busy = bool(self._busy)
         self._quiet = loop.create_future()
         while self._busy and not self._is_hurried and (left_s := until - loop.time()) > 0:
             # These streams end with their last answer, and only we know when that was.
@@ -389,6 +406,7 @@ class AsgiApp:
                 self._quiet = loop.create_future()
             await asyncio.wait([self._quiet], timeout=min(left_s, TICK_S))
         self._quiet = None
+        return was_busy and not self._busy
 
     def hurry(self) -> None:
         """Whoever drains shall not wait any longer."""
@@ -398,6 +416,7 @@ class AsgiApp:
 
     async def end_sessions(self) -> None:
         """End every session, whatever is under way; those that are kept go on elsewhere."""
+        self._is_ending = True
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
@@ -418,6 +437,7 @@ class AsgiApp:
         life, self._life = self._life, None
         # It may be started again, in another loop.
         self._sessions.forget_loop()
+        self._is_ending = False
         if life is not None:
             await life.aclose()
 
@@ -642,6 +662,8 @@ class AsgiApp:
         session = self._sessions.known.get(ident)
         if session is None or session.link.owner is not principal:
             session = await self._sessions.find(ident, principal)
+        elif self._sessions.store is not None:
+            session = await self._sessions.look_again(session, principal)
         _check_version(headers)
         self._sessions.use(session)
         return session
@@ -691,7 +713,7 @@ class AsgiApp:
             except TimeoutError:
                 log.info("a client took nothing of what it missed and was given up")
             return
-        if self._is_draining and stream is link.general:
+        if self._is_leaving and stream is link.general:
             # What it missed, and no more: nobody waits here for what may come.
             link.hang_up(stream)
         if await write_stream(receive, send, stream, reader, self.limits, missed=missed):

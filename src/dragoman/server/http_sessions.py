@@ -41,8 +41,8 @@ ORDER_S = 5.0
 # 60 s: who has not finished opening a session by then never will.
 OPENING_S = 60.0
 
-# 1 s: two processes on one machine read the same clock, and what they write is rounded less.
-CLOCK_S = 1.0
+# 64 bits: who holds a session is told apart by them, and nothing is kept secret.
+HOLDER_BYTES = 8
 
 # How often idle sessions are looked for, in seconds; they may live that much longer.
 SWEEP_S = 10.0
@@ -72,6 +72,7 @@ class Session:
 
     __slots__ = (
         "driver",
+        "is_kept",
         "is_over",
         "link",
         "path",
@@ -90,6 +91,8 @@ class Session:
         self.placed_at = 0.0
         # It ended for good, here and wherever it is kept.
         self.is_over = False
+        # It was written down, or read, where sessions are kept.
+        self.is_kept = False
         # The headers of its POSTs that were found good, but for those that are each one's own, where
         # they went, and how long a token may be beside them.
         self.usual: dict[bytes, bytes] | None = None
@@ -115,6 +118,8 @@ class Sessions:
         self.limits = limits
         self.events = events
         self.store = store
+        # The name of this process where sessions are kept: whoever used one last, holds it.
+        self.holder = os.urandom(HOLDER_BYTES).hex()
         self.known: OrderedDict[bytes, Session] = OrderedDict()
         # Over, but perhaps still in the store: they must not come back from there.
         self._ending: set[bytes] = set()
@@ -174,7 +179,11 @@ class Sessions:
             HttpRefusal: 404 when there is none for this principal, 503 when nobody knows just now.
         """
         session = self.known.get(ident)
-        if session is None and self.store is not None and ident not in self._ending:
+        if (
+            session is None
+            and self.store is not None
+            and (ident not in self._ending or ident in self._restoring)
+        ):
             try:
                 session = await self._restore(ident, principal)
             except Exception:
@@ -187,6 +196,42 @@ class Sessions:
                 404, "no such session, or it has ended: send initialize to begin a new one"
             )
         return session
+
+    async def look_again(self, session: Session, principal: Principal) -> Session:
+        """The same session, as it is now; called when nobody has used it here for a while.
+
+        Where sessions are kept for several processes, another may have had it since: then it goes
+        on as that one left it, and is over if it was ended there.
+
+        Raises:
+            HttpRefusal: 404, it has ended.
+        """
+        store, link = self.store, session.link
+        now = link.loop.time()
+        if store is None or not session.is_kept or now - session.used_at < ORDER_S:
+            return session
+        ident = link.session.encode()
+        try:
+            record = await store.load(link.session)
+        except Exception:
+            # What is here is good enough until that can be read again.
+            log.exception("whether another process has used a session could not be looked up")
+            return session
+        if self.known.get(ident) is not session:
+            # Somebody who asked at the same time was told the same.
+            return await self.find(ident, principal)
+        if (record is not None and record.holder == self.holder) or not link.is_idle:
+            return session
+        if record is None:
+            self.end_soon(session)
+        else:
+            self._forget(ident, session, is_kept=True)
+            self._restore_with(ident, self._take_back(ident, session))
+        return await self.find(ident, principal)
+
+    async def _take_back(self, ident: bytes, session: Session) -> Session | None:
+        await self._end(ident, session, is_deleted=False)
+        return await self._load(ident, session.link.owner)
 
     # --- ending -------------------------------------------------------------------------------------
 
@@ -211,20 +256,19 @@ class Sessions:
             self._spawn(self._end(ident, session, is_deleted=is_deleted))
 
     def _end_idle(self, session: Session) -> None:
-        """End one that is not in use here; another process may have taken it over meanwhile."""
+        """End one that nobody uses here; where another process holds it, it goes on there."""
         ident = session.link.session.encode()
         if self.store is None:
             self.end_soon(session)
         elif ident not in self._ending:
             self._forget(ident, session, is_kept=True)
-            self._spawn(self._end_unless_used(ident, session, self.store))
+            self._spawn(self._end_unless_held(ident, session, self.store))
 
-    async def _end_unless_used(self, ident: bytes, session: Session, store: SessionStore) -> None:
+    async def _end_unless_held(self, ident: bytes, session: Session, store: SessionStore) -> None:
         name = session.link.session
         try:
             record = await store.load(name)
-            ours = time.time() - (session.link.loop.time() - session.used_at)
-            if record is None or record.used_at <= ours + CLOCK_S:
+            if record is None or record.holder == self.holder:
                 session.is_over = True
                 self.events.forget(name)
                 await store.delete(name)
@@ -344,10 +388,12 @@ class Sessions:
             log_level=engine.log_level,
             subscriptions=tuple(engine.subscriptions),
             used_at=time.time() - (link.loop.time() - session.used_at),
+            holder=self.holder,
         )
         session.saved = (*session.state, session.used_at)
         try:
             await self.store.save(record)
+            session.is_kept = True
         except Exception:
             # It goes on here; only a restart would lose it.
             log.exception("a session could not be kept")
@@ -371,10 +417,16 @@ class Sessions:
         """A session that another process began; one task for all who ask at once."""
         restoring = self._restoring.get(ident)
         if restoring is None:
-            restoring = asyncio.ensure_future(self._load(ident, principal))
-            self._restoring[ident] = restoring
-            restoring.add_done_callback(lambda _: self._restoring.pop(ident, None))
+            restoring = self._restore_with(ident, self._load(ident, principal))
         return await asyncio.shield(restoring)
+
+    def _restore_with(
+        self, ident: bytes, coroutine: Coroutine[Any, Any, Session | None]
+    ) -> asyncio.Task[Session | None]:
+        restoring = asyncio.ensure_future(coroutine)
+        self._restoring[ident] = restoring
+        restoring.add_done_callback(lambda _: self._restoring.pop(ident, None))
+        return restoring
 
     async def _load(self, ident: bytes, principal: Principal) -> Session | None:
         assert self.store is not None
@@ -403,9 +455,12 @@ class Sessions:
         )
         session = Session(link, driver)
         session.saved = (*session.state, 0.0)
+        session.is_kept = True
         self.known[ident] = session
         link.on_end = self._when_ended
         self.use(session)
+        # Whoever had it is to know.
+        await self._keep(session)
         # What we offer may be other than what it was: the client had better look.
         for kind in ("tools", "resources", "prompts"):
             method = f"notifications/{kind}/list_changed"

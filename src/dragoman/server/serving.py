@@ -286,9 +286,17 @@ async def serve(
             for listener in self.servers:
                 listener.close()
             app.begin_to_leave()
-            if self.server_state.connections:
+            loop = asyncio.get_running_loop()
+            until = loop.time() + LINGER_S + app.limits.drain_s
+            while self.server_state.connections:
+                # An answer frees its connection, and the next request may be on its way over it.
                 await asyncio.sleep(LINGER_S)
-            await app.drain()
+                if not await app.drain(until - loop.time()):
+                    break
+            # Those that nobody uses, before anything else is waited for: a request that came now would
+            # find its session ended.
+            for connection in list(self.server_state.connections):
+                connection.shutdown()
             # What is left would only be waited for once more.
             await app.end_sessions()
             await super().shutdown(sockets)

@@ -40,7 +40,8 @@ class HttpConnector:
     from one link to the next.
 
     Raises:
-        Misconfigured: the URL or a header cannot be used, or a secret would travel in the clear.
+        Misconfigured: the URL, a header or a file of certificates cannot be used, or a secret would
+            travel in the clear.
     """
 
     def __init__(
@@ -77,6 +78,11 @@ class HttpConnector:
                 headers=options.headers,
                 is_private=options.uds is not None or options.allow_plain_secrets,
             )
+        if options is not None and (isinstance(options.verify, str) or options.cert is not None):
+            from dragoman.transport.http.settings import tls_context
+
+            # Said now, and not by the first request; it is read again where it is needed.
+            tls_context(options)
         self._limit = max_frame_bytes
         self._wait = wait
         self.mode: Mode = mode

@@ -15,6 +15,8 @@ from typing import Any, cast
 
 import httpcore2
 
+from dragoman.transport.http.settings import why_refused
+
 __all__ = ["Network"]
 
 # 256 KiB received and not yet read, then the socket waits: what asyncio reads in one go.
@@ -337,7 +339,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
 
 def _text(problem: Exception) -> str:
     if isinstance(problem, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {problem.verify_message}"
+        return why_refused(problem)
     if isinstance(problem, OSError) and problem.strerror:
         return problem.strerror
     return str(problem) or type(problem).__name__

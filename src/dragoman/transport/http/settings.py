@@ -11,7 +11,11 @@ from dragoman.errors import Misconfigured
 from dragoman.transport.http.client import HttpOptions
 from dragoman.transport.http.urls import Address, is_loopback
 
-__all__ = ["proxy_for", "tls_context"]
+__all__ = ["proxy_for", "tls_context", "why_refused"]
+
+# What OpenSSL says of a certificate whose signer it does not know: 18 and 19 of one that signed itself,
+# or whose authority did, 20 and 21 of one whose authority is missing.
+_NOBODY_VOUCHES = frozenset({18, 19, 20, 21})
 
 
 def tls_context(
@@ -50,6 +54,16 @@ def tls_context(
                 f"cert= names no certificate and key that can be used: {type(problem).__name__}"
             ) from None
     return context
+
+
+def why_refused(problem: Exception) -> str:
+    """Why a certificate is not accepted, and what to do where that may be right."""
+    if not isinstance(problem, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {problem}"
+    text = f"its certificate is not accepted: {problem.verify_message}"
+    if problem.verify_code in _NOBODY_VOUCHES:
+        text += "; HttpOptions(verify=FILE) trusts those in a file"
+    return text
 
 
 def proxy_for(options: HttpOptions, place: Address) -> str | None:

@@ -17,7 +17,7 @@ from dragoman.errors import HttpError, Misconfigured
 from dragoman.transport.http.bodies import Inflated, broken, no_answer, read_all, too_large
 from dragoman.transport.http.client import HttpClient, HttpOptions, HttpResponse
 from dragoman.transport.http.redirects import Exchanger, Following, Sealed
-from dragoman.transport.http.settings import proxy_for, tls_context
+from dragoman.transport.http.settings import proxy_for, tls_context, why_refused
 from dragoman.transport.http.urls import Address
 
 __all__ = ["lend_session", "open_session"]
@@ -292,7 +292,7 @@ def _failure(place: Address, problem: Exception, method: str) -> HttpError:
 
 def _reason(problem: BaseException) -> str:
     if isinstance(problem, aiohttp.ClientConnectorCertificateError):
-        return f"its certificate is not accepted: {problem.certificate_error}"
+        return why_refused(problem.certificate_error)
     if isinstance(problem, aiohttp.ClientHttpProxyError):
         return f"the proxy answered with status {problem.status}"
     if isinstance(problem, aiohttp.ClientConnectorError):

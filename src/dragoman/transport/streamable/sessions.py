@@ -20,7 +20,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     `id` is its secret id; `owner` and `issuer` name the principal it belongs to; `revision` is what
     was agreed on. `client_info` and `client_capabilities` are the client's own words, as JSON;
     `log_level` the number of the level it chose; `subscriptions` the URIs it wants to hear of;
-    `used_at` seconds since the epoch.
+    `used_at` seconds since the epoch; `holder` a name of the process that used it then.
     """
 
     id: str
@@ -32,13 +32,17 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     log_level: int = 0
     subscriptions: tuple[str, ...] = ()
     used_at: float = 0.0
+    holder: str = ""
 
 
 class SessionStore(Protocol):
     """Keeps sessions. What it raises becomes a refusal of the request (503), never a lost one."""
 
     async def save(self, record: SessionRecord) -> None:
-        """Keep a session, in place of what was kept under its id."""
+        """Keep a session, in place of what was kept under its id.
+
+        But not in place of a record that was used later: another process holds the session now.
+        """
 
     async def load(self, ident: str) -> SessionRecord | None:
         """A session by its id; None when there is none, or it is too old."""

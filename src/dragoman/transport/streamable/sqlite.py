@@ -187,7 +187,7 @@ class SqliteStore:
     # --- sessions -----------------------------------------------------------------------------------
 
     async def save(self, record: SessionRecord) -> None:
-        """Keep a session, in place of what was kept under its id. Raises sqlite3.Error."""
+        """Keep a session, unless what is kept of it was used later. Raises sqlite3.Error."""
         # Its id is its secret: the file has only what proves it.
         encoded = msgspec.json.encode(msgspec.structs.replace(record, id=""))
         await self._ask(self._save, _key(record.id), record.used_at, encoded, is_write=True)
@@ -473,7 +473,10 @@ class SqliteStore:
 
     def _save(self, session: bytes, used_at: float, record: bytes) -> None:
         self._db.execute(
-            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?)", (session, used_at, record)
+            "INSERT INTO sessions VALUES (?, ?, ?) ON CONFLICT (session) DO UPDATE SET "
+            "used_at = excluded.used_at, record = excluded.record "
+            "WHERE excluded.used_at >= used_at",
+            (session, used_at, record),
         )
         (count,) = self._db.execute("SELECT count(*) FROM sessions").fetchone()
         if count > self._limits.max_sessions:

@@ -1,0 +1,220 @@
+"""Sessions that several processes keep in one place: who holds one, and what the others know of it.
+
+Two applications stand for two processes; they share nothing but the store and the events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from dragoman import Context, Server
+from dragoman.server import http_sessions
+from dragoman.server.asgi import AsgiApp
+from dragoman.server.http_sessions import ORDER_S
+from dragoman.transport.streamable.limits import HttpLimits
+from dragoman.transport.streamable.replay import MemoryEventLog
+from dragoman.transport.streamable.sessions import SessionRecord
+from tests.http.aids import request
+from tests.instant import run_instantly
+from tests.server.asgi_aids import ask, opened, post
+
+# Longer than a session may be unused before it is looked at again.
+A_WHILE_S = 2 * ORDER_S
+
+
+class Shelf:
+    """Sessions that are kept for several processes, and which of them were deleted."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, SessionRecord] = {}
+        self.deleted: list[str] = []
+        self.is_broken = False
+
+    async def save(self, record: SessionRecord) -> None:
+        kept = self.records.get(record.id)
+        if kept is None or kept.used_at <= record.used_at:
+            self.records[record.id] = record
+
+    async def load(self, ident: str) -> SessionRecord | None:
+        await asyncio.sleep(0.01)
+        if self.is_broken:
+            raise OSError("the disk is gone")
+        return self.records.get(ident)
+
+    async def delete(self, ident: str) -> None:
+        self.deleted.append(ident)
+        self.records.pop(ident, None)
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Pair:
+    """Two processes of one server."""
+
+    def __init__(self) -> None:
+        self.limits = HttpLimits(idle_s=60)
+        self.shelf, self.events = Shelf(), MemoryEventLog(self.limits)
+        self.one, self.other = self.process(), self.process()
+
+    def process(self) -> AsgiApp:
+        server = Server("s")
+
+        @server.tool
+        async def say(ctx: Context) -> str:
+            await ctx.debug("a detail")
+            return "said"
+
+        return server.asgi(limits=self.limits, sessions=self.shelf, events=self.events)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock on the wall goes as fast as that of the loop."""
+    monkeypatch.setattr(
+        http_sessions, "time", SimpleNamespace(time=lambda: asyncio.get_running_loop().time())
+    )
+
+
+pytestmark = pytest.mark.usefixtures("clock")
+
+
+@asynccontextmanager
+async def pair() -> AsyncIterator[Pair]:
+    both = Pair()
+    await both.one.start()
+    await both.other.start()
+    yield both
+    await both.one.stop()
+    await both.other.stop()
+
+
+async def ping(app: AsgiApp, session: bytes) -> int:
+    return (await post(app, request(1, "ping"), session))[0]
+
+
+async def hears_details(app: AsgiApp, session: bytes) -> bool:
+    status, _, body = await ask(app, request(2, "tools/call", {"name": "say"}), session)
+    assert status == 200
+    assert b"said" in body
+    return b"a detail" in body
+
+
+async def choose(app: AsgiApp, session: bytes, level: str) -> None:
+    assert (await post(app, request(3, "logging/setLevel", {"level": level}), session))[0] == 200
+
+
+def test_a_session_is_not_ended_for_being_idle_where_it_was_before() -> None:
+    async def main() -> None:
+        async with pair() as both:
+            session = await opened(both.one)
+            name = session.decode()
+            both.events.append(name, "stream", 0, b"{}")
+            for _ in range(20):
+                await asyncio.sleep(10)
+                assert await ping(both.other, session) == 200
+            assert (both.one.sessions, both.other.sessions) == (0, 1)
+            assert both.shelf.deleted == []
+            assert await both.events.replay(name, "stream", -1)
+            # Once it is used nowhere, it goes everywhere.
+            await asyncio.sleep(120)
+            assert both.other.sessions == 0
+            assert both.shelf.deleted == [name]
+            assert not await both.events.replay(name, "stream", -1)
+
+    run_instantly(main())
+
+
+def test_a_session_that_comes_back_goes_on_as_the_other_process_left_it() -> None:
+    async def main() -> None:
+        async with pair() as both:
+            session = await opened(both.one)
+            await choose(both.one, session, "debug")
+            assert await hears_details(both.one, session)
+            await choose(both.other, session, "error")
+            assert not await hears_details(both.other, session)
+            await asyncio.sleep(A_WHILE_S)
+            assert not await hears_details(both.one, session)
+            assert both.one.sessions == 1
+            # And once more, the other way round.
+            await choose(both.one, session, "debug")
+            await asyncio.sleep(A_WHILE_S)
+            assert await hears_details(both.other, session)
+
+    run_instantly(main())
+
+
+def test_requests_that_come_back_at_once_all_find_it() -> None:
+    async def main() -> None:
+        async with pair() as both:
+            session = await opened(both.one)
+            assert await ping(both.other, session) == 200
+            await asyncio.sleep(A_WHILE_S)
+            found = await asyncio.gather(*(ping(both.one, session) for _ in range(8)))
+            assert found == [200] * 8
+            assert both.one.sessions == 1
+
+    run_instantly(main())
+
+
+def test_a_session_that_was_deleted_elsewhere_is_over_here() -> None:
+    async def main() -> None:
+        async with pair() as both:
+            session = await opened(both.one)
+            assert (await ask(both.other, None, session, "DELETE"))[0] == 204
+            await asyncio.sleep(A_WHILE_S)
+            assert await ping(both.one, session) == 404
+            assert both.one.sessions == 0
+
+    run_instantly(main())
+
+
+def test_a_session_goes_on_while_nobody_can_look_where_it_is_kept() -> None:
+    async def main() -> None:
+        async with pair() as both:
+            session = await opened(both.one)
+            both.shelf.is_broken = True
+            await asyncio.sleep(A_WHILE_S)
+            assert await ping(both.one, session) == 200
+            both.shelf.is_broken = False
+            await asyncio.sleep(A_WHILE_S)
+            assert await ping(both.one, session) == 200
+
+    run_instantly(main())
+
+
+def test_what_a_process_writes_late_does_not_undo_what_the_holder_wrote() -> None:
+    async def main() -> None:
+        async with pair() as both:
+            session = await opened(both.one)
+            assert await ping(both.one, session) == 200
+            await asyncio.sleep(1)
+            await choose(both.other, session, "debug")
+            # By now the first has written that it was used there, before.
+            await asyncio.sleep(30)
+            both.one, stopped = both.process(), both.one
+            await stopped.stop()
+            await both.one.start()
+            assert await hears_details(both.one, session)
+
+    run_instantly(main())
+
+
+def test_a_session_that_is_read_from_here_stays_here() -> None:
+    async def main() -> None:
+        async with pair() as both:
+            session = await opened(both.one)
+            held = both.one._sessions.known[session]
+            held.link.readers += 1
+            assert await ping(both.other, session) == 200
+            await asyncio.sleep(A_WHILE_S)
+            assert await ping(both.one, session) == 200
+            assert both.one._sessions.known[session] is held
+            held.link.readers -= 1
+
+    run_instantly(main())
