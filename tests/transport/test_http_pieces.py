@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given
@@ -13,8 +14,10 @@ from dragoman.errors import HttpError, Misconfigured
 from dragoman.transport.http.bodies import no_answer
 from dragoman.transport.http.client import HttpOptions
 from dragoman.transport.http.inflate import Inflater, encoding_of
+from dragoman.transport.http.refusals import printable, refusal
 from dragoman.transport.http.settings import proxy_for
 from dragoman.transport.http.urls import address, is_loopback, without_secrets
+from tests.support import run
 
 # --- URLs -------------------------------------------------------------------------------------
 
@@ -262,3 +265,55 @@ def test_an_error_can_be_told_to_another_request() -> None:
     assert isinstance(twin, HttpError)
     assert (twin.sent, twin.status, twin.retry_after_s, twin.body) == (False, 502, 2.0, "b")
     assert (str(twin), error.sent) == ("x", None)
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+class Answered:
+    """An answer with a body, all of it there."""
+
+    status = 500
+    url = "http://a/mcp"
+
+    def __init__(self, kind: str, body: bytes) -> None:
+        self.headers = {"content-type": kind}
+        self._body = body
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield self._body
+
+    async def read(self, limit: int) -> bytes:
+        return self._body[:limit]
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "words"),
+    [
+        ("application/json", b'{"jsonrpc":"2.0","error":{"code":-1,"message":"who?"}}', "who?"),
+        ("application/problem+json; charset=utf-8", b'{"title":"x","detail":"no key"}', "no key"),
+        ("application/json", b'{"error":"invalid_token"}', "invalid_token"),
+        ("application/json", rb'{"message":"a\u001b[2Jb\n c"}', "a [2Jb c"),
+        ("application/json", b'{"else":1}', '{"else":1}'),
+        ("application/json", b"[1]", "[1]"),
+        ("application/json", b"not json", "not json"),
+        ("application/json", b"[" * 50_000, "[" * 200),
+        ("text/html", b"<html><TITLE>502 Bad\nGateway</TITLE><body>x", "502 Bad Gateway"),
+        ("text/html", b"<h1>no</h1>", "<h1>no</h1>"),
+        ("text/plain", b"  slow down ", "slow down"),
+        ("text/plain", b"", ""),
+    ],
+)
+def test_an_error_says_what_a_person_should_read_of_a_refusal(
+    kind: str, body: bytes, words: str
+) -> None:
+    error, read = run(refusal(Answered(kind, body)))
+    assert str(error) == "the server at http://a/mcp answered with status 500" + (
+        f": {words}" if words else ""
+    )
+    assert read == body
+    # All that came is there for programs.
+    assert error.body == printable(body[:1024])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+
+import msgspec
 
 from dragoman.errors import HttpError, LinkError
 from dragoman.transport.http.client import HttpResponse
@@ -42,6 +45,8 @@ _PASSING = frozenset({408, 425, 429, 502, 503, 504})
 # What a proxy says when nobody is behind it.
 _NOBODY = frozenset({502, 503})
 
+_TITLE = re.compile(r"<title>([^<]*)</title>", re.IGNORECASE)
+
 _HINTS = {
     401: "The server wants credentials; pass token= or headers=",
     403: "The server refuses these credentials, this origin or this host name",
@@ -68,8 +73,9 @@ async def refusal(response: HttpResponse, what: str = "the server") -> tuple[Htt
     message = f"{what} at {shown} answered with status {status}"
     if wait_s is not None:
         message += f" and asks to wait {wait_s:g} s"
-    if text:
-        message += f": {' '.join(text.split())[:200]}"
+    words = " ".join(_words(media_type(response.headers), body, text).split())
+    if words:
+        message += f": {words[:200]}"
     error = HttpError(
         message,
         sent=sent_by_status(status),
@@ -80,6 +86,24 @@ async def refusal(response: HttpResponse, what: str = "the server") -> tuple[Htt
         hint=_HINTS.get(status),
     )
     return error, body
+
+
+def _words(kind: str, body: bytes, text: str) -> str:
+    """What a person should read of a body: its message where it has one, a page's title."""
+    if kind == "text/html":
+        title = _TITLE.search(text)
+        return title[1] if title else text
+    if kind.endswith("json"):
+        try:
+            told = msgspec.json.decode(body)
+        except (msgspec.DecodeError, RecursionError):
+            return text
+        for name in ("error", "message", "detail"):
+            if isinstance(told, dict) and name in told:
+                told = told[name]
+        if isinstance(told, str):
+            return _cleaned(told)
+    return text
 
 
 def is_passing(error: LinkError) -> bool:
@@ -112,7 +136,10 @@ def media_type(headers: Mapping[str, str]) -> str:
 
 def printable(body: bytes) -> str:
     """Bytes as text without anything that could steer a terminal."""
-    text = body.decode("utf-8", "replace")
+    return _cleaned(body.decode("utf-8", "replace"))
+
+
+def _cleaned(text: str) -> str:
     return "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in text).strip()
 
 
