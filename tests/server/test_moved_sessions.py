@@ -19,7 +19,7 @@ from dragoman.server.http_sessions import ORDER_S
 from dragoman.transport.streamable.limits import HttpLimits
 from dragoman.transport.streamable.replay import MemoryEventLog
 from dragoman.transport.streamable.sessions import SessionRecord
-from tests.http.aids import request
+from tests.http.aids import initialize, notification, request
 from tests.instant import run_instantly
 from tests.server.asgi_aids import ask, opened, post
 
@@ -34,10 +34,13 @@ class Shelf:
         self.records: dict[str, SessionRecord] = {}
         self.deleted: list[str] = []
         self.is_broken = False
+        self.is_full = False
 
     async def save(self, record: SessionRecord) -> None:
+        if self.is_full:
+            raise OSError("the disk is full")
         kept = self.records.get(record.id)
-        if kept is None or kept.used_at <= record.used_at:
+        if kept is None or kept.holder == record.holder or kept.used_at <= record.used_at:
             self.records[record.id] = record
 
     async def load(self, ident: str) -> SessionRecord | None:
@@ -184,6 +187,40 @@ def test_a_session_goes_on_while_nobody_can_look_where_it_is_kept() -> None:
             both.shelf.is_broken = False
             await asyncio.sleep(A_WHILE_S)
             assert await ping(both.one, session) == 200
+
+    run_instantly(main())
+
+
+def test_a_session_that_could_not_be_kept_goes_on_where_it_is() -> None:
+    async def main() -> None:
+        async with pair() as both:
+            both.shelf.is_full = True
+            fresh = await opened(both.one)
+            both.shelf.is_full = False
+            moved = await opened(both.one)
+            both.shelf.is_full = True
+            await choose(both.other, moved, "debug")
+            await asyncio.sleep(A_WHILE_S)
+            assert await ping(both.one, fresh) == 200
+            # What is kept says that another process holds it, and an older level.
+            assert await hears_details(both.other, moved)
+
+    run_instantly(main())
+
+
+def test_a_session_that_finished_opening_elsewhere_is_not_ended_where_it_began() -> None:
+    async def main() -> None:
+        async with pair() as both:
+            status, session = await post(both.one, initialize("2025-11-25"))
+            assert status == 200
+            await asyncio.sleep(1)
+            assert (await post(both.other, notification("notifications/initialized"), session))[
+                0
+            ] == 202
+            for _ in range(10):
+                await asyncio.sleep(10)
+                assert await ping(both.other, session) == 200
+            assert (both.one.sessions, both.shelf.deleted) == (0, [])
 
     run_instantly(main())
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dragoman.errors import Misconfigured, WrongState
@@ -69,19 +70,27 @@ def test_a_session_is_what_was_saved_last_also_in_another_store(tmp_path: Path) 
     run(play())
 
 
-def test_what_is_saved_late_does_not_replace_a_later_use(tmp_path: Path) -> None:
+def test_what_is_saved_late_does_not_replace_what_another_process_used_later(
+    tmp_path: Path,
+) -> None:
+    def used(holder: str, used_at: float, level: int = 0) -> SessionRecord:
+        return msgspec.structs.replace(record("s", used_at=used_at, level=level), holder=holder)
+
     async def play() -> None:
         path = tmp_path / "s.db"
         async with (
             opened(SqliteStore(path, clock=lambda: 1_000.0)) as one,
             opened(SqliteStore(path, clock=lambda: 1_000.0)) as other,
         ):
-            await one.save(record("s", used_at=1_001.0))
-            await other.save(record("s", used_at=1_003.0, level=3))
-            await one.save(record("s", used_at=1_002.0))
-            assert await one.load("s") == record("s", used_at=1_003.0, level=3)
-            await one.save(record("s", used_at=1_003.0, level=4))
-            assert await other.load("s") == record("s", used_at=1_003.0, level=4)
+            await one.save(used("one", 1_001.0))
+            await other.save(used("other", 1_003.0, level=3))
+            await one.save(used("one", 1_002.0))
+            assert await one.load("s") == used("other", 1_003.0, level=3)
+            # A clock that was set back stops nobody from writing what is their own.
+            await other.save(used("other", 1_001.0, level=5))
+            assert await one.load("s") == used("other", 1_001.0, level=5)
+            await one.save(used("one", 1_004.0, level=4))
+            assert await other.load("s") == used("one", 1_004.0, level=4)
 
     run(play())
 

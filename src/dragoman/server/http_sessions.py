@@ -91,7 +91,7 @@ class Session:
         self.placed_at = 0.0
         # It ended for good, here and wherever it is kept.
         self.is_over = False
-        # It was written down, or read, where sessions are kept.
+        # It was written down where sessions are kept.
         self.is_kept = False
         # The headers of its POSTs that were found good, but for those that are each one's own, where
         # they went, and how long a token may be beside them.
@@ -330,7 +330,7 @@ class Sessions:
                     session.driver.engine.state is not State.OPEN
                     and session.used_at < now - OPENING_S
                 ):
-                    self.end_soon(session)
+                    self._end_idle(session)
             elif session.link.is_idle:
                 log.info("a session ended that nobody used for %g s", self.limits.idle_s)
                 self._end_idle(session)
@@ -455,17 +455,16 @@ class Sessions:
         )
         session = Session(link, driver)
         session.saved = (*session.state, 0.0)
-        session.is_kept = True
         self.known[ident] = session
         link.on_end = self._when_ended
         self.use(session)
-        # Whoever had it is to know.
-        await self._keep(session)
         # What we offer may be other than what it was: the client had better look.
         for kind in ("tools", "resources", "prompts"):
             method = f"notifications/{kind}/list_changed"
             if driver.engine.may_send(method):
                 driver.notify(method, NoParams())
+        # Whoever had it is to know.
+        await self._keep(session)
         return session
 
     def _the_clock(self) -> Clock:

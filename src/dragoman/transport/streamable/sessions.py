@@ -41,7 +41,7 @@ class SessionStore(Protocol):
     async def save(self, record: SessionRecord) -> None:
         """Keep a session, in place of what was kept under its id.
 
-        But not in place of a record that was used later: another process holds the session now.
+        But not in place of a record of another holder that was used later: it has the session now.
         """
 
     async def load(self, ident: str) -> SessionRecord | None:

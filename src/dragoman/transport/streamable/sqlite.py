@@ -187,18 +187,15 @@ class SqliteStore:
     # --- sessions -----------------------------------------------------------------------------------
 
     async def save(self, record: SessionRecord) -> None:
-        """Keep a session, unless what is kept of it was used later. Raises sqlite3.Error."""
-        # Its id is its secret: the file has only what proves it.
-        encoded = msgspec.json.encode(msgspec.structs.replace(record, id=""))
-        await self._ask(self._save, _key(record.id), record.used_at, encoded, is_write=True)
+        """Keep a session, unless another process used it later. Raises sqlite3.Error."""
+        await self._ask(self._save, _key(record.id), record, is_write=True)
 
     async def load(self, ident: str) -> SessionRecord | None:
         """A session by its id; None when there is none, or it is too old. Raises sqlite3.Error."""
         encoded: bytes | None = await self._ask(self._load, _key(ident))
         if encoded is None:
             return None
-        record = msgspec.json.decode(encoded, type=SessionRecord)
-        return msgspec.structs.replace(record, id=ident)
+        return msgspec.structs.replace(_decoded(encoded), id=ident)
 
     async def delete(self, ident: str) -> None:
         """A session is over. Raises sqlite3.Error."""
@@ -471,12 +468,17 @@ class SqliteStore:
 
     # --- ... and sessions ---------------------------------------------------------------------------
 
-    def _save(self, session: bytes, used_at: float, record: bytes) -> None:
+    def _save(self, session: bytes, record: SessionRecord) -> None:
+        row = self._db.execute(
+            "SELECT record FROM sessions WHERE session = ? AND used_at > ?",
+            (session, record.used_at),
+        ).fetchone()
+        if row is not None and _decoded(row[0]).holder != record.holder:
+            return
+        # Its id is its secret: the file has only what proves it.
+        encoded = msgspec.json.encode(msgspec.structs.replace(record, id=""))
         self._db.execute(
-            "INSERT INTO sessions VALUES (?, ?, ?) ON CONFLICT (session) DO UPDATE SET "
-            "used_at = excluded.used_at, record = excluded.record "
-            "WHERE excluded.used_at >= used_at",
-            (session, used_at, record),
+            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?)", (session, record.used_at, encoded)
         )
         (count,) = self._db.execute("SELECT count(*) FROM sessions").fetchone()
         if count > self._limits.max_sessions:
@@ -511,6 +513,10 @@ class SqliteStore:
 
 def _key(ident: str) -> bytes:
     return hashlib.sha256(ident.encode()).digest()[:KEY_BYTES]
+
+
+def _decoded(record: bytes) -> SessionRecord:
+    return msgspec.json.decode(record, type=SessionRecord)
 
 
 def _nothing() -> None:
