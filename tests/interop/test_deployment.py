@@ -41,6 +41,9 @@ pytestmark = [
 USER = "daemon off; user root;" if os.geteuid() == 0 else "daemon off;"
 USE_TIMEOUT_S = 60.0
 
+# Clients that were not written to come back: what they do, and with which program here.
+CALLERS = {"mcp-1.29": "mcp1_caller.py", "ts-1": "ts1_caller.mjs"}
+
 
 @dataclass
 class Team:
@@ -232,6 +235,40 @@ def test_processes_are_restarted_one_by_one_and_no_call_is_lost(tmp_path: Path) 
                 assert len(notes) == len(set(notes)) == written > 100
                 assert len(seen) > 1
                 assert not [event for event in place.events if event.is_new_session]
+
+        in_time(use())
+
+
+@pytest.mark.parametrize(("peer", "script"), CALLERS.items())
+def test_clients_of_other_sdks_notice_nothing_of_it_either(
+    peer: str, script: str, tmp_path: Path
+) -> None:
+    with team(tmp_path) as place:
+        words = peers.program(peer, script, place.url + "/mcp", place.token("ada"))
+        trusted = {"SSL_CERT_FILE": place.certificate, "NODE_EXTRA_CA_CERTS": place.certificate}
+        caller = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | trusted,
+        )
+        try:
+            assert caller.stdout is not None
+            assert caller.stdout.readline() == "calling\n"
+            for process in place.processes:
+                place.restart(process)
+            told, _ = caller.communicate(timeout=USE_TIMEOUT_S)
+        finally:
+            caller.kill()
+            caller.wait()
+        seen = json.loads(told)
+        assert seen["failures"] == []
+
+        async def use() -> None:
+            async with place.client(place.token("ada")) as client:
+                notes = (await client.call_tool("notes")).data
+                assert notes == [str(number + 1) for number in range(seen["calls"])]
 
         in_time(use())
 
