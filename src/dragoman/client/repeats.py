@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dragoman.client.supervisor import ConnectionState, Reconnect, Supervisor, backoff
+from dragoman.client.supervisor import (
+    ConnectionState,
+    Reconnect,
+    Supervisor,
+    asked_delay,
+    backoff,
+)
 from dragoman.errors import DeadlineExceeded, LinkError, SessionLost, WrongState
 from dragoman.model.base import Record
 from dragoman.model.progress import ProgressParams
@@ -37,11 +43,12 @@ MAX_REPEATS = 2
 # forgets each session it has just opened will go on doing so.
 MAX_SESSIONS_LOST = 3
 
-# What goes away by itself, by HTTP status; None: there was no answer at all.
-PASSING = frozenset({None, 408, 425, 429, 502, 503, 504})
+# What a proxy says while nobody is behind it: it is no fault of what was asked. 520 to 525 and 530 are
+# Cloudflare's.
+AWAY = frozenset({502, 503, 504, *range(520, 526), 530})
 
-# What a proxy says while nobody is behind it: it is no fault of what was asked.
-AWAY = frozenset({502, 503, 504})
+# What goes away by itself, by HTTP status; None: there was no answer at all.
+PASSING = frozenset({None, 408, 425, 429}) | AWAY
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,8 +151,7 @@ async def _hold_off(
     """
     clock = supervisor.clock
     status = getattr(error, "status", None)
-    asked_s = getattr(error, "retry_after_s", None) or 0.0
-    until = clock.now() + max(backoff(policy, attempts), asked_s)
+    until = clock.now() + max(backoff(policy, attempts), asked_delay(policy, error))
     if status not in PASSING or until >= patience:
         raise _for_all(error, sent)
     # Once is nothing to speak of. And a link whose session was lost says so by itself.

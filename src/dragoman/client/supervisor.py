@@ -31,7 +31,15 @@ from dragoman.runtime.driver import Driver, Handler, Tap
 from dragoman.transport.base import Connector
 from dragoman.transport.stdio.link import finish_despite_cancel
 
-__all__ = ["ConnectionEvent", "ConnectionState", "Keeper", "Reconnect", "Supervisor", "backoff"]
+__all__ = [
+    "ConnectionEvent",
+    "ConnectionState",
+    "Keeper",
+    "Reconnect",
+    "Supervisor",
+    "asked_delay",
+    "backoff",
+]
 
 log = logging.getLogger("dragoman.client")
 
@@ -78,6 +86,17 @@ def backoff(policy: Reconnect, attempt: int) -> float:
     # 2 to the 60th is beyond every delay, and still a float.
     delay = min(policy.first_delay_s * 2.0 ** min(attempt - 1, 60), policy.max_delay_s)
     return delay * (1.0 - policy.jitter * random.random())  # noqa: S311 - nothing secret
+
+
+def asked_delay(policy: Reconnect, error: DragomanError | None) -> float:
+    """How long an error asks to wait, in seconds, and a little more by chance; 0 when it does not.
+
+    All clients that lost a server are asked for the same, and should not come in the same moment.
+    """
+    asked: float = getattr(error, "retry_after_s", None) or 0.0
+    # A fifth of `jitter`: with the default at most a tenth longer than was asked for.
+    spread = min(asked * policy.jitter / 5, policy.max_delay_s)
+    return asked + spread * random.random()  # noqa: S311 - nothing secret
 
 
 class ConnectionState(StrEnum):
@@ -479,7 +498,7 @@ class Supervisor:
         if isinstance(error, LocalError) or getattr(error, "status", None) in _FINAL_STATUS:
             return None
         self._tries += 1
-        delay = max(backoff(policy, self._tries), getattr(error, "retry_after_s", None) or 0.0)
+        delay = max(backoff(policy, self._tries), asked_delay(policy, error))
         if isinstance(error, SessionLost) and self._tries == 1:
             # The server is there, and waits for a new hello.
             delay = 0.0

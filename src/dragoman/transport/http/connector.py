@@ -120,6 +120,11 @@ class HttpConnector:
                     raise
                 # It speaks something else by now.
                 self.found = None
+            except BaseException:
+                # A stream that names no endpoint, or only silence, within the time there was: it
+                # may be one of the other kind, and the next attempt finds out.
+                self.found = "sse" if self.mode == "sse" else None
+                raise
         link = self._link(StreamableLink)
         return link if self.mode == "streamable" else _DetectingLink(self, link)
 

@@ -18,7 +18,9 @@ __all__ = [
     "MIN_DELAY_S",
     "MESSAGE_WAIT_S",
     "SESSION_WAIT_S",
+    "REFUSED_DELAY_S",
     "SETTLED_S",
+    "SPREAD",
 ]
 
 # 0.5 s before the first new try and at most 10 s before a later one: a process that is started anew
@@ -28,6 +30,14 @@ MAX_DELAY_S = 10.0
 
 # 8 failures in a row, about 45 s, before the stream of an answer is given up for lost.
 MAX_FAILURES = 8
+
+# A minute between two tries for a stream that was there before and is refused again and again: what
+# refuses it may be a page of a proxy's, or a firewall; nobody should be asked often for what it refuses.
+REFUSED_DELAY_S = 60.0
+
+# A tenth more than a server asked to wait: fifty clients that were all asked for 5 s then come within
+# half a second, and not in the same moment.
+SPREAD = 0.1
 
 # 10 s open: such a stream was in order, and its end is no reason to wait longer for the next.
 SETTLED_S = 10.0

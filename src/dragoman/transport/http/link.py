@@ -25,12 +25,13 @@ from dragoman.transport.http.limits import (
     MAX_REPEATS,
     MESSAGE_WAIT_S,
     SESSION_WAIT_S,
+    SPREAD,
 )
 from dragoman.transport.http.refusals import is_passing, refusal, wished_s
 from dragoman.transport.stdio.limits import HIGH_WATER_BYTES, MAX_FRAME_BYTES
 from dragoman.transport.stdio.link import finish_despite_cancel
 
-__all__ = ["HttpLink", "Wait", "backoff_s"]
+__all__ = ["HttpLink", "Wait", "apart", "backoff_s"]
 
 log = logging.getLogger("dragoman.transport")
 
@@ -50,6 +51,11 @@ def backoff_s(tries: int) -> float:
     """
     ceiling = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(tries, 16))
     return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - no secret hangs on it
+
+
+def apart(asked_s: float) -> float:
+    """A wait that a server asked for, and a little more by chance: it asks all clients alike."""
+    return asked_s + random.uniform(0.0, min(asked_s * SPREAD, MAX_DELAY_S))  # noqa: S311 - as above
 
 
 class HttpLink:
@@ -318,8 +324,6 @@ class HttpLink:
         """The server does not know that we are ready: it would refuse whatever we ask."""
         if not isinstance(error, LinkError):
             error = LinkError(f"{self._access.shown} did not take our first notification")
-        for ident in list(self._held):
-            self._lose(ident, error.again(sent=False))
         self._end(error)
 
     async def _post_despite_trouble(self, frame: bytes) -> None:
@@ -333,7 +337,7 @@ class HttpLink:
                 asked_s = wished_s(error)
                 if not is_passing(error) or tries == MAX_REPEATS or asked_s > MAX_DELAY_S:
                     raise
-                delay_s = max(asked_s, backoff_s(tries))
+                delay_s = max(apart(asked_s), backoff_s(tries))
             tries += 1
             await self._wait(delay_s)
 
@@ -350,7 +354,7 @@ class HttpLink:
     async def _post(self, frame: bytes) -> HttpResponse:
         used = self._round
         response = await self._http.send("POST", self._url, self._post_headers, frame)
-        if self._is_troubled and response.status < 500:
+        if self._is_troubled and response.status < 400:
             self._reached()
         if response.status == 401 and await self._renewed(response, used):
             response = await self._http.send("POST", self._url, self._post_headers, frame)
@@ -373,6 +377,9 @@ class HttpLink:
         error, body = await refusal(response)
         if self._means_session_lost(response.status, body):
             return SessionLost(f"{self._access.shown} no longer knows our session"), body
+        if self._is_troubled and response.status < 500:
+            # Whoever refuses is there. One that has lost our session is no end of the trouble yet.
+            self._reached()
         return error, body
 
     def _move_to(self, url: str) -> None:
@@ -444,6 +451,10 @@ class HttpLink:
         """Deliver nothing more; after a failure stop all work, since `aclose` may come late."""
         if self._has_ended:
             return
+        if error is not None:
+            # These wait for a notification to be taken, and were never sent.
+            for ident in list(self._held):
+                self._lose(ident, error.again(sent=False))
         self._has_ended = True
         if self._lost_timer is not None:
             self._lost_timer.cancel()

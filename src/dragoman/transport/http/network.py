@@ -16,6 +16,7 @@ from typing import Any, cast
 import httpcore2
 
 from dragoman.transport.http.settings import why_refused
+from dragoman.transport.http.sockets import AddressInfo, open_socket
 
 __all__ = ["Network"]
 
@@ -27,9 +28,6 @@ JOINED_BYTES = 64 * 1024
 
 # RFC 8305 recommends 250 ms before the next address of a name is tried beside the first.
 HAPPY_EYEBALLS_S = 0.25
-
-# What getaddrinfo says of one address; the last is what to connect to.
-_AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 
 class Network(httpcore2.AsyncNetworkBackend):
@@ -145,9 +143,9 @@ def _has_won(one: asyncio.Task[socket.socket]) -> bool:
     return one.done() and not one.cancelled() and one.exception() is None
 
 
-async def _connect(address: _AddressInfo) -> socket.socket:
-    family, kind, protocol, _, place = address
-    sock = socket.socket(family, kind, protocol)
+async def _connect(address: AddressInfo) -> socket.socket:
+    place = address[4]
+    sock = open_socket(address)
     try:
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, place)

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 import msgspec
@@ -36,14 +37,20 @@ MOST_RETRY_AFTER_S = 86_400.0
 BODY_WAIT_S = 5.0
 
 # The server, or something before it, answered instead of doing the work. With 408 and 499 nobody
-# can tell: they come when the request was not whole, and when its work took too long.
-_NOT_TAKEN = frozenset({307, 308, 503, 511, *range(400, 500)} - {408, 499})
+# can tell: they come when the request was not whole, and when its work took too long. 521, 523, 525
+# and 530 are Cloudflare's words for a server that no connection came about to.
+_NOT_TAKEN = frozenset({307, 308, 503, 511, 521, 523, 525, 530, *range(400, 500)} - {408, 499})
 
-# What passes by itself: the same request may be taken in a while.
-_PASSING = frozenset({408, 425, 429, 502, 503, 504})
+# Envoy says 503 of a connection that broke, and names the reason: unless that is one of these two,
+# the server may have had the request.
+_BROKE_WITHIN = b"disconnect/reset before headers"
+_BROKE_BEFORE = (b"connection failure", b"overflow")
+
+# What passes by itself: the same request may be taken in a while. 520 to 525 and 530 are Cloudflare's.
+_PASSING = frozenset({408, 425, 429, 502, 503, 504, *range(520, 526), 530})
 
 # What a proxy says when nobody is behind it.
-_NOBODY = frozenset({502, 503})
+_NOBODY = frozenset({502, 503, 521, 522, 523, 530})
 
 _TITLE = re.compile(r"<title>([^<]*)</title>", re.IGNORECASE)
 
@@ -58,6 +65,15 @@ _HINTS = {
 def sent_by_status(status: int) -> bool | None:
     """What a status says about whether the request was carried out: False or None."""
     return False if status in _NOT_TAKEN else None
+
+
+def _broke_within(status: int, body: bytes) -> bool:
+    """Whether a proxy passed the request on, as far as one can tell, and then lost the server."""
+    return (
+        status == 503
+        and _BROKE_WITHIN in body
+        and not any(reason in body for reason in _BROKE_BEFORE)
+    )
 
 
 async def refusal(response: HttpResponse, what: str = "the server") -> tuple[HttpError, bytes]:
@@ -78,7 +94,7 @@ async def refusal(response: HttpResponse, what: str = "the server") -> tuple[Htt
         message += f": {words[:200]}"
     error = HttpError(
         message,
-        sent=sent_by_status(status),
+        sent=None if _broke_within(status, body) else sent_by_status(status),
         url=shown,
         status=status,
         retry_after_s=wait_s,
@@ -151,15 +167,25 @@ def _retry_after_s(response: HttpResponse) -> float | None:
     if value.isascii() and value.isdigit():
         return min(float(value[:20]), MOST_RETRY_AFTER_S)
     try:
-        until = parsedate_to_datetime(value).timestamp()
+        until = _seconds(value)
     except (ValueError, OverflowError):
         return None
     try:
         # The other side's own clock, where it tells: ours may be wrong.
-        now = parsedate_to_datetime(response.headers.get("date", "")).timestamp()
+        now = _seconds(response.headers.get("date", ""))
     except (ValueError, OverflowError):
         now = time.time()
     return min(max(until - now, 0.0), MOST_RETRY_AFTER_S)
+
+
+def _seconds(date: str) -> float:
+    """A date of HTTP, in seconds since 1970. It is UTC, also in the form that does not say so.
+
+    Raises:
+        ValueError, OverflowError: it is none.
+    """
+    found = parsedate_to_datetime(date)
+    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
 
 
 async def _beginning(response: HttpResponse) -> bytes:

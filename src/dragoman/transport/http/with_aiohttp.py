@@ -7,6 +7,7 @@ import io
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -18,6 +19,7 @@ from dragoman.transport.http.bodies import Inflated, broken, no_answer, read_all
 from dragoman.transport.http.client import HttpClient, HttpOptions, HttpResponse
 from dragoman.transport.http.redirects import Exchanger, Following, Sealed
 from dragoman.transport.http.settings import proxy_for, tls_context, why_refused
+from dragoman.transport.http.sockets import open_socket
 from dragoman.transport.http.urls import Address
 
 __all__ = ["lend_session", "open_session"]
@@ -35,6 +37,11 @@ _NOT_SENT = (
 )
 # What a session of the user's decodes by itself, unless it was told not to.
 _DECODED_BY_IT = frozenset({"br", "deflate", "gzip", "zstd"})
+
+# aiohttp 3.11 makes its sockets itself.
+_SOCKETS: dict[str, Any] = (
+    {"socket_factory": open_socket} if hasattr(aiohttp, "SocketFactoryType") else {}
+)
 
 _NO_HEADERS_OF_ITS_OWN = ("User-Agent", "Content-Type")
 
@@ -130,6 +137,7 @@ class _Session(Exchanger):
                 limit=options.max_connections,
                 keepalive_timeout=options.idle_s,
                 resolver=_BoundedResolver(options.connect_timeout_s),
+                **_SOCKETS,
             )
         return aiohttp.ClientSession(
             connector=connector,

@@ -147,8 +147,8 @@ class SseLink(HttpLink):
         await self._post_message(frame)
 
     def _means_session_lost(self, status: int, body: bytes) -> bool:
-        # The endpoint's URL is the session.
-        return status == 404
+        # The endpoint's URL is the session. Some servers say 400, and in words what it is.
+        return status == 404 or (status == 400 and b"session" in body.lower())
 
     async def _close(self, *, may_say_goodbye: bool) -> None:
         await super()._close(may_say_goodbye=may_say_goodbye)

@@ -21,9 +21,10 @@ from dragoman.transport.http.limits import (
     MAX_RETRY_MS,
     MAX_SESSION_CHARS,
     MIN_DELAY_S,
+    REFUSED_DELAY_S,
     SETTLED_S,
 )
-from dragoman.transport.http.link import HttpLink, Wait, backoff_s
+from dragoman.transport.http.link import HttpLink, Wait, apart, backoff_s
 from dragoman.transport.http.refusals import (
     is_passing,
     is_unreachable,
@@ -69,7 +70,8 @@ class _Place:
         if self.retry_ms is None:
             return own_s
         asked_s = max(min(self.retry_ms, MAX_RETRY_MS) / 1000, MIN_DELAY_S)
-        return max(asked_s, own_s) if failures else asked_s
+        # A failure may be that of many clients at once; whoever hung up on purpose meant us alone.
+        return max(apart(asked_s), own_s) if failures else asked_s
 
 
 class StreamableLink(HttpLink):
@@ -175,11 +177,11 @@ class StreamableLink(HttpLink):
             except LinkError as failure:
                 if isinstance(failure, SessionLost):
                     self._lose_session(failure)
-                if not is_passing(failure):
+                if not is_passing(failure) and not _is_taken(failure):
                     raise self._broken(failure) from failure
                 error = failure
                 failures += 1
-                asked_s = wished_s(failure)
+                asked_s = apart(wished_s(failure))
                 continue
             asked_s = 0.0
             error = await self._follow(again, place, ident)
@@ -248,7 +250,7 @@ class StreamableLink(HttpLink):
         response = await self._http.send("GET", self._url, self._get_headers(place))
         if response.status == 401 and await self._renewed(response, used):
             response = await self._http.send("GET", self._url, self._get_headers(place))
-        if self._is_troubled and response.status < 500:
+        if self._is_troubled and response.status < 400:
             self._reached()
         if response.status == 200 and media_type(response.headers) == _STREAM:
             return response
@@ -280,6 +282,7 @@ class StreamableLink(HttpLink):
         """Hold a stream open, one connection after the other. Raises LinkError if there is none."""
         place = _Place()
         failures = 0
+        refusals = 0
         was_heard = False
         while True:
             try:
@@ -294,6 +297,7 @@ class StreamableLink(HttpLink):
                     or (broke is None and place.retry_ms is not None)
                 )
                 failures = 0 if was_good else failures + 1
+                refusals = 0
                 if broke is not None:
                     log.debug("the stream we listen to broke: %s", broke)
             except SessionLost as lost:
@@ -303,14 +307,19 @@ class StreamableLink(HttpLink):
                 raise LinkError("there is none") from lost
             except LinkError as error:
                 if not is_passing(error) and not (was_heard and _is_taken(error)):
-                    raise
+                    if not was_heard or _is_never(error):
+                        raise
+                    # It was there before: a proxy's page, or a firewall, may pass as well.
+                    refusals += 1
                 is_gone = is_unreachable(error, was_heard=was_heard)
                 if not was_heard and not is_gone and failures >= MAX_FAILURES:
                     raise
                 failures += 1
                 if is_gone:
                     self._trouble(error)
-                asked_s = wished_s(error)
+                asked_s = apart(wished_s(error))
+                if refusals > MAX_FAILURES:
+                    asked_s = max(asked_s, REFUSED_DELAY_S)
             else:
                 asked_s = 0.0
             finally:
@@ -374,3 +383,8 @@ def _answers(body: bytes, ident: int | str) -> bool:
 def _is_taken(error: LinkError) -> bool:
     """Whether the server still takes our former connection for open."""
     return isinstance(error, HttpError) and error.status == 409
+
+
+def _is_never(error: LinkError) -> bool:
+    """Whether the server says that it has no such streams, and nobody in between."""
+    return isinstance(error, HttpError) and error.status in (405, 501)
