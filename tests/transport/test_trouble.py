@@ -304,20 +304,24 @@ async def test_a_400_that_speaks_of_the_session_loses_it_over_http_sse_too() -> 
         await side.ear.until(lambda: bool(side.ear.ends))
 
 
+def _found(connector: HttpConnector) -> str | None:
+    return connector.found
+
+
 @in_loop
 async def test_a_stream_that_names_no_endpoint_any_more_is_tried_as_the_other_transport() -> None:
     async with scripted({"GET": _sse()}) as server:
         connector = HttpConnector(server.url)
         connector.found = "sse"
         await (await connector.connect()).aclose()
-        assert connector.found == "sse"
+        assert _found(connector) == "sse"
         server.on["GET"] = _sse(b'data: {"jsonrpc":"2.0","method":"notifications/message"}\n\n')
         with pytest.raises(PeerError):
             await connector.connect()
-        assert connector.found is None
+        assert _found(connector) is None
         link = await connector.connect()
         await Side(link, Waits()).open()
-        assert connector.found == "streamable"
+        assert _found(connector) == "streamable"
         await link.aclose()
 
 
