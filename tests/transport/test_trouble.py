@@ -17,7 +17,7 @@ from dragoman.client.supervisor import Reconnect, asked_delay
 from dragoman.errors import HttpError, LinkClosed, PeerError, SessionLost
 from dragoman.transport.http.client import HttpOptions
 from dragoman.transport.http.connector import HttpConnector
-from dragoman.transport.http.limits import MAX_FAILURES, REFUSED_DELAY_S
+from dragoman.transport.http.limits import MAX_FAILURES, MAX_OVERHEARD, REFUSED_DELAY_S
 from dragoman.transport.http.link import apart
 from dragoman.transport.http.refusals import is_passing, sent_by_status
 from tests.transport.aids import in_loop
@@ -138,6 +138,32 @@ async def test_an_answer_is_fetched_once_the_server_has_seen_that_the_first_stre
         side.ask(call(1))
         assert (await side.outcome(1))["result"] == text("done")
         assert len(server.of("tools/call")) == 1
+
+
+@in_loop
+async def test_streams_that_answer_notifications_and_never_end_are_not_held_for_ever() -> None:
+    ended = 0
+
+    async def take(asked: Asked, reply: Reply) -> None:
+        nonlocal ended
+        await reply.stream()
+        await reply.gone()
+        ended += 1
+
+    async def work(asked: Asked, reply: Reply) -> None:
+        await reply.result(text("done"))
+
+    told = 2 * MAX_OVERHEARD
+    script = {"notifications/roots/list_changed": take, "tools/call": work}
+    async with scripted(script) as server, linked(server) as side:
+        for number in range(1, told + 1):
+            side.link.send(encoded(notice("roots/list_changed")))
+            side.ask(call(number))
+            assert (await side.outcome(number))["result"] == text("done")
+        while ended < told - MAX_OVERHEARD:
+            await asyncio.sleep(0)
+        # The newest are still listened to.
+        assert ended == told - MAX_OVERHEARD
 
 
 # --- what refusals say ------------------------------------------------------------------------------
@@ -366,6 +392,7 @@ async def test_the_other_end_of_a_silent_connection_is_asked_whether_it_is_there
             for one in found:
                 assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
                 assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+                assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 120_000
                 assert not os.get_blocking(one.fileno())
         finally:
             for one in found:

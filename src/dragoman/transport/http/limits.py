@@ -12,6 +12,7 @@ __all__ = [
     "LINGER_S",
     "MAX_DELAY_S",
     "MAX_FAILURES",
+    "MAX_OVERHEARD",
     "MAX_REPEATS",
     "MAX_RETRY_MS",
     "MAX_SESSION_CHARS",
@@ -45,6 +46,10 @@ SETTLED_S = 10.0
 # 50 ms at least between two connections for one stream, whatever the server says: one that says 0
 # and hangs up at once would have us do nothing else.
 MIN_DELAY_S = 0.05
+
+# 8 streams by which a server answered a notification or an answer of ours, and which it never ends:
+# the oldest is closed for the next, or they would use up all connections.
+MAX_OVERHEARD = 8
 
 # A day: what a server may ask us to wait at most. Longer is a slip of units.
 MAX_RETRY_MS = 86_400_000

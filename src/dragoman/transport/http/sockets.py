@@ -33,6 +33,9 @@ def open_socket(address: AddressInfo) -> socket.socket:
             ("TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE", SILENT_S),
             ("TCP_KEEPINTVL", PROBE_EVERY_S),
             ("TCP_KEEPCNT", PROBES),
+            # In ms, and Linux alone: what was sent and not taken is else sent again for a quarter of
+            # an hour, and nobody asks meanwhile.
+            ("TCP_USER_TIMEOUT", 1_000 * (SILENT_S + PROBES * PROBE_EVERY_S)),
         ):
             option = getattr(socket, name, None)
             if option is not None:

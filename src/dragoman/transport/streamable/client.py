@@ -18,6 +18,7 @@ from dragoman.transport.http.client import HttpClient, HttpResponse
 from dragoman.transport.http.limits import (
     LINGER_S,
     MAX_FAILURES,
+    MAX_OVERHEARD,
     MAX_RETRY_MS,
     MAX_SESSION_CHARS,
     MIN_DELAY_S,
@@ -97,6 +98,8 @@ class StreamableLink(HttpLink):
         # The hello has been answered.
         self._is_open = False
         self._listening: asyncio.Task[None] | None = None
+        # Streams that answer what wants no answer, the oldest first.
+        self._overheard: list[asyncio.Task[None]] = []
         # Whether the server has a way to reach us now besides the streams of our requests.
         self._is_heard = False
 
@@ -200,7 +203,11 @@ class StreamableLink(HttpLink):
     async def _acknowledged(self, response: HttpResponse) -> None:
         if media_type(response.headers) == _STREAM:
             # Nothing has to come of it; whatever does is taken, without holding up what waits.
-            self._spawn(self._overhear(response), self._others)
+            overheard = [one for one in self._overheard if not one.done()]
+            overheard.append(self._spawn(self._overhear(response), self._others))
+            if len(overheard) > MAX_OVERHEARD:
+                overheard.pop(0).cancel()
+            self._overheard = overheard
             return
         await super()._acknowledged(response)
 
