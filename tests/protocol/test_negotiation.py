@@ -24,8 +24,14 @@ from dragoman.model.elicitation import ElicitParams
 from dragoman.model.methods import CATALOGUE, Side
 from dragoman.model.sampling import CreateMessageParams, SamplingMessage, ToolChoice
 from dragoman.model.tools import Tool
+from dragoman.protocol import negotiation
 from dragoman.protocol.events import Fault, FaultKind, NotificationArrived, RequestArrived
-from dragoman.protocol.negotiation import check_params, grants, vocabulary
+from dragoman.protocol.negotiation import (
+    check_params,
+    grants,
+    shared_vocabulary,
+    vocabulary,
+)
 from dragoman.revisions.registry import HANDSHAKE, dialect_for
 from tests.protocol.aids import (
     ALL_OF_A_CLIENT,
@@ -388,3 +394,41 @@ def test_elicitation_without_any_declaration_is_refused_in_both_modes() -> None:
         check_params(SAMPLING_NEEDS["tools"][0], HANDSHAKE[-1], ClientCapabilities())
     with pytest.raises(NotNegotiated):
         check_params(SAMPLING_NEEDS["the context of all"][0], HANDSHAKE[-1], ClientCapabilities())
+
+
+FREE = {"note": "x"}
+
+
+@pytest.mark.parametrize(
+    ("client", "server"),
+    [
+        (ClientCapabilities(experimental=FREE), ServerCapabilities()),
+        (ClientCapabilities(extensions=FREE), ServerCapabilities()),
+        (ClientCapabilities(tasks=FREE), ServerCapabilities()),
+        (ClientCapabilities(sampling=SamplingCapability(tools=FREE)), ServerCapabilities()),
+        (ClientCapabilities(sampling=SamplingCapability(context=FREE)), ServerCapabilities()),
+        (ClientCapabilities(elicitation=ElicitationCapability(form=FREE)), ServerCapabilities()),
+        (ClientCapabilities(elicitation=ElicitationCapability(url=FREE)), ServerCapabilities()),
+        (ClientCapabilities(), ServerCapabilities(experimental=FREE)),
+        (ClientCapabilities(), ServerCapabilities(extensions=FREE)),
+        (ClientCapabilities(), ServerCapabilities(tasks=FREE)),
+    ],
+)
+@pytest.mark.parametrize("side", Side)
+def test_what_a_side_says_at_length_is_not_remembered(
+    client: ClientCapabilities, server: ServerCapabilities, side: Side
+) -> None:
+    dialect = dialect_for(NEWEST)
+    assert dialect is not None
+    shared_vocabulary(dialect, side, client, server, frozenset())
+    assert not [
+        known
+        for recent in negotiation._recent.values()
+        for known in recent
+        if known[0] is client or known[1] is server
+    ]
+    # The same words once more for those who say only names.
+    plain = ClientCapabilities(roots=RootsCapability())
+    once = shared_vocabulary(dialect, side, plain, ServerCapabilities(), frozenset())
+    again = ClientCapabilities(roots=RootsCapability())
+    assert shared_vocabulary(dialect, side, again, ServerCapabilities(), frozenset()) is once

@@ -66,6 +66,5 @@ class Admission:
 
     def all_ended(self) -> None:
         """None is under way any more."""
-        """None is under way any more."""
         self._at_once = None
         self.is_counting = False

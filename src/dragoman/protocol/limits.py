@@ -99,10 +99,12 @@ class Bucket:
         self._at: float | None = None
 
     def take(self, now: float) -> bool:
-        """True when one more is allowed at this time (seconds, never going back)."""
-        if self._at is not None:
+        """True when one more is allowed at this time, in seconds; one that is past adds nothing."""
+        if self._at is None:
+            self._at = now
+        elif now > self._at:
             self._left = min(self.burst, self._left + (now - self._at) * self.per_s)
-        self._at = now
+            self._at = now
         if self._left < 1.0:
             return False
         self._left -= 1.0

@@ -114,10 +114,24 @@ def shared_vocabulary(
             {n: method for n, method in theirs.items() if method.is_request},
             {n: method for n, method in theirs.items() if not method.is_request},
         )
-    if client.experimental is client.extensions is client.tasks is None:
-        # Others may be as large as the client likes, and are not for keeping.
+    if not _holds_more(client, server):
         _recent[asked] = ((client, server, found), *recent[: _MAX_RECENT - 1])
     return found
+
+
+def _holds_more(client: ClientCapabilities, server: ServerCapabilities) -> bool:
+    """Whether a side says more than names: that may be as large as it likes, and is not kept."""
+    sampling, elicitation = client.sampling, client.elicitation
+    return bool(
+        client.experimental
+        or client.extensions
+        or client.tasks
+        or (sampling is not None and (sampling.tools or sampling.context))
+        or (elicitation is not None and (elicitation.form or elicitation.url))
+        or server.experimental
+        or server.extensions
+        or server.tasks
+    )
 
 
 @cache

@@ -252,6 +252,7 @@ class Driver:
             self._show("received", frame)
         engine = self.engine
         rest: Coroutine[Any, Any, None] | None = None
+        answer: bytes | None = None
         arrived = engine.receive_one(frame, now, seen)
         if self._is_new:
             self._tell_agreed()
@@ -268,7 +269,11 @@ class Driver:
                 try:
                     pending = handling.send(None)
                 except StopIteration as end:
-                    self._answer_now(exchange, end.value)
+                    result = end.value
+                    if type(result) is bytes:
+                        answer = engine.answer_now(exchange, result)
+                    else:
+                        self._answer(exchange, result)
                 else:
                     rest = self._end_of(exchange, go_on(handling, pending))
             except BaseException as error:
@@ -276,6 +281,9 @@ class Driver:
                 if isinstance(error, asyncio.CancelledError) and not exchange.was_stopped:
                     self.flush()
                     raise
+            if answer is not None:
+                # What goes wrong here is no fault of the handler, which has ended.
+                self._send_now(answer, exchange)
         if self._queue and not self._checking and not self._is_clogged:
             self._lend_hand()
         if engine.outbox or engine.events or engine.next_deadline is not self._timer_at:
@@ -798,15 +806,9 @@ class Driver:
         finally:
             del self._running[exchange]
 
-    def _answer_now(self, exchange: Exchange, result: Outcome) -> None:
-        """Answer a request without a detour over the outbox, where there is nothing to be written
-        or waited for any more."""
-        if type(result) is not bytes:
-            self._answer(exchange, result)
-            return
-        frame = self.engine.answer_now(exchange, result)
-        if frame is None:
-            return
+    def _send_now(self, frame: bytes, exchange: Exchange) -> None:
+        """Send an answer without a detour over the outbox, which holds nothing before it."""
+        self._answers = self.engine.answers
         if self.tap is not None:
             self._show("sent", frame)
         link = self.link

@@ -227,6 +227,8 @@ class AsgiApp:
                 if sessions.store is not None:
                     session = await sessions.look_again(session, link.owner)
                     link = session.link
+                    # The store may have taken its time.
+                    now = link.loop.time()
                 sessions.use(session)
             session.used_at = now
             given = read_body(receive, length, limits.max_body_bytes, limits.body_s)
@@ -240,6 +242,11 @@ class AsgiApp:
                 now = link.loop.time()
             if link.is_paused:
                 await link.until_readable()
+                now = link.loop.time()
+            if link.is_over and sessions.store is not None and not session.is_over:
+                # It moved while the body came: it may be back, or go on elsewhere.
+                session = await sessions.find(link.session.encode(), link.owner)
+                link = session.link
                 now = link.loop.time()
             if link.is_over:
                 text = "the session has ended: send initialize to begin a new one"
@@ -372,6 +379,7 @@ class AsgiApp:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.server.living())
             self._is_leaving = self._is_draining = self._is_ending = self._is_hurried = False
+            self._sessions.is_ended = False
             self._life = stack.pop_all()
 
     def begin_to_leave(self) -> None:
@@ -571,7 +579,7 @@ class AsgiApp:
         try:
             if rest is not None:
                 await rest
-            elif reply.stream is None and not reply.is_over:
+            elif reply.stream is None and not reply.is_over and not link.is_over:
                 reply.waiter = loop.create_future()
                 await reply.waiter
             if reply.stream is not None and await writing.finish():

@@ -117,8 +117,9 @@ def read_body(
 ) -> bytes | Awaitable[bytes | None]:
     """The whole body, of at most `limit` bytes; None when the client left before its end.
 
-    `length` is the Content-Length, empty where there is none. Nearly always the body is there already and returned as it is;
-    else it has to be awaited, and whoever sends it piece by piece has `patience_s` for all of it.
+    `length` is the Content-Length, empty where there is none. Nearly always the body is there already
+    and returned as it is; else it has to be awaited, and whoever sends it piece by piece has
+    `patience_s` for all of it.
 
     Raises:
         HttpRefusal: 413 for a body over the limit, 408 for one that does not come.

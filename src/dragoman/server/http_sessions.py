@@ -126,6 +126,8 @@ class Sessions:
         self._tasks: set[asyncio.Task[None]] = set()
         self._restoring: dict[bytes, asyncio.Task[Session | None]] = {}
         self._is_keeping = False
+        # None is to come back here any more, until the server is started again.
+        self.is_ended = False
         self._sweep: asyncio.TimerHandle | None = None
         self._sweep_s = min(SWEEP_S, limits.idle_s)
         # One for all of them: they live in one loop.
@@ -190,6 +192,8 @@ class Sessions:
                 log.exception("a session could not be looked up")
                 text = "sessions cannot be looked up just now"
                 raise HttpRefusal(503, text, (b"retry-after", b"1")) from None
+        if session is None and self.store is not None and self.is_ended:
+            raise HttpRefusal(503, "the server is being stopped", (b"retry-after", b"1"))
         if session is None or session.link.owner != principal:
             # The same words for both: whether an id exists is its owner's business.
             raise HttpRefusal(
@@ -302,6 +306,7 @@ class Sessions:
 
     async def end_all(self) -> None:
         """End every one; those that are kept go on in another process."""
+        self.is_ended = True
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
@@ -432,7 +437,7 @@ class Sessions:
         assert self.store is not None
         name = ident.decode("latin-1")
         record = await self.store.load(name)
-        if record is None or ident in self._ending:
+        if record is None or ident in self._ending or self.is_ended:
             return None
         if (record.owner, record.issuer) != (principal.name, principal.issuer):
             return None

@@ -211,8 +211,9 @@ class Reply(Delivery):
         if self.is_over or not link.primes_streams:
             return False
         stream = self.stream or link.open_stream(self)
-        stream.say(b"retry: %d\n\n" % int(retry_s * 1000))
-        link.hang_up(stream)
+        if stream.reader is not None:
+            stream.say(b"retry: %d\n\n" % int(retry_s * 1000))
+            link.hang_up(stream)
         return True
 
 
