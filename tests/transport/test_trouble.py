@@ -15,6 +15,7 @@ import pytest
 from dragoman.client.repeats import AWAY, PASSING
 from dragoman.client.supervisor import Reconnect, asked_delay
 from dragoman.errors import HttpError, LinkClosed, PeerError, SessionLost
+from dragoman.jsonrpc import codec
 from dragoman.transport.http.client import HttpOptions
 from dragoman.transport.http.connector import HttpConnector
 from dragoman.transport.http.limits import MAX_FAILURES, MAX_OVERHEARD, REFUSED_DELAY_S
@@ -311,6 +312,45 @@ async def test_what_still_waited_for_a_notification_when_the_link_ended_was_not_
         assert isinstance(lost, LinkClosed)
         assert lost.sent is False
         assert not server.of("tools/call")
+
+
+@pytest.mark.parametrize("backend", ["aiohttp", "httpx2"])
+@in_loop
+async def test_calls_that_take_up_all_connections_leave_some_for_pings_answers_and_cancellations(
+    backend: Any,
+) -> None:
+    may_end = asyncio.Event()
+
+    async def work(asked: Asked, reply: Reply) -> None:
+        await reply.stream()
+        await may_end.wait()
+        await reply.event(answer(asked, text("done")))
+
+    async def ping(asked: Asked, reply: Reply) -> None:
+        await reply.result({})
+
+    many = 12
+    options = HttpOptions(backend=backend, max_connections=8)
+    script = {"tools/call": work, "ping": ping}
+    async with scripted(script) as server, linked(server, http=options) as side:
+        for number in range(1, many + 1):
+            side.ask(call(number))
+        await server.until(lambda: len(server.of("tools/call")) == 6)
+        side.ear.awaited.add(100)
+        # As our engine writes it.
+        side.link.send(codec.request(100, "ping", b"{}"), 100)
+        assert (await side.outcome(100))["result"] == {}
+        side.link.send(encoded(answer(server.of("ping")[0], {})), is_answer=True)
+        await server.until(lambda: len(server.of("answer")) == 1)
+        # The last has not been sent: nobody has to hear that it is not wanted any more.
+        side.cancel(many)
+        side.cancel(1)
+        await server.until(lambda: bool(server.of("notifications/cancelled")))
+        may_end.set()
+        for number in range(2, many):
+            assert (await side.outcome(number))["result"] == text("done")
+        assert len(server.of("tools/call")) == many - 1
+        assert len(server.of("notifications/cancelled")) == 1
 
 
 @in_loop

@@ -16,6 +16,7 @@ from dragoman.transport.base import About, Link, Receiver
 from dragoman.transport.http.access import Access, carries_secret
 from dragoman.transport.http.choices import HttpLike, Mode, Token
 from dragoman.transport.http.client import HttpOptions
+from dragoman.transport.http.limits import MAX_REQUESTS, RESERVED
 from dragoman.transport.http.link import Wait
 from dragoman.transport.http.opening import open_http
 from dragoman.transport.http_sse.client import SseLink
@@ -84,6 +85,10 @@ class HttpConnector:
             # Said now, and not by the first request; it is read again where it is needed.
             tls_context(options)
         self._limit = max_frame_bytes
+        self._max_requests = MAX_REQUESTS
+        if http is None or (options is not None and not options.http2):
+            connections = (options or HttpOptions()).max_connections
+            self._max_requests = max(1, connections - min(RESERVED, connections // 4))
         self._wait = wait
         self.mode: Mode = mode
         self.found: Mode | None = None if mode == "auto" else mode
@@ -140,6 +145,7 @@ class HttpConnector:
             self._access,
             owns_http=self._http is None or isinstance(self._http, HttpOptions),
             max_frame_bytes=self._limit,
+            max_requests=self._max_requests,
             wait=self._wait,
         )
 

@@ -14,12 +14,14 @@ __all__ = [
     "MAX_FAILURES",
     "MAX_OVERHEARD",
     "MAX_REPEATS",
+    "MAX_REQUESTS",
     "MAX_RETRY_MS",
     "MAX_SESSION_CHARS",
     "MIN_DELAY_S",
     "MESSAGE_WAIT_S",
     "SESSION_WAIT_S",
     "REFUSED_DELAY_S",
+    "RESERVED",
     "SETTLED_S",
     "SPREAD",
 ]
@@ -56,6 +58,12 @@ MAX_RETRY_MS = 86_400_000
 
 # A notification or an answer of ours is sent again at most 3 times: two seconds of trouble.
 MAX_REPEATS = 3
+
+# 16 connections, of few a quarter, are kept from requests: their own cancellations, the answers that
+# they wait for and the pings must find one. With a client of the user's own, or HTTP/2, whose
+# connections we do not count, 4,096 requests are under way at once.
+RESERVED = 16
+MAX_REQUESTS = 4_096
 
 # 30 s for the acknowledgement of a notification or an answer: it asks for no work.
 MESSAGE_WAIT_S = 30.0

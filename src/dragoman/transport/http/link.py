@@ -23,6 +23,7 @@ from dragoman.transport.http.limits import (
     GATE_WAIT_S,
     MAX_DELAY_S,
     MAX_REPEATS,
+    MAX_REQUESTS,
     MESSAGE_WAIT_S,
     SESSION_WAIT_S,
     SPREAD,
@@ -37,6 +38,10 @@ log = logging.getLogger("dragoman.transport")
 
 Wait = Callable[[float], Awaitable[object]]
 """Waits that many seconds: `asyncio.sleep`, or what a test puts in its place."""
+
+# How a ping begins, whatever its id. It tells whether the server is there, so it waits for nothing.
+_PING = b'"method":"ping"'
+_PING_WITHIN = 80
 
 # Ours, whatever the user's headers say.
 _OWN_HEADERS = frozenset(
@@ -62,7 +67,8 @@ class HttpLink:
     """The client's end of a connection over HTTP.
 
     Whatever follows a notification waits until that was acknowledged, so `initialized` comes first;
-    a cancellation waits for nothing, and ends the exchange of its request.
+    a cancellation waits for nothing, and ends the exchange of its request. Of requests at most
+    `max_requests` are under way at once, and the others wait: a ping does not.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class HttpLink:
         *,
         owns_http: bool = True,
         max_frame_bytes: int = MAX_FRAME_BYTES,
+        max_requests: int = MAX_REQUESTS,
         wait: Wait = asyncio.sleep,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -91,8 +98,9 @@ class HttpLink:
         # Which token the headers hold.
         self._round = 0
         self._requests: dict[int | str, asyncio.Task[None]] = {}
-        # Those that have to wait for a notification and were not begun.
+        # Those that wait for a notification, or for others to end, and were not begun.
         self._held: set[int | str] = set()
+        self._slots = asyncio.Semaphore(max_requests)
         self._others: set[asyncio.Task[None]] = set()
         self._telling: set[asyncio.Task[None]] = set()
         self._gate: asyncio.Event | None = None
@@ -220,10 +228,17 @@ class HttpLink:
 
     async def _carry(self, ident: int | str, frame: bytes, gate: asyncio.Event | None) -> None:
         """One request of ours, from its POST to its outcome."""
+        slots = self._slots
+        has_slot = False
         try:
             if gate is not None:
                 await gate.wait()
-                self._held.discard(ident)
+            if not slots.locked() or _PING not in frame[:_PING_WITHIN]:
+                if slots.locked():
+                    self._held.add(ident)
+                await slots.acquire()
+                has_slot = True
+            self._held.discard(ident)
             await self._request(ident, frame)
         except LinkError as error:
             self._lose(ident, error)
@@ -231,6 +246,8 @@ class HttpLink:
             log.exception("a request could not be carried")
             self._lose(ident, LinkError("the request failed on our side of the link"))
         finally:
+            if has_slot:
+                slots.release()
             self._forget(ident)
             if self._lost is not None and not self._requests:
                 self._end(self._lost)

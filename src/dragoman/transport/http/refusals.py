@@ -108,17 +108,19 @@ def _words(kind: str, body: bytes, text: str) -> str:
     """What a person should read of a body: its message where it has one, a page's title."""
     if kind == "text/html":
         title = _TITLE.search(text)
-        return title[1] if title else text
+        return title[1].strip() or text if title else text
     if kind.endswith("json"):
         try:
             told = msgspec.json.decode(body)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return text
-        for name in ("error", "message", "detail"):
-            if isinstance(told, dict) and name in told:
-                told = told[name]
-        if isinstance(told, str):
-            return _cleaned(told)
+        # {"error": {"message": "..."}}, or what OAuth and RFC 9457 say.
+        if isinstance(told, dict) and isinstance(told.get("error"), dict):
+            told = told["error"]
+        for name in ("message", "error_description", "detail", "error"):
+            words = told.get(name) if isinstance(told, dict) else None
+            if isinstance(words, str) and words.strip():
+                return _cleaned(words)
     return text
 
 

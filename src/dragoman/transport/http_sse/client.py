@@ -14,7 +14,7 @@ from dragoman.transport.base import Receiver
 from dragoman.transport.event_stream import EventStreamDecoder, ServerEvent
 from dragoman.transport.http.access import Access
 from dragoman.transport.http.client import HttpClient, HttpResponse
-from dragoman.transport.http.limits import ENDPOINT_WAIT_S
+from dragoman.transport.http.limits import ENDPOINT_WAIT_S, MAX_REQUESTS
 from dragoman.transport.http.link import HttpLink, Wait
 from dragoman.transport.http.refusals import media_type, refusal
 from dragoman.transport.stdio.limits import MAX_FRAME_BYTES
@@ -37,10 +37,16 @@ class SseLink(HttpLink):
         *,
         owns_http: bool = True,
         max_frame_bytes: int = MAX_FRAME_BYTES,
+        max_requests: int = MAX_REQUESTS,
         wait: Wait = asyncio.sleep,
     ) -> None:
         super().__init__(
-            http, access, owns_http=owns_http, max_frame_bytes=max_frame_bytes, wait=wait
+            http,
+            access,
+            owns_http=owns_http,
+            max_frame_bytes=max_frame_bytes,
+            max_requests=max_requests,
+            wait=wait,
         )
         self._decoder = EventStreamDecoder(max_event_bytes=max_frame_bytes)
         self._response: HttpResponse | None = None

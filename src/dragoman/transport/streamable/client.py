@@ -19,6 +19,7 @@ from dragoman.transport.http.limits import (
     LINGER_S,
     MAX_FAILURES,
     MAX_OVERHEARD,
+    MAX_REQUESTS,
     MAX_RETRY_MS,
     MAX_SESSION_CHARS,
     MIN_DELAY_S,
@@ -89,10 +90,16 @@ class StreamableLink(HttpLink):
         *,
         owns_http: bool = True,
         max_frame_bytes: int = MAX_FRAME_BYTES,
+        max_requests: int = MAX_REQUESTS,
         wait: Wait = asyncio.sleep,
     ) -> None:
         super().__init__(
-            http, access, owns_http=owns_http, max_frame_bytes=max_frame_bytes, wait=wait
+            http,
+            access,
+            owns_http=owns_http,
+            max_frame_bytes=max_frame_bytes,
+            max_requests=max_requests,
+            wait=wait,
         )
         self._session: str | None = None
         # The hello has been answered.
