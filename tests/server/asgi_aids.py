@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -13,19 +15,35 @@ __all__ = ["ask", "opened", "post"]
 
 
 async def ask(
-    app: AsgiApp, message: Any, session: bytes | None = None, method: str = "POST"
+    app: AsgiApp,
+    message: Any,
+    session: bytes | None = None,
+    method: str = "POST",
+    *,
+    extra: Iterable[tuple[bytes, bytes]] = (),
+    until: asyncio.Event | None = None,
 ) -> tuple[int, dict[bytes, bytes], bytes]:
-    """Send a message, without a web server: the status, the headers and the body of the answer."""
+    """Send a message, without a web server: the status, the headers and the body of the answer.
+
+    The client leaves when `until` is set.
+    """
     headers = [
         (b"host", b"localhost"),
         (b"content-type", b"application/json"),
         (b"accept", b"application/json, text/event-stream"),
+        *extra,
     ]
     if session is not None:
         headers.append((b"mcp-session-id", session))
     sent: list[Any] = []
+    has_body = True
 
     async def receive() -> Any:
+        nonlocal has_body
+        if not has_body and until is not None:
+            await until.wait()
+            return {"type": "http.disconnect"}
+        has_body = False
         return {"type": "http.request", "body": msgspec.json.encode(message)}
 
     async def send(message: Any) -> None:
@@ -43,9 +61,11 @@ async def post(app: AsgiApp, message: Any, session: bytes | None = None) -> tupl
     return status, headers.get(b"mcp-session-id", b"")
 
 
-async def opened(app: AsgiApp) -> bytes:
+async def opened(app: AsgiApp, *, extra: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
     """The id of a new session."""
-    status, session = await post(app, initialize("2025-11-25"))
+    status, headers, _ = await ask(app, initialize("2025-11-25"), extra=extra)
     assert status == 200
-    assert await post(app, notification("notifications/initialized"), session) == (202, b"")
+    session = headers[b"mcp-session-id"]
+    ready = notification("notifications/initialized")
+    assert (await ask(app, ready, session, extra=extra))[0] == 202
     return session

@@ -9,16 +9,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from dragoman import Context, Server
+from dragoman.jsonrpc.frame import Principal
 from dragoman.server import http_sessions
 from dragoman.server.asgi import AsgiApp
 from dragoman.server.http_sessions import ORDER_S
 from dragoman.transport.streamable.limits import HttpLimits
 from dragoman.transport.streamable.replay import MemoryEventLog
-from dragoman.transport.streamable.sessions import SessionRecord
+from dragoman.transport.streamable.sessions import Saved, SessionRecord
 from tests.http.aids import initialize, notification, request
 from tests.instant import run_instantly
 from tests.server.asgi_aids import ask, opened, post
@@ -36,12 +38,16 @@ class Shelf:
         self.is_broken = False
         self.is_full = False
 
-    async def save(self, record: SessionRecord) -> None:
+    async def save(self, record: SessionRecord) -> Saved:
         if self.is_full:
             raise OSError("the disk is full")
+        if record.id in self.deleted:
+            return Saved.ENDED
         kept = self.records.get(record.id)
-        if kept is None or kept.holder == record.holder or kept.used_at <= record.used_at:
-            self.records[record.id] = record
+        if kept is not None and kept.holder != record.holder and kept.held_at > record.held_at:
+            return Saved.TAKEN
+        self.records[record.id] = record
+        return Saved.KEPT
 
     async def load(self, ident: str) -> SessionRecord | None:
         await asyncio.sleep(0.01)
@@ -49,31 +55,54 @@ class Shelf:
             raise OSError("the disk is gone")
         return self.records.get(ident)
 
-    async def delete(self, ident: str) -> None:
+    async def delete(self, ident: str, holder: str | None = None) -> bool:
+        kept = self.records.get(ident)
+        if holder is not None and kept is not None and kept.holder != holder:
+            return False
         self.deleted.append(ident)
         self.records.pop(ident, None)
+        return True
 
     async def aclose(self) -> None:
         pass
 
 
+def known_by_key(scope: Any) -> Principal | None:
+    """Somebody, as an object of their own each time."""
+    key = dict(scope["headers"]).get(b"x-api-key", b"").decode()
+    return Principal(key, issuer="keys") if key else None
+
+
+ADA, EVE = [(b"x-api-key", b"ada")], [(b"x-api-key", b"eve")]
+
+
 class Pair:
     """Two processes of one server."""
 
-    def __init__(self) -> None:
+    def __init__(self, identify: Any = None) -> None:
         self.limits = HttpLimits(idle_s=60)
         self.shelf, self.events = Shelf(), MemoryEventLog(self.limits)
+        self.identify = identify
+        self.go_on = asyncio.Event()
         self.one, self.other = self.process(), self.process()
 
     def process(self) -> AsgiApp:
         server = Server("s")
 
         @server.tool
+        async def wait(ctx: Context) -> str:
+            await ctx.info("begun")
+            await self.go_on.wait()
+            return "the answer"
+
+        @server.tool
         async def say(ctx: Context) -> str:
             await ctx.debug("a detail")
             return "said"
 
-        return server.asgi(limits=self.limits, sessions=self.shelf, events=self.events)
+        return server.asgi(
+            limits=self.limits, sessions=self.shelf, events=self.events, identify=self.identify
+        )
 
 
 @pytest.fixture
@@ -88,8 +117,8 @@ pytestmark = pytest.mark.usefixtures("clock")
 
 
 @asynccontextmanager
-async def pair() -> AsyncIterator[Pair]:
-    both = Pair()
+async def pair(identify: Any = None) -> AsyncIterator[Pair]:
+    both = Pair(identify)
     await both.one.start()
     await both.other.start()
     yield both
@@ -238,6 +267,143 @@ def test_what_a_process_writes_late_does_not_undo_what_the_holder_wrote() -> Non
             await stopped.stop()
             await both.one.start()
             assert await hears_details(both.one, session)
+
+    run_instantly(main())
+
+
+def test_who_listens_where_the_session_was_before_is_sent_to_where_it_is() -> None:
+    async def main() -> None:
+        async with pair() as both:
+            session = await opened(both.one)
+            listening = asyncio.ensure_future(ask(both.one, None, session, "GET"))
+            await asyncio.sleep(1)
+            assert await ping(both.one, session) == 200
+            # As long as it is held here, it may listen for as long as it likes.
+            await asyncio.sleep(300)
+            assert not listening.done()
+            assert await ping(both.other, session) == 200
+            await asyncio.sleep(30)
+            assert (await listening)[0] == 200
+            # What was known here is no more than that it was alive.
+            assert both.shelf.records[session.decode()].holder == both.other._sessions.holder
+
+    run_instantly(main())
+
+
+def test_the_end_of_a_stream_here_does_not_undo_what_was_told_elsewhere() -> None:
+    async def main() -> None:
+        async with pair() as both:
+            session = await opened(both.one)
+            await choose(both.one, session, "debug")
+            gone = asyncio.Event()
+            listening = asyncio.ensure_future(ask(both.one, None, session, "GET", until=gone))
+            await asyncio.sleep(1)
+            await choose(both.other, session, "error")
+            await asyncio.sleep(1)
+            gone.set()
+            await listening
+            await asyncio.sleep(30)
+            assert not await hears_details(both.other, session)
+            assert not await hears_details(both.one, session)
+
+    run_instantly(main())
+
+
+def test_a_person_who_is_another_object_each_time_is_told_the_same() -> None:
+    async def main() -> None:
+        async with pair(known_by_key) as both:
+            session = await opened(both.one, extra=ADA)
+            assert (await ask(both.other, None, session, "DELETE", extra=ADA))[0] == 204
+            await asyncio.sleep(A_WHILE_S)
+            for app in (both.one, both.other):
+                assert (await ask(app, request(1, "ping"), session, extra=ADA))[0] == 404
+
+    run_instantly(main())
+
+
+def test_a_stranger_who_asks_first_does_not_keep_the_owner_out() -> None:
+    async def main() -> None:
+        async with pair(known_by_key) as both:
+            session = await opened(both.one, extra=ADA)
+            eve, ada = await asyncio.gather(
+                *(ask(both.other, request(1, "ping"), session, extra=who) for who in (EVE, ADA))
+            )
+            assert (eve[0], ada[0]) == (404, 200)
+
+    run_instantly(main())
+
+
+def test_a_session_that_was_deleted_does_not_come_back_with_what_is_written_late() -> None:
+    async def main() -> None:
+        async with pair() as both:
+            session = await opened(both.one)
+            await asyncio.sleep(11)
+            assert await ping(both.one, session) == 200
+            assert await ping(both.other, session) == 200
+            assert (await ask(both.other, None, session, "DELETE"))[0] == 204
+            await asyncio.sleep(30)
+            assert (both.one.sessions, both.shelf.records) == (0, {})
+            assert await ping(both.one, session) == 404
+
+    run_instantly(main())
+
+
+def test_a_session_whose_record_was_lost_goes_on_and_is_written_again() -> None:
+    async def main() -> None:
+        async with pair() as both:
+            session = await opened(both.one)
+            both.shelf.records.clear()
+            await asyncio.sleep(A_WHILE_S)
+            assert await ping(both.one, session) == 200
+            assert await ping(both.other, session) == 200
+
+    run_instantly(main())
+
+
+def test_what_runs_for_a_batch_that_nobody_is_connected_for_is_not_cancelled() -> None:
+    async def main() -> None:
+        async with pair() as both:
+            status, session = await post(both.one, initialize("2025-03-26"))
+            assert status == 200
+            await post(both.one, notification("notifications/initialized"), session)
+            gone = asyncio.Event()
+            batch = [request(7, "tools/call", {"name": "wait"}), request(8, "ping")]
+            asking = asyncio.ensure_future(ask(both.one, batch, session, until=gone))
+            await asyncio.sleep(1)
+            gone.set()
+            told = (await asking)[2]
+            place = told.split(b"id: ")[1].split(b"\n")[0]
+            assert await ping(both.other, session) == 200
+            await asyncio.sleep(A_WHILE_S)
+            last = [(b"last-event-id", place)]
+            coming = asyncio.ensure_future(ask(both.one, None, session, "GET", extra=last))
+            await asyncio.sleep(1)
+            both.go_on.set()
+            assert b"the answer" in (await coming)[2]
+
+    run_instantly(main())
+
+
+def test_a_call_where_the_hello_was_made_works_when_it_was_finished_elsewhere() -> None:
+    async def main() -> None:
+        async with pair() as both:
+            _, session = await post(both.one, initialize("2025-11-25"))
+            ready = notification("notifications/initialized")
+            assert (await post(both.other, ready, session))[0] == 202
+            # Which asserts that it was carried out.
+            await hears_details(both.one, session)
+
+    run_instantly(main())
+
+
+def test_a_session_that_makes_room_here_is_found_if_another_process_holds_it() -> None:
+    async def main() -> None:
+        async with pair() as both:
+            session = await opened(both.one)
+            assert await ping(both.other, session) == 200
+            found = both.one._sessions
+            found._end_idle(found.known[session])
+            assert await ping(both.one, session) == 200
 
     run_instantly(main())
 

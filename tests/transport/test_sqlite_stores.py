@@ -20,7 +20,7 @@ import pytest
 from dragoman.errors import Misconfigured, WrongState
 from dragoman.transport.streamable import sqlite
 from dragoman.transport.streamable.limits import HttpLimits
-from dragoman.transport.streamable.sessions import SessionRecord
+from dragoman.transport.streamable.sessions import Saved, SessionRecord
 from dragoman.transport.streamable.sqlite import SqliteStore
 from tests.support import PATIENCE_S, run
 
@@ -70,27 +70,62 @@ def test_a_session_is_what_was_saved_last_also_in_another_store(tmp_path: Path) 
     run(play())
 
 
-def test_what_is_saved_late_does_not_replace_what_another_process_used_later(
+def held(holder: str, held_at: float, level: int = 0) -> SessionRecord:
+    return msgspec.structs.replace(record("s", level=level), holder=holder, held_at=held_at)
+
+
+def test_what_is_saved_late_does_not_replace_what_another_process_was_told_later(
     tmp_path: Path,
 ) -> None:
-    def used(holder: str, used_at: float, level: int = 0) -> SessionRecord:
-        return msgspec.structs.replace(record("s", used_at=used_at, level=level), holder=holder)
-
     async def play() -> None:
         path = tmp_path / "s.db"
         async with (
             opened(SqliteStore(path, clock=lambda: 1_000.0)) as one,
             opened(SqliteStore(path, clock=lambda: 1_000.0)) as other,
         ):
-            await one.save(used("one", 1_001.0))
-            await other.save(used("other", 1_003.0, level=3))
-            await one.save(used("one", 1_002.0))
-            assert await one.load("s") == used("other", 1_003.0, level=3)
+            assert await one.save(held("one", 1.0)) is Saved.KEPT
+            assert await other.save(held("other", 3.0, level=3)) is Saved.KEPT
+            assert await one.save(held("one", 2.0)) is Saved.TAKEN
+            assert await one.load("s") == held("other", 3.0, level=3)
             # A clock that was set back stops nobody from writing what is their own.
-            await other.save(used("other", 1_001.0, level=5))
-            assert await one.load("s") == used("other", 1_001.0, level=5)
-            await one.save(used("one", 1_004.0, level=4))
-            assert await other.load("s") == used("one", 1_004.0, level=4)
+            assert await other.save(held("other", 1.0, level=5)) is Saved.KEPT
+            assert await one.load("s") == held("other", 1.0, level=5)
+            assert await one.save(held("one", 4.0, level=4)) is Saved.KEPT
+            assert await other.load("s") == held("one", 4.0, level=4)
+
+    run(play())
+
+
+def test_a_session_that_was_deleted_cannot_be_saved_any_more(tmp_path: Path) -> None:
+    now = [1_000.0]
+    limits = HttpLimits(idle_s=100.0)
+
+    async def play() -> None:
+        path = tmp_path / "s.db"
+        async with opened(SqliteStore(path, limits, clock=lambda: now[0])) as store:
+            assert await store.save(record("s")) is Saved.KEPT
+            assert await store.delete("s") is True
+            assert await store.save(record("s", used_at=2_000.0)) is Saved.ENDED
+            assert await store.load("s") is None
+        async with opened(SqliteStore(path, limits, clock=lambda: now[0])) as store:
+            assert await store.save(record("s")) is Saved.ENDED
+            # Nobody can remember one for longer than it may be idle.
+            now[0] += 200.0
+            await store.save(record("other", used_at=now[0]))
+            assert await store.save(record("s", used_at=now[0])) is Saved.KEPT
+
+    run(play())
+
+
+def test_whoever_does_not_hold_a_session_cannot_delete_it_as_its_holder(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with opened(SqliteStore(tmp_path / "s.db", clock=lambda: 1_000.0)) as store:
+            await store.save(held("one", 1.0))
+            assert await store.delete("s", "other") is False
+            assert await store.load("s") == held("one", 1.0)
+            assert await store.delete("s", "one") is True
+            assert await store.load("s") is None
+            assert await store.delete("never there", "one") is True
 
     run(play())
 
@@ -419,7 +454,7 @@ def test_whoever_stops_waiting_stops_nobody_else(tmp_path: Path) -> None:
                 for one in waiting[::2]:
                     one.cancel()
                 done = await asyncio.gather(*waiting, return_exceptions=True)
-                assert done[1::2] == [None] * 5
+                assert done[1::2] == [Saved.KEPT] * 5
             assert await store.load("s1") == record("s1")
 
     run(play())

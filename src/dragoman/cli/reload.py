@@ -24,6 +24,7 @@ from dragoman.cli.exits import Exit
 from dragoman.cli.hosting import Hosting, announce, check_installed
 from dragoman.cli.serve import split_target
 from dragoman.errors import Misconfigured, MissingExtra
+from dragoman.runtime.driver import HANDLER_GRACE_S
 from dragoman.server.serving import GRACE_S, LINGER_S, check_root_path, listen
 from dragoman.transport.stdio.serve import on_stop_signal
 from dragoman.transport.streamable.limits import HttpLimits
@@ -34,7 +35,7 @@ __all__ = ["reload_file"]
 LOADING_S = 10.0
 
 # What a child needs to end by itself, with 2 s for what is on its way out; then it is killed.
-ENDING_S = LINGER_S + HttpLimits().drain_s + GRACE_S + 2.0
+ENDING_S = LINGER_S + HttpLimits().drain_s + HANDLER_GRACE_S + GRACE_S + 2.0
 
 # A client that cannot say what it wants in 5 s, or in 64 KiB of headers, gets no answer.
 REQUEST_S = 5.0

@@ -49,7 +49,15 @@ from dragoman.runtime.fault_log import FaultLog
 from dragoman.runtime.steps import go_on, in_own_context
 from dragoman.transport.base import About, Link
 
-__all__ = ["Driver", "Encoded", "Handler", "Outcome", "Tap", "report_failure"]
+__all__ = [
+    "HANDLER_GRACE_S",
+    "Driver",
+    "Encoded",
+    "Handler",
+    "Outcome",
+    "Tap",
+    "report_failure",
+]
 
 log = logging.getLogger("dragoman.runtime")
 

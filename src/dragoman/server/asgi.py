@@ -170,6 +170,8 @@ class AsgiApp:
         self._is_draining = False
         self._is_ending = False
         self._is_hurried = False
+        # How often it was stopped.
+        self._stops = 0
         self._quiet: asyncio.Future[None] | None = None
         self._endpoint: Route = self._mcp
         self._routes: dict[str, Route] = {
@@ -312,11 +314,14 @@ class AsgiApp:
             if self._is_ending:
                 # Its session is being written down, for the process that it comes to next.
                 raise HttpRefusal(503, "the server is being stopped", (b"retry-after", b"1"))
-            principal = ANYONE if self._identify is None else await self._principal(scope)
-            if self._life is None:
-                await self.start()
             self._busy += 1
             try:
+                stops = self._stops
+                principal = ANYONE if self._identify is None else await self._principal(scope)
+                if self._stops != stops:
+                    raise HttpRefusal(503, "the server was stopped", (b"retry-after", b"1"))
+                if self._life is None:
+                    await self.start()
                 if route is not self._endpoint or scope["method"] != "POST":
                     await route(scope, receive, send, headers, principal)
                 elif session := await self._post(scope, receive, send, headers, principal):
@@ -379,7 +384,7 @@ class AsgiApp:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.server.living())
             self._is_leaving = self._is_draining = self._is_ending = self._is_hurried = False
-            self._sessions.is_ended = False
+            self._sessions.begin()
             self._life = stack.pop_all()
 
     def begin_to_leave(self) -> None:
@@ -439,9 +444,11 @@ class AsgiApp:
 
     async def stop(self) -> None:
         """Drain, end every session, then the server's lifespan."""
-        await self.drain()
+        if not self._is_ending:
+            await self.drain()
         await self.end_sessions()
         await self.events.flush()
+        self._stops += 1
         life, self._life = self._life, None
         # It may be started again, in another loop.
         self._sessions.forget_loop()
@@ -670,7 +677,7 @@ class AsgiApp:
         session = self._sessions.known.get(ident)
         if session is None or session.link.owner is not principal:
             session = await self._sessions.find(ident, principal)
-        elif self._sessions.store is not None:
+        if self._sessions.store is not None:
             session = await self._sessions.look_again(session, principal)
         _check_version(headers)
         self._sessions.use(session)
@@ -705,7 +712,7 @@ class AsgiApp:
         finally:
             link.readers -= 1
             if not link.is_over:
-                self._sessions.use(session)
+                self._sessions.stay(session)
 
     async def _read(
         self, receive: Receive, send: Send, session: Session, place: tuple[str, int] | None

@@ -25,7 +25,7 @@ from dragoman.transport.base import Link
 from dragoman.transport.streamable.limits import HttpLimits
 from dragoman.transport.streamable.replay import EventLog
 from dragoman.transport.streamable.server import StreamableLink
-from dragoman.transport.streamable.sessions import SessionRecord, SessionStore
+from dragoman.transport.streamable.sessions import Saved, SessionRecord, SessionStore
 
 __all__ = ["ID_BYTES", "ORDER_S", "Serving", "Session", "Sessions"]
 
@@ -75,10 +75,12 @@ class Session:
         "is_kept",
         "is_over",
         "link",
+        "looks",
         "path",
         "placed_at",
         "saved",
         "spare_bytes",
+        "stayed_at",
         "used_at",
         "usual",
     )
@@ -86,13 +88,17 @@ class Session:
     def __init__(self, link: StreamableLink, driver: Driver) -> None:
         self.link = link
         self.driver = driver
+        # When its client last spoke to it, and when it was last seen to be alive without that.
         self.used_at = 0.0
+        self.stayed_at = 0.0
         # When it was put behind all others.
         self.placed_at = 0.0
         # It ended for good, here and wherever it is kept.
         self.is_over = False
         # It was written down where sessions are kept.
         self.is_kept = False
+        # How many requests wait to hear whether it is still held here.
+        self.looks = 0
         # The headers of its POSTs that were found good, but for those that are each one's own, where
         # they went, and how long a token may be beside them.
         self.usual: dict[bytes, bytes] | None = None
@@ -100,6 +106,16 @@ class Session:
         self.spare_bytes = 0
         # What was last kept of it: the level, the count of changed subscriptions, when.
         self.saved = (0, 0, 0.0)
+
+    @property
+    def lived_at(self) -> float:
+        """Since when it has been idle, if it is."""
+        return max(self.used_at, self.stayed_at)
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether somebody is connected to it, waits for it, or something runs for it."""
+        return not self.link.is_idle or self.looks > 0 or bool(self.driver.engine.exchanges)
 
     @property
     def state(self) -> tuple[int, int]:
@@ -118,16 +134,18 @@ class Sessions:
         self.limits = limits
         self.events = events
         self.store = store
-        # The name of this process where sessions are kept: whoever used one last, holds it.
-        self.holder = os.urandom(HOLDER_BYTES).hex()
+        # The name of this process where sessions are kept: whoever was spoken to last, holds one.
+        self.holder = ""
         self.known: OrderedDict[bytes, Session] = OrderedDict()
         # Over, but perhaps still in the store: they must not come back from there.
         self._ending: set[bytes] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._restoring: dict[bytes, asyncio.Task[Session | None]] = {}
+        # Idle here, and perhaps held by another process.
+        self._parting: dict[bytes, asyncio.Task[None]] = {}
         self._is_keeping = False
         # None is to come back here any more, until the server is started again.
-        self.is_ended = False
+        self._is_ended = False
         self._sweep: asyncio.TimerHandle | None = None
         self._sweep_s = min(SWEEP_S, limits.idle_s)
         # One for all of them: they live in one loop.
@@ -140,6 +158,11 @@ class Sessions:
         return len(self.known)
 
     # --- beginning ----------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """The server's life begins, in the process that serves."""
+        self._is_ended = False
+        self.holder = os.urandom(HOLDER_BYTES).hex()
 
     def open(self, principal: Principal) -> Session:
         """A session that has said nothing yet; it counts from `admit` on.
@@ -163,16 +186,24 @@ class Sessions:
         return ident
 
     def use(self, session: Session) -> None:
-        """Somebody uses it now."""
+        """Its client speaks to it now."""
         now = session.link.loop.time()
         session.used_at = now
+        self._sweep_later(session.link.loop)
         if now - session.placed_at > ORDER_S:
             session.placed_at = now
             ident = session.link.session.encode()
             if ident in self.known:
                 self.known.move_to_end(ident)
+
+    def stay(self, session: Session) -> None:
+        """It is alive now, though nobody speaks to it: what another process knows is newer."""
+        session.stayed_at = session.link.loop.time()
+        self._sweep_later(session.link.loop)
+
+    def _sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._sweep is None:
-            self._sweep = session.link.loop.call_later(self._sweep_s, self._sweep_idle)
+            self._sweep = loop.call_later(self._sweep_s, self._sweep_idle)
 
     async def find(self, ident: bytes, principal: Principal) -> Session:
         """The session with an id, if this principal may use it; also one that was only kept.
@@ -181,28 +212,33 @@ class Sessions:
             HttpRefusal: 404 when there is none for this principal, 503 when nobody knows just now.
         """
         session = self.known.get(ident)
-        if (
-            session is None
-            and self.store is not None
-            and (ident not in self._ending or ident in self._restoring)
-        ):
-            try:
-                session = await self._restore(ident, principal)
-            except Exception:
-                log.exception("a session could not be looked up")
-                text = "sessions cannot be looked up just now"
-                raise HttpRefusal(503, text, (b"retry-after", b"1")) from None
-        if session is None and self.store is not None and self.is_ended:
-            raise HttpRefusal(503, "the server is being stopped", (b"retry-after", b"1"))
+        if session is None and self.store is not None:
+            parting = self._parting.get(ident)
+            if parting is not None:
+                await asyncio.wait([parting])
+                session = self.known.get(ident)
+            if session is not None:
+                pass
+            elif ident not in self._ending or ident in self._restoring:
+                try:
+                    session = await self._restore(ident)
+                except Exception:
+                    log.exception("a session could not be looked up")
+                    text = "sessions cannot be looked up just now"
+                    raise HttpRefusal(503, text, (b"retry-after", b"1")) from None
+            if session is None and self._is_ended:
+                raise HttpRefusal(503, "the server is being stopped", (b"retry-after", b"1"))
         if session is None or session.link.owner != principal:
             # The same words for both: whether an id exists is its owner's business.
             raise HttpRefusal(
                 404, "no such session, or it has ended: send initialize to begin a new one"
             )
+        # Known at once the next time.
+        session.link.owner = principal
         return session
 
     async def look_again(self, session: Session, principal: Principal) -> Session:
-        """The same session, as it is now; called when nobody has used it here for a while.
+        """The same session, as it is now; called when nobody has spoken to it here for a while.
 
         Where sessions are kept for several processes, another may have had it since: then it goes
         on as that one left it, and is over if it was ended there.
@@ -211,31 +247,41 @@ class Sessions:
             HttpRefusal: 404, it has ended.
         """
         store, link = self.store, session.link
-        now = link.loop.time()
-        if store is None or not session.is_kept or now - session.used_at < ORDER_S:
+        is_fresh = link.loop.time() - session.used_at < ORDER_S
+        if store is None or not session.is_kept or session.is_in_use:
+            return session
+        if is_fresh and session.driver.engine.state is State.OPEN:
             return session
         ident = link.session.encode()
+        session.looks += 1
         try:
-            record = await store.load(link.session)
+            record = await self._look(session, store)
         except Exception:
             # What is here is good enough until that can be read again.
             log.exception("whether another process has used a session could not be looked up")
             return session
+        finally:
+            session.looks -= 1
         if self.known.get(ident) is not session:
-            # Somebody who asked at the same time was told the same.
+            # It was ended elsewhere; or somebody who asked at the same time was told the same.
             return await self.find(ident, principal)
-        if (record is not None and record.holder == self.holder) or not link.is_idle:
+        if record is None or record.holder == self.holder or session.is_in_use:
             return session
-        if record is None:
-            self.end_soon(session)
-        else:
-            self._forget(ident, session, is_kept=True)
-            self._restore_with(ident, self._take_back(ident, session))
+        self._forget(ident, session, is_kept=True)
+        self._restore_with(ident, self._take_back(ident, session))
         return await self.find(ident, principal)
+
+    async def _look(self, session: Session, store: SessionStore) -> SessionRecord | None:
+        """What is kept of a session; None when that is what is known here."""
+        record = await store.load(session.link.session)
+        if record is None:
+            # Too old, one too many, or ended: whoever writes it down again is told.
+            await self._keep(session)
+        return record
 
     async def _take_back(self, ident: bytes, session: Session) -> Session | None:
         await self._end(ident, session, is_deleted=False)
-        return await self._load(ident, session.link.owner)
+        return await self._load(ident)
 
     # --- ending -------------------------------------------------------------------------------------
 
@@ -266,16 +312,16 @@ class Sessions:
             self.end_soon(session)
         elif ident not in self._ending:
             self._forget(ident, session, is_kept=True)
-            self._spawn(self._end_unless_held(ident, session, self.store))
+            parting = self._spawn(self._end_unless_held(ident, session, self.store))
+            self._parting[ident] = parting
+            parting.add_done_callback(lambda _: self._parting.pop(ident, None))
 
     async def _end_unless_held(self, ident: bytes, session: Session, store: SessionStore) -> None:
         name = session.link.session
         try:
-            record = await store.load(name)
-            if record is None or record.holder == self.holder:
+            if await store.delete(name, self.holder):
                 session.is_over = True
                 self.events.forget(name)
-                await store.delete(name)
         except Exception:
             log.exception("a session that nobody used could not be deleted where it is kept")
         await self._end(ident, session, is_deleted=False)
@@ -296,17 +342,20 @@ class Sessions:
                 await self.store.delete(session.link.session)
             except Exception:
                 log.exception("a session that has ended could not be deleted where it is kept")
-        await self.server.detach(session.driver)
-        self._ending.discard(ident)
+        try:
+            await self.server.detach(session.driver)
+        finally:
+            self._ending.discard(ident)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def end_all(self) -> None:
         """End every one; those that are kept go on in another process."""
-        self.is_ended = True
+        self._is_ended = True
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
@@ -330,7 +379,7 @@ class Sessions:
         self.on_sweep(now)
         before = now - self.limits.idle_s
         for session in list(self.known.values()):
-            if session.used_at > before:
+            if session.lived_at > before:
                 if (
                     session.driver.engine.state is not State.OPEN
                     and session.used_at < now - OPENING_S
@@ -340,7 +389,7 @@ class Sessions:
                 log.info("a session ended that nobody used for %g s", self.limits.idle_s)
                 self._end_idle(session)
             else:
-                self.use(session)
+                self.stay(session)
         if self.store is not None and not self._is_keeping:
             self._spawn(self._keep_all())
         if self.known:
@@ -352,7 +401,7 @@ class Sessions:
         First goes who never finished opening, then who of the same principal was idle for longest,
         then who was of all: so that nobody who opens many ends somebody else's.
         """
-        idle = [session for session in self.known.values() if session.link.is_idle]
+        idle = [session for session in self.known.values() if not session.is_in_use]
         for choice in (
             (one for one in idle if one.driver.engine.state is not State.OPEN),
             (one for one in idle if one.link.owner == principal),
@@ -392,17 +441,33 @@ class Sessions:
             client_capabilities=msgspec.to_builtins(engine.peer_capabilities),
             log_level=engine.log_level,
             subscriptions=tuple(engine.subscriptions),
-            used_at=time.time() - (link.loop.time() - session.used_at),
+            used_at=self._wall(session.lived_at),
+            held_at=self._wall(session.used_at),
             holder=self.holder,
         )
-        session.saved = (*session.state, session.used_at)
+        session.saved = (*session.state, session.lived_at)
         try:
-            await self.store.save(record)
-            session.is_kept = True
+            saved = await self.store.save(record)
         except Exception:
             # It goes on here; only a restart would lose it.
             log.exception("a session could not be kept")
+        else:
+            session.is_kept = True
+            if saved is Saved.ENDED:
+                self.end_soon(session, is_kept=True)
+            elif saved is Saved.TAKEN:
+                self._release(session)
         await self._delete_if_over(session)
+
+    def _wall(self, moment: float) -> float:
+        """A time of the loop, in seconds since the epoch."""
+        return time.time() - (asyncio.get_running_loop().time() - moment)
+
+    def _release(self, session: Session) -> None:
+        """Another process holds it: whoever listens here would hear nothing of what it says."""
+        general = session.link.general
+        if general is not None:
+            session.link.hang_up(general)
 
     async def _delete_if_over(self, session: Session) -> None:
         """What ended while it was written down must not stay behind."""
@@ -410,19 +475,42 @@ class Sessions:
             await self.store.delete(session.link.session)
 
     async def _keep_all(self) -> None:
+        """Write down what has changed, and look after those who listen to a session held elsewhere."""
+        assert self.store is not None
         self._is_keeping = True
         try:
             for session in list(self.known.values()):
-                if (*session.state, session.used_at) != session.saved:
+                if (*session.state, session.lived_at) != session.saved:
                     await self._keep(session)
+                elif session.is_kept and self._only_listens(session):
+                    await self._look_after(session, self.store)
         finally:
             self._is_keeping = False
 
-    async def _restore(self, ident: bytes, principal: Principal) -> Session | None:
+    async def _look_after(self, session: Session, store: SessionStore) -> None:
+        try:
+            record = await self._look(session, store)
+        except Exception:
+            log.exception("who holds a session could not be looked up")
+            return
+        if record is not None and record.holder != self.holder:
+            self._release(session)
+
+    def _only_listens(self, session: Session) -> bool:
+        """Whether a client holds a stream open here, and has not spoken for a while."""
+        link = session.link
+        general = link.general
+        return (
+            general is not None
+            and general.reader is not None
+            and link.loop.time() - session.used_at > ORDER_S
+        )
+
+    async def _restore(self, ident: bytes) -> Session | None:
         """A session that another process began; one task for all who ask at once."""
         restoring = self._restoring.get(ident)
         if restoring is None:
-            restoring = self._restore_with(ident, self._load(ident, principal))
+            restoring = self._restore_with(ident, self._load(ident))
         return await asyncio.shield(restoring)
 
     def _restore_with(
@@ -433,20 +521,21 @@ class Sessions:
         restoring.add_done_callback(lambda _: self._restoring.pop(ident, None))
         return restoring
 
-    async def _load(self, ident: bytes, principal: Principal) -> Session | None:
+    async def _load(self, ident: bytes) -> Session | None:
         assert self.store is not None
         name = ident.decode("latin-1")
         record = await self.store.load(name)
-        if record is None or ident in self._ending or self.is_ended:
+        if record is None or ident in self._ending or self._is_ended:
             return None
-        if (record.owner, record.issuer) != (principal.name, principal.issuer):
-            return None
+        if ident in self.known:
+            return self.known[ident]
         dialect = next((one for one in HANDSHAKE if one.wire == record.revision), None)
         if dialect is None or time.time() - record.used_at > self.limits.idle_s:
             return None
         info = msgspec.convert(record.client_info, Implementation)
         capabilities = msgspec.convert(record.client_capabilities, ClientCapabilities)
-        link = StreamableLink(name, principal, self.events, self.limits)
+        owner = Principal(record.owner, record.issuer)
+        link = StreamableLink(name, owner, self.events, self.limits)
         driver = self.server.attach(
             link,
             clock=self._the_clock(),

@@ -47,8 +47,8 @@ BACKLOG = 2_048
 # whose request met a closing connection could not tell whether it was taken.
 LINGER_S = 0.5
 
-# 3 s more than the application's own drain before uvicorn closes what is still open.
-GRACE_S = 3.0
+# 3 s after all sessions have ended before uvicorn closes what is still open.
+GRACE_S = 3
 
 # What may stand in a path as it is. The prefix goes into the address that an event stream names, so
 # nothing in it may end a line or begin a query or another host.
@@ -299,6 +299,7 @@ async def serve(
                 connection.shutdown()
             # What is left would only be waited for once more.
             await app.end_sessions()
+            self.config.timeout_graceful_shutdown = GRACE_S
             await super().shutdown(sockets)
 
     config = uvicorn.Config(
@@ -309,7 +310,6 @@ async def serve(
         server_header=False,
         ws="none",
         root_path=root_path,
-        timeout_graceful_shutdown=int(app.limits.drain_s + GRACE_S),
     )
     server = Uvicorn(config)
     try:

@@ -52,7 +52,7 @@ _PASSING = frozenset({408, 425, 429, 502, 503, 504, *range(520, 526), 530})
 # What a proxy says when nobody is behind it.
 _NOBODY = frozenset({502, 503, 521, 522, 523, 530})
 
-_TITLE = re.compile(r"<title>([^<]*)</title>", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^<>]*>([^<]*)</title>", re.IGNORECASE)
 
 _HINTS = {
     401: "The server wants credentials; pass token= or headers=",
@@ -117,7 +117,7 @@ def _words(kind: str, body: bytes, text: str) -> str:
         # {"error": {"message": "..."}}, or what OAuth and RFC 9457 say.
         if isinstance(told, dict) and isinstance(told.get("error"), dict):
             told = told["error"]
-        for name in ("message", "error_description", "detail", "error"):
+        for name in ("message", "error_description", "detail", "error", "title"):
             words = told.get(name) if isinstance(told, dict) else None
             if isinstance(words, str) and words.strip():
                 return _cleaned(words)

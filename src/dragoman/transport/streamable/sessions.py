@@ -7,11 +7,22 @@ Spec: basic/transports#session-management
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any, Protocol
 
 import msgspec
 
-__all__ = ["SessionRecord", "SessionStore"]
+__all__ = ["Saved", "SessionRecord", "SessionStore"]
+
+
+class Saved(Enum):
+    """What became of a record that was to be kept."""
+
+    KEPT = "kept"
+    # Another process was spoken to later: it holds the session, and its record stays.
+    TAKEN = "taken"
+    # The session was deleted.
+    ENDED = "ended"
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +31,8 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     `id` is its secret id; `owner` and `issuer` name the principal it belongs to; `revision` is what
     was agreed on. `client_info` and `client_capabilities` are the client's own words, as JSON;
     `log_level` the number of the level it chose; `subscriptions` the URIs it wants to hear of;
-    `used_at` seconds since the epoch; `holder` a name of the process that used it then.
+    `used_at` when it was last alive, in seconds since the epoch; `holder` a name of the process
+    that its client spoke to last, and `held_at` when that was.
     """
 
     id: str
@@ -32,23 +44,29 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     log_level: int = 0
     subscriptions: tuple[str, ...] = ()
     used_at: float = 0.0
+    held_at: float = 0.0
     holder: str = ""
 
 
 class SessionStore(Protocol):
     """Keeps sessions. What it raises becomes a refusal of the request (503), never a lost one."""
 
-    async def save(self, record: SessionRecord) -> None:
+    async def save(self, record: SessionRecord) -> Saved:
         """Keep a session, in place of what was kept under its id.
 
-        But not in place of a record of another holder that was used later: it has the session now.
+        But not after `delete`, and not in place of a record of another `holder` whose `held_at` is
+        later.
         """
 
     async def load(self, ident: str) -> SessionRecord | None:
-        """A session by its id; None when there is none, or it is too old."""
+        """A session by its id; None when there is none, it was deleted, or it is too old."""
 
-    async def delete(self, ident: str) -> None:
-        """A session is over. Nothing happens when it is not known."""
+    async def delete(self, ident: str, holder: str | None = None) -> bool:
+        """A session is over, and cannot be kept any more for as long as one may be idle.
+
+        With `holder`, only if no other holds it. Returns whether it is over. Nothing happens when
+        it is not known.
+        """
 
     async def aclose(self) -> None:
         """Let go of everything; what was saved stays."""

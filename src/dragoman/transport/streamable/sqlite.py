@@ -24,7 +24,7 @@ import msgspec
 from dragoman.errors import Misconfigured, WrongState
 from dragoman.transport.streamable.limits import HttpLimits
 from dragoman.transport.streamable.replay import Kept
-from dragoman.transport.streamable.sessions import SessionRecord
+from dragoman.transport.streamable.sessions import Saved, SessionRecord
 
 __all__ = ["SqliteStore"]
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 # "drag" in ASCII: says whose file it is.
 APPLICATION_ID = 0x64726167
 # Raised with every change of the tables: a file of another one is refused, not guessed at.
-SCHEMA = 1
+SCHEMA = 2
 
 # 5 s for another process to finish its transaction; ours take milliseconds.
 BUSY_S = 5.0
@@ -50,6 +50,10 @@ OVERHEAD_BYTES = 160
 
 # 10,000 sessions whose events could not all be written are remembered one by one.
 MAX_BROKEN = 10_000
+
+# 100,000 sessions that are over are remembered, so that no process brings one back: 4 MB, and ten times
+# as many as are open at once.
+MAX_ENDED = 100_000
 
 # Once a minute what is too old is deleted.
 PURGE_S = 60.0
@@ -87,6 +91,11 @@ CREATE TABLE sessions (
     record BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX sessions_by_age ON sessions (used_at);
+CREATE TABLE ended (
+    session BLOB PRIMARY KEY,
+    ended_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX ended_by_age ON ended (ended_at);
 """
 
 
@@ -186,20 +195,23 @@ class SqliteStore:
 
     # --- sessions -----------------------------------------------------------------------------------
 
-    async def save(self, record: SessionRecord) -> None:
-        """Keep a session, unless another process used it later. Raises sqlite3.Error."""
-        await self._ask(self._save, _key(record.id), record, is_write=True)
+    async def save(self, record: SessionRecord) -> Saved:
+        """Keep a session, unless it was deleted or another holds it. Raises sqlite3.Error."""
+        saved: Saved = await self._ask(self._save, _key(record.id), record, is_write=True)
+        return saved
 
     async def load(self, ident: str) -> SessionRecord | None:
         """A session by its id; None when there is none, or it is too old. Raises sqlite3.Error."""
         encoded: bytes | None = await self._ask(self._load, _key(ident))
         if encoded is None:
             return None
-        return msgspec.structs.replace(_decoded(encoded), id=ident)
+        record = msgspec.json.decode(encoded, type=SessionRecord)
+        return msgspec.structs.replace(record, id=ident)
 
-    async def delete(self, ident: str) -> None:
-        """A session is over. Raises sqlite3.Error."""
-        await self._ask(self._delete, _key(ident), is_write=True)
+    async def delete(self, ident: str, holder: str | None = None) -> bool:
+        """A session is over, if no other than `holder` holds it. Raises sqlite3.Error."""
+        is_over: bool = await self._ask(self._delete, _key(ident), holder, is_write=True)
+        return is_over
 
     async def aclose(self) -> None:
         """Write what waits and close the file; what comes later is not kept."""
@@ -277,8 +289,9 @@ class SqliteStore:
             job for job in jobs if job.answer is None or job.answer.set_running_or_notify_cancel()
         ]
         error: Exception | None = None
+        results: list[Any] = []
         try:
-            self._transact(jobs)
+            results = self._transact(jobs)
         except Exception as failure:  # noqa: BLE001 - the thread goes on, whatever happens
             error = failure
             self._has_failed(failure)
@@ -292,21 +305,22 @@ class SqliteStore:
             if self._overflowed:
                 done = {job.session for job in jobs if job.work == self._catch_up}
                 self._overflowed -= done
-        for job in jobs:
+        for n, job in enumerate(jobs):
             if job.answer is not None:
                 if error is None:
-                    job.answer.set_result(None)
+                    job.answer.set_result(results[n])
                 else:
                     job.answer.set_exception(error)
 
-    def _transact(self, jobs: list[_Job]) -> None:
+    def _transact(self, jobs: list[_Job]) -> list[Any]:
         db = self._db
+        results: list[Any] = []
         db.execute("BEGIN IMMEDIATE")
         try:
             self._mend()
             touched: set[bytes] = set()
             for job in jobs:
-                job.work(*job.args)
+                results.append(job.work(*job.args))
                 if job.session is not None:
                     touched.add(job.session)
             self._bound(touched)
@@ -318,6 +332,7 @@ class SqliteStore:
             raise
         self._broken.clear()
         self._all_broken = False
+        return results
 
     def _read(self, job: _Job) -> None:
         answer = job.answer
@@ -468,13 +483,13 @@ class SqliteStore:
 
     # --- ... and sessions ---------------------------------------------------------------------------
 
-    def _save(self, session: bytes, record: SessionRecord) -> None:
-        row = self._db.execute(
-            "SELECT record FROM sessions WHERE session = ? AND used_at > ?",
-            (session, record.used_at),
-        ).fetchone()
-        if row is not None and _decoded(row[0]).holder != record.holder:
-            return
+    def _save(self, session: bytes, record: SessionRecord) -> Saved:
+        key = (session,)
+        if self._db.execute("SELECT 1 FROM ended WHERE session = ?", key).fetchone():
+            return Saved.ENDED
+        other = self._kept(session)
+        if other is not None and other.holder != record.holder and other.held_at > record.held_at:
+            return Saved.TAKEN
         # Its id is its secret: the file has only what proves it.
         encoded = msgspec.json.encode(msgspec.structs.replace(record, id=""))
         self._db.execute(
@@ -487,6 +502,13 @@ class SqliteStore:
                 "(SELECT session FROM sessions ORDER BY used_at LIMIT ?)",
                 (count - self._limits.max_sessions,),
             )
+        return Saved.KEPT
+
+    def _kept(self, session: bytes) -> SessionRecord | None:
+        row = self._db.execute(
+            "SELECT record FROM sessions WHERE session = ?", (session,)
+        ).fetchone()
+        return None if row is None else msgspec.json.decode(row[0], type=SessionRecord)
 
     def _load(self, session: bytes) -> bytes | None:
         row = self._db.execute(
@@ -495,8 +517,14 @@ class SqliteStore:
         ).fetchone()
         return None if row is None else row[0]
 
-    def _delete(self, session: bytes) -> None:
+    def _delete(self, session: bytes, holder: str | None) -> bool:
+        if holder is not None:
+            other = self._kept(session)
+            if other is not None and other.holder != holder:
+                return False
         self._db.execute("DELETE FROM sessions WHERE session = ?", (session,))
+        self._db.execute("INSERT OR REPLACE INTO ended VALUES (?, ?)", (session, self._clock()))
+        return True
 
     def _purge(self) -> None:
         """Delete what is too old for anybody to come back for."""
@@ -506,6 +534,14 @@ class SqliteStore:
         self._purge_at = now + PURGE_S
         before = (now - self._limits.idle_s,)
         self._db.execute("DELETE FROM sessions WHERE used_at < ?", before)
+        self._db.execute("DELETE FROM ended WHERE ended_at < ?", before)
+        (count,) = self._db.execute("SELECT count(*) FROM ended").fetchone()
+        if count > MAX_ENDED:
+            self._db.execute(
+                "DELETE FROM ended WHERE session IN "
+                "(SELECT session FROM ended ORDER BY ended_at LIMIT ?)",
+                (count - MAX_ENDED,),
+            )
         old = self._db.execute("SELECT session FROM kept WHERE written_at < ?", before).fetchall()
         for (session,) in old:
             self._forget(session)
@@ -513,10 +549,6 @@ class SqliteStore:
 
 def _key(ident: str) -> bytes:
     return hashlib.sha256(ident.encode()).digest()[:KEY_BYTES]
-
-
-def _decoded(record: bytes) -> SessionRecord:
-    return msgspec.json.decode(record, type=SessionRecord)
 
 
 def _nothing() -> None:
