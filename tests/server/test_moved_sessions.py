@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from dragoman import Context, Server
@@ -317,6 +318,21 @@ def test_a_person_who_is_another_object_each_time_is_told_the_same() -> None:
             await asyncio.sleep(A_WHILE_S)
             for app in (both.one, both.other):
                 assert (await ask(app, request(1, "ping"), session, extra=ADA))[0] == 404
+
+    run_instantly(main())
+
+
+def test_a_process_whose_clock_is_behind_takes_a_session_over_all_the_same() -> None:
+    async def main() -> None:
+        async with pair() as both:
+            session = await opened(both.one)
+            name = session.decode()
+            ahead = msgspec.structs.replace(both.shelf.records[name], held_at=10_000.0)
+            both.shelf.records[name] = ahead
+            await choose(both.other, session, "error")
+            record = both.shelf.records[name]
+            assert record.holder == both.other._sessions.holder
+            assert record.log_level != ahead.log_level
 
     run_instantly(main())
 

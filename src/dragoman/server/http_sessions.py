@@ -71,6 +71,7 @@ class Session:
     """One client: its link and its driver, and since when nobody used it."""
 
     __slots__ = (
+        "after",
         "driver",
         "is_kept",
         "is_over",
@@ -99,6 +100,8 @@ class Session:
         self.is_kept = False
         # How many requests wait to hear whether it is still held here.
         self.looks = 0
+        # When it was taken over, by the clock of whoever had it: ours may be behind.
+        self.after = 0.0
         # The headers of its POSTs that were found good, but for those that are each one's own, where
         # they went, and how long a token may be beside them.
         self.usual: dict[bytes, bytes] | None = None
@@ -213,21 +216,7 @@ class Sessions:
         """
         session = self.known.get(ident)
         if session is None and self.store is not None:
-            parting = self._parting.get(ident)
-            if parting is not None:
-                await asyncio.wait([parting])
-                session = self.known.get(ident)
-            if session is not None:
-                pass
-            elif ident not in self._ending or ident in self._restoring:
-                try:
-                    session = await self._restore(ident)
-                except Exception:
-                    log.exception("a session could not be looked up")
-                    text = "sessions cannot be looked up just now"
-                    raise HttpRefusal(503, text, (b"retry-after", b"1")) from None
-            if session is None and self._is_ended:
-                raise HttpRefusal(503, "the server is being stopped", (b"retry-after", b"1"))
+            session = await self._find_kept(ident)
         if session is None or session.link.owner != principal:
             # The same words for both: whether an id exists is its owner's business.
             raise HttpRefusal(
@@ -235,6 +224,22 @@ class Sessions:
             )
         # Known at once the next time.
         session.link.owner = principal
+        return session
+
+    async def _find_kept(self, ident: bytes) -> Session | None:
+        parting = self._parting.get(ident)
+        if parting is not None:
+            await asyncio.wait([parting])
+        session = self.known.get(ident)
+        if session is None and (ident not in self._ending or ident in self._restoring):
+            try:
+                session = await self._restore(ident)
+            except Exception:
+                log.exception("a session could not be looked up")
+                text = "sessions cannot be looked up just now"
+                raise HttpRefusal(503, text, (b"retry-after", b"1")) from None
+        if session is None and self._is_ended:
+            raise HttpRefusal(503, "the server is being stopped", (b"retry-after", b"1"))
         return session
 
     async def look_again(self, session: Session, principal: Principal) -> Session:
@@ -442,7 +447,7 @@ class Sessions:
             log_level=engine.log_level,
             subscriptions=tuple(engine.subscriptions),
             used_at=self._wall(session.lived_at),
-            held_at=self._wall(session.used_at),
+            held_at=max(self._wall(session.used_at), session.after),
             holder=self.holder,
         )
         session.saved = (*session.state, session.lived_at)
@@ -549,6 +554,7 @@ class Sessions:
         )
         session = Session(link, driver)
         session.saved = (*session.state, 0.0)
+        session.after = record.held_at
         self.known[ident] = session
         link.on_end = self._when_ended
         self.use(session)
