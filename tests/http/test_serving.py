@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from dragoman.errors import Misconfigured
+from dragoman.server import serving
 from tests.http.aids import (
     BOTH,
     JSON,
@@ -42,19 +43,19 @@ async def running(**options: Any) -> AsyncIterator[str]:
     """A workshop that serves itself in this loop; the URL it names."""
     url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     shop = Workshop()
-    serving = asyncio.ensure_future(shop.server.serve_http(on_ready=url.set_result, **options))
+    ending = asyncio.ensure_future(shop.server.serve_http(on_ready=url.set_result, **options))
     try:
-        both: set[asyncio.Future[Any]] = {serving, url}
+        both: set[asyncio.Future[Any]] = {ending, url}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            serving.result()
+        if ending.done():
+            ending.result()
         yield url.result()
     finally:
         # Nobody else would catch it.
-        if not serving.done():
+        if not ending.done():
             signal.raise_signal(signal.SIGTERM)
-            await asyncio.wait({serving})
-    serving.result()
+            await asyncio.wait({ending})
+    ending.result()
 
 
 def place_at(url: str) -> Place:
@@ -265,6 +266,30 @@ async def test_a_server_that_is_told_to_stop_answers_what_it_took(
             told = await old.stream.message()
         assert told["result"]["content"][0]["text"] == "waited"
         assert await child.process.wait() == 0
+
+
+@looped
+async def test_a_connection_that_is_made_in_the_last_moment_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    late: list[socket.socket] = []
+    take = serving.take_waiting
+
+    def at_the_last_moment(listening: socket.socket) -> list[socket.socket]:
+        late.append(socket.create_connection(listening.getsockname()))
+        late[0].sendall(bare("POST", "/mcp", headers, json.dumps(request(7, "ping")).encode()))
+        return take(listening)
+
+    monkeypatch.setattr(serving, "take_waiting", at_the_last_moment)
+    async with running(port=0) as url:
+        peer = await Peer.open(place_at(url), LATEST)
+        given = peer.headers(Host=peer.place.host, Content_Type=JSON, Accept=BOTH)
+        headers = [(name, text) for name, text in given.items() if text is not None]
+        peer.place.leave()
+    with late[0], late[0].makefile("rb") as answer:
+        told = answer.read()
+    assert told.startswith(b"HTTP/1.1 200 ")
+    assert told.endswith(b'{"jsonrpc":"2.0","id":7,"result":{}}')
 
 
 @looped

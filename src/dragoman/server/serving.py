@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from dragoman.errors import Misconfigured, MissingExtra
@@ -36,6 +37,7 @@ __all__ = [
     "listen",
     "serve",
     "take_socket",
+    "take_waiting",
 ]
 
 log = logging.getLogger("dragoman.server")
@@ -46,6 +48,10 @@ BACKLOG = 2_048
 # 0.5 s for requests that are on their way over connections nobody is using at the moment: a client
 # whose request met a closing connection could not tell whether it was taken.
 LINGER_S = 0.5
+
+# 75 s of silence on a connection: longer than nginx keeps one (60 s), or it would send a request over one
+# that is being closed here, which it must not send again.
+KEEP_ALIVE_S = 75
 
 # 3 s after all sessions have ended before uvicorn closes what is still open.
 GRACE_S = 3
@@ -155,6 +161,19 @@ def take_socket(fd: int) -> socket.socket:
     sock.set_inheritable(False)
     sock.setblocking(False)
     return sock
+
+
+def take_waiting(sock: socket.socket) -> list[socket.socket]:
+    """Connections that were made and not accepted yet: the end of the listener would break them."""
+    found: list[socket.socket] = []
+    while len(found) < BACKLOG:
+        try:
+            connection, _ = sock.accept()
+        except OSError:
+            break
+        connection.setblocking(False)
+        found.append(connection)
+    return found
 
 
 # Whether a socket listens; where the system cannot say, the next step will.
@@ -273,6 +292,14 @@ async def serve(
             finally:
                 undo()
 
+        def _protocol(self) -> asyncio.Protocol:
+            # As its own `startup` makes them.
+            kind: Any = self.config.http_protocol_class
+            protocol: asyncio.Protocol = kind(
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return protocol
+
         def _told_to_stop(self, number: object) -> None:
             # SIGTERM again within moments is told once, as by a supervisor that signals the process
             # and its group; Ctrl-C again is somebody who does not want to wait. Later, the process
@@ -283,10 +310,13 @@ async def serve(
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             # First of all nobody new: who connects from now on waits for the next process.
+            waiting = take_waiting(sock)
             for listener in self.servers:
                 listener.close()
             app.begin_to_leave()
             loop = asyncio.get_running_loop()
+            for late in waiting:
+                await loop.connect_accepted_socket(self._protocol, late)
             until = loop.time() + LINGER_S + app.limits.drain_s
             while self.server_state.connections:
                 # An answer frees its connection, and the next request may be on its way over it.
@@ -310,6 +340,7 @@ async def serve(
         server_header=False,
         ws="none",
         root_path=root_path,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
     server = Uvicorn(config)
     try:
